@@ -1,0 +1,1 @@
+//! Span profiles for Rust services.

@@ -1,0 +1,2 @@
+//! The `spanflame` server.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The Pyroscope RPC and pprof messages that the server speaks.
