@@ -1,1 +1,3 @@
 //! Span profiles for Rust services.
+
+mod spans;
