@@ -1,0 +1,2 @@
+//! Spanflame as a measured process.
+fn main() {}
