@@ -1,3 +1,4 @@
 //! Span profiles for Rust services.
 
+mod sampler;
 mod spans;
