@@ -10,7 +10,7 @@ struct Pprof {
 }
 
 impl Subject for Pprof {
-    fn start(hz: u32) -> Result<Self> {
+    fn start(hz: u32, _bare: bool) -> Result<Self> {
         Ok(Self { guard: ProfilerGuard::new(i32::try_from(hz)?)?, hz })
     }
 

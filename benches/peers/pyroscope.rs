@@ -14,7 +14,7 @@ struct Pyroscope {
 }
 
 impl Subject for Pyroscope {
-    fn start(hz: u32) -> Result<Self> {
+    fn start(hz: u32, _bare: bool) -> Result<Self> {
         let backend = pprof_backend(PprofConfig { sample_rate: hz }, BackendConfig::default());
         Ok(Self { backend: backend.initialize()?, hz })
     }

@@ -16,7 +16,7 @@ pub fn measure(setup: &Setup) -> Result<Report> {
     let (rounds, warm, cold) = setup.pick((3, 200, 12), (9, 400, 40));
     let mut subjects = Vec::new();
     for (profiler, binary) in Subjects::new(&setup.subject).binaries(&Profiler::ALL)? {
-        subjects.push((profiler, Measured::start(&binary, 1)?));
+        subjects.push((profiler, Measured::start_bare(&binary, 1)?));
     }
     let points: Vec<(usize, bool)> =
         FRAMES.iter().flat_map(|&frames| [(frames, false), (frames, true)]).collect();

@@ -73,7 +73,10 @@ fn per_sample(binary: &Path) -> Result<Vec<f64>> {
             Request::Raise { frames, signals, empty: false }
         });
         let nothing = Request::Raise { frames: FRAMES[0], signals: empty, empty: true };
-        std::iter::once(Request::Start { hz: 1 }).chain(raises).chain([nothing]).collect::<Vec<_>>()
+        std::iter::once(Request::Start { hz: 1, bare: true })
+            .chain(raises)
+            .chain([nothing])
+            .collect::<Vec<_>>()
     };
     let base = count(binary, &script(None, SIGNALS))?;
     let each = |more: u64| (more as f64 - base as f64) / SIGNALS as f64;

@@ -10,6 +10,8 @@ mod process;
 mod subjects;
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod attribution;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod context;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod delivery;

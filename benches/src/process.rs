@@ -30,8 +30,17 @@ impl Measured {
 
     /// Starts it with its profiler sampling at `hz`.
     pub(crate) fn start(binary: &Path, hz: u32) -> Result<Self> {
+        Self::start_with(binary, hz, false)
+    }
+
+    /// Starts it with its profiler's sampler alone.
+    pub(crate) fn start_bare(binary: &Path, hz: u32) -> Result<Self> {
+        Self::start_with(binary, hz, true)
+    }
+
+    fn start_with(binary: &Path, hz: u32, bare: bool) -> Result<Self> {
         let mut measured = Self::spawn(binary, &[])?;
-        measured.ask::<()>(&Request::Start { hz })?;
+        measured.ask::<()>(&Request::Start { hz, bare })?;
         Ok(measured)
     }
 

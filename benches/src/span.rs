@@ -12,7 +12,7 @@ pub fn measure(setup: &Setup) -> Result<Report> {
     let ours = Subjects::new(&setup.subject).binary(Profiler::Spanflame)?;
     let mut process = Measured::start(&ours, 100)?;
     let mut nameless = Measured::spawn(&ours, &[("SPANFLAME_SPAN_NAMES", "false")])?;
-    nameless.ask::<()>(&Request::Start { hz: 100 })?;
+    nameless.ask::<()>(&Request::Start { hz: 100, bare: false })?;
 
     let mut found: [Vec<f64>; 4] = Default::default();
     for _ in 0..rounds {

@@ -9,7 +9,9 @@ mod measurement;
 mod protocol;
 
 pub use measurement::Measurement;
-pub use protocol::{Cost, Delivery, HandlerTime, Overhead, Profile, Request, Subject, WeightedStack};
+pub use protocol::{
+    Attribution, Cost, Delivery, HandlerTime, Overhead, Profile, Request, Subject, WeightedStack,
+};
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod busy;

@@ -10,6 +10,8 @@ pub enum Request {
     Start {
         /// Samples per second of CPU time.
         hz: u32,
+        /// Whether its sampler alone is wanted, where the profiler has such a thing.
+        bare: bool,
     },
     /// Time the installed handler's body. Answered with [`HandlerTime`].
     Handler {
@@ -44,6 +46,13 @@ pub enum Request {
         rounds: usize,
         /// Length of a segment.
         segment_millis: u64,
+    },
+    /// Run interleaved spans and check whose samples are whose. Answered with [`Attribution`].
+    Attribute {
+        /// Samples per second of CPU time.
+        hz: u32,
+        /// For how long.
+        seconds: u64,
     },
     /// Time an operation that only this subject knows. Answered with [`Cost`].
     Cost {
@@ -95,6 +104,21 @@ impl Overhead {
     }
 }
 
+/// Samples of interleaved spans, whose functions tell which span they belong to.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Attribution {
+    /// Samples in a span's burn function.
+    pub samples: u64,
+    /// Those of them that carry another span.
+    pub wrong: u64,
+    /// Those of them that carry none.
+    pub unlabelled: u64,
+    /// Samples that never reached a profile.
+    pub lost: u64,
+    /// Spans that ran.
+    pub spans: u64,
+}
+
 /// Cost of a named operation.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Cost {
@@ -122,22 +146,29 @@ pub struct Profile {
 
 /// A profiler under test.
 pub trait Subject: Sized + Send + Sync {
-    /// Starts sampling the whole process.
-    fn start(hz: u32) -> Result<Self>;
+    /// Starts sampling the whole process; `bare` asks for the sampler alone, for timing its handler.
+    fn start(hz: u32, bare: bool) -> Result<Self>;
 
     /// What the handler expects as `si_value` in a signal for the calling thread.
-    fn signal_value(&self) -> usize {
-        0
+    fn signal_value(&self) -> Result<usize> {
+        Ok(0)
     }
 
-    /// Throws away the samples that the calling thread has pending, outside any timing.
-    fn discard(&self) {}
+    /// Throws away the samples that are pending, outside any timing, and tells how many there were.
+    fn discard(&self) -> u64 {
+        0
+    }
 
     /// Stops the clock if it is one for the whole process, or lets it run again at `hz`.
     fn set_clock(&mut self, running: bool, hz: u32) -> Result<()>;
 
     /// Stops the profiler and hands over what it saw.
     fn stop(self) -> Result<Profile>;
+
+    /// Runs interleaved spans under this profiler.
+    fn attribute(_hz: u32, _seconds: u64) -> Result<Attribution> {
+        bail!("this subject has no spans")
+    }
 
     /// Times an operation that only this profiler has; `subject` is `None` before [`Request::Start`].
     fn cost(_subject: Option<&Self>, what: &str, _iterations: u64) -> Result<f64> {

@@ -34,9 +34,9 @@ pub fn serve<S: Subject>() -> Result<()> {
 fn answer<S: Subject>(slot: &mut Option<S>, request: Request) -> Result<serde_json::Value> {
     const NOT_STARTED: &str = "the profiler is not started";
     match request {
-        Request::Start { hz } => {
+        Request::Start { hz, bare } => {
             nanos_per_cycle();
-            *slot = Some(S::start(hz)?);
+            *slot = Some(S::start(hz, bare)?);
             to_value(())
         }
         Request::Handler { frames, cold, signals } => {
@@ -47,7 +47,7 @@ fn answer<S: Subject>(slot: &mut Option<S>, request: Request) -> Result<serde_js
             subject.set_clock(false, 1)?;
             let wrapped = Wrapped::install()?;
             wrapped.set_empty(empty);
-            on_own_thread(|| raise(subject, frames, signals));
+            on_own_thread(|| raise(subject, frames, signals))?;
             wrapped.set_empty(false);
             to_value(())
         }
@@ -61,6 +61,7 @@ fn answer<S: Subject>(slot: &mut Option<S>, request: Request) -> Result<serde_js
             Wrapped::install()?;
             to_value(overhead::run(subject, hz, rounds, Duration::from_millis(segment_millis))?)
         }
+        Request::Attribute { hz, seconds } => to_value(S::attribute(hz, seconds)?),
         Request::Cost { what, iterations } => {
             to_value(Cost { ns: S::cost(slot.as_ref(), &what, iterations)? })
         }
@@ -76,8 +77,8 @@ fn on_own_thread<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     std::thread::scope(|scope| scope.spawn(work).join().expect("a measuring thread does not panic"))
 }
 
-fn raise<S: Subject>(subject: &S, frames: usize, signals: usize) {
-    let forged = Forged::new(subject.signal_value());
+fn raise<S: Subject>(subject: &S, frames: usize, signals: usize) -> Result<()> {
+    let forged = Forged::new(subject.signal_value()?);
     at_depth(frames, &mut || {
         for _ in 0..signals {
             let seen = signal::handled();
@@ -86,6 +87,7 @@ fn raise<S: Subject>(subject: &S, frames: usize, signals: usize) {
         }
     });
     subject.discard();
+    Ok(())
 }
 
 fn time_handler<S: Subject>(
@@ -99,7 +101,7 @@ fn time_handler<S: Subject>(
     let wrapped = Wrapped::install()?;
     let (body, empty) = on_own_thread(|| {
         let mut evictor = if cold { Some(Evictor::new()?) } else { None };
-        let forged = Forged::new(subject.signal_value());
+        let forged = Forged::new(subject.signal_value()?);
         let mut timed = [0.0; 2];
         // One discarded round of the profiler's own handler warms its caches for this stack.
         for (round, is_empty) in [false, false, true].into_iter().enumerate() {

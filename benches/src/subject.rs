@@ -1,2 +1,0 @@
-//! Spanflame as a measured process.
-fn main() {}
