@@ -7,3 +7,6 @@ pub mod model;
 pub mod query;
 pub mod selector;
 pub mod store;
+
+#[cfg(test)]
+mod testing;
