@@ -80,6 +80,7 @@ struct File {
     max_message_bytes: Option<usize>,
     max_head_bytes: Option<usize>,
     max_profile_bytes: Option<usize>,
+    max_decoded_bytes: Option<usize>,
     max_samples: Option<usize>,
     max_labels_per_sample: Option<usize>,
     max_stack_depth: Option<usize>,
@@ -99,6 +100,7 @@ impl File {
         let max_profile_bytes = max_profile_bytes.or(self.max_profile_bytes);
         Limits {
             max_profile_bytes: max_profile_bytes.unwrap_or(default.max_profile_bytes),
+            max_decoded_bytes: self.max_decoded_bytes.unwrap_or(default.max_decoded_bytes),
             max_samples: self.max_samples.unwrap_or(default.max_samples),
             max_labels_per_sample: self.max_labels_per_sample.unwrap_or(default.max_labels_per_sample),
             max_stack_depth: self.max_stack_depth.unwrap_or(default.max_stack_depth),
