@@ -2,7 +2,6 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use axum::body::Body;
@@ -12,8 +11,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use connectrpc::{CompressionProvider, ConnectError, ErrorCode, GzipProvider};
-use http_body_util::{BodyExt, Limited};
 
+use super::body::Bounded;
 use super::error::ApiError;
 use super::{App, MAX_QUERY_BYTES};
 use crate::telemetry::RequestLabels;
@@ -71,17 +70,10 @@ pub(super) async fn bound_body(State(app): State<Arc<App>>, request: Request, ne
     let push = request.uri().path().ends_with("/Push");
     let limit = if push { app.config.max_request_bytes } else { MAX_QUERY_BYTES };
     let grpc = is_grpc(request.headers());
-    let exceeded = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&exceeded);
-    let request = request.map(|body| {
-        Body::new(Limited::new(body, limit).map_err(move |error| {
-            flag.store(true, Ordering::Relaxed);
-            error
-        }))
-    });
-    let response = next.run(request).await;
-    let failed = response.status().is_client_error() || response.status().is_server_error();
-    if grpc || !failed || !exceeded.load(Ordering::Relaxed) {
+    let (parts, body) = request.into_parts();
+    let (body, overflow) = Bounded::new(body, limit);
+    let response = next.run(Request::from_parts(parts, Body::new(body))).await;
+    if !overflow.drain().await || grpc {
         return response;
     }
     app.metrics.refuse("request_too_large");

@@ -2,6 +2,7 @@
 //!
 //! Handlers translate between the wire and the rooms behind it; nothing here decodes profiles, keeps or merges them.
 
+mod body;
 mod error;
 mod flame;
 mod guard;
@@ -115,8 +116,9 @@ fn rpc_service(app: &Arc<App>) -> Rpc {
     let router = PusherServiceExt::register(Arc::new(push::Pusher(Arc::clone(app))), router);
     let router = QuerierServiceExt::register(Arc::new(querier::Querier(Arc::clone(app))), router);
     let methods = router.methods().map(str::to_owned).collect();
+    // Bodies are bounded before they come here; this must not be tighter, since its refusal names no limit.
     let limits = connectrpc::Limits::default()
-        .with_max_request_body_size(app.config.max_request_bytes)
+        .with_max_request_body_size(app.config.max_request_bytes.max(MAX_QUERY_BYTES))
         .with_max_message_size(app.config.max_message_bytes);
     let service = ConnectRpcService::new(router)
         .with_limits(limits)
