@@ -1,0 +1,61 @@
+// The top table: one row per function with its self and total value. It says in text what the canvas shows.
+
+import { childrenEnd, type FlameTree } from "./tree.ts";
+
+export interface TopRow {
+  /** Index into the tree's names. */
+  name: number;
+  self: number;
+  /** Value under the function; a recursive call counts once. */
+  total: number;
+}
+
+export type TopColumn = "name" | "self" | "total";
+
+/** Rows for every function below the root, in no particular order. */
+export function topRows(tree: FlameTree): TopRow[] {
+  const rows = new Map<number, TopRow>();
+  // Bars of the same name on the path down to the bar at hand; depth first, so that the counts undo on the way back.
+  const open = new Uint32Array(tree.names.length);
+  const path: number[] = [];
+  for (const bar of depthFirst(tree)) {
+    while (path.length > 0 && tree.level[path.at(-1)!]! >= tree.level[bar]!) open[tree.name[path.pop()!]!]!--;
+    const name = tree.name[bar]!;
+    if (bar !== 0) {
+      let row = rows.get(name);
+      if (!row) rows.set(name, (row = { name, self: 0, total: 0 }));
+      row.self += tree.self[bar]!;
+      if (open[name] === 0) row.total += tree.total[bar]!;
+    }
+    open[name]!++;
+    path.push(bar);
+  }
+  return [...rows.values()];
+}
+
+/** Sorts rows; equal values stand in the order of their names. */
+export function sortRows(
+  rows: TopRow[],
+  names: readonly string[],
+  column: TopColumn,
+  descending: boolean,
+): TopRow[] {
+  const sign = descending ? -1 : 1;
+  const byName = (a: TopRow, b: TopRow) => {
+    const [x, y] = [names[a.name]!, names[b.name]!];
+    return x < y ? -1 : x > y ? 1 : 0;
+  };
+  return [...rows].sort((a, b) =>
+    column === "name" ? sign * byName(a, b) : sign * (a[column] - b[column]) || byName(a, b),
+  );
+}
+
+function* depthFirst(tree: FlameTree): Generator<number> {
+  const stack = [0];
+  while (stack.length > 0) {
+    const bar = stack.pop()!;
+    yield bar;
+    const first = tree.firstChild[bar]!;
+    for (let child = childrenEnd(tree, bar) - 1; child >= first; child--) stack.push(child);
+  }
+}
