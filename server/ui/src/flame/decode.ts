@@ -26,7 +26,7 @@ const BAR = 4;
 export function decodeFlameGraph(message: FlameGraphMessage): FlameTree | undefined {
   const names = message.names ?? [];
   const levels = message.levels ?? [];
-  if (levels.length === 0 || numberAt(levels[0]!.values ?? [], 1, 0) === 0) return undefined;
+  if (Number(levels[0]?.values?.[1] ?? 0) === 0) return undefined;
   if (names.length === 0) throw new DecodeError("the flame graph has levels but no names");
 
   let capacity = 0;

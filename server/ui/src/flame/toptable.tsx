@@ -71,10 +71,11 @@ export function TopTable({ tree, palette, unit, matches, column, descending, onS
                     class="sort"
                     onClick={() => onSort(key, isSorted ? !descending : key !== "name")}
                   >
-                    {title}
+                    {key === "name" && title}
                     <span class="arrow" aria-hidden="true">
                       {isSorted ? (descending ? "▼" : "▲") : ""}
                     </span>
+                    {key !== "name" && title}
                   </button>
                 </th>
               );
