@@ -73,7 +73,7 @@ interface ErrorBody {
 }
 
 /** How many nodes a flame graph may have; the server folds the lightest beyond that into `other`. */
-export const MAX_NODES = 16_384;
+export const MAX_NODES = 50_000;
 
 export function fetchSpan(spanId: string, signal: AbortSignal): Promise<SpanSummary> {
   return get<SpanSummary>(`spans/${encodeURIComponent(spanId)}`, {}, signal);

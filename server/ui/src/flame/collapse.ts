@@ -2,9 +2,9 @@
 // from that run hang below it, merged by name. No value moves: the folded bar keeps the self value of what it stands for.
 
 import { crateOf } from "./names.ts";
-import { buildTree, childrenEnd, type FlameTree, type FoldedFrames } from "./tree.ts";
+import { buildTree, nameOf, type FlameTree, type FoldedFrames } from "./tree.ts";
 
-/** Name of a folded bar; brackets cannot begin a function's name. */
+/** Name of a folded bar; no function is called so. */
 export const FOLDED_NAME = "[runtime frames]";
 
 export interface Collapsed {
@@ -15,117 +15,163 @@ export interface Collapsed {
   origin: Uint32Array;
 }
 
-interface Node {
-  name: number;
-  total: number;
-  self: number;
-  members: number[];
-  children: Node[];
-}
-
 /** Folds the runtime frames of `full`. The root is never folded. */
 export function collapse(full: FlameTree, isRuntime: (name: string) => boolean): Collapsed {
   const runtime = Uint8Array.from(full.names, (name) => (isRuntime(name) ? 1 : 0));
   const foldedName = full.names.length;
-  const names = [...full.names, FOLDED_NAME];
-  const shownAs = new Uint32Array(full.size);
+  const nodes = merge(full, runtime, foldedName);
+  const { order, start, levelStart, position } = arrange(nodes);
 
-  const name: number[] = [];
-  const start: number[] = [];
-  const total: number[] = [];
-  const self: number[] = [];
-  const parent: number[] = [];
-  const origin: number[] = [];
-  const levelStart: number[] = [0];
-  const folded = new Map<number, FoldedFrames>();
-
-  let level: { node: Node; start: number; parent: number }[] = [
-    {
-      node: { name: full.name[0]!, total: full.total[0]!, self: 0, members: [0], children: [] },
-      start: 0,
-      parent: -1,
-    },
-  ];
-  while (level.length > 0) {
-    const next: typeof level = [];
-    for (const { node, start: x, parent: above } of level) {
-      const bar = name.length;
-      expand(full, node, runtime, foldedName);
-      name.push(node.name);
-      start.push(x);
-      total.push(node.total);
-      self.push(node.self);
-      parent.push(above);
-      let heaviest = node.members[0]!;
-      for (const member of node.members) {
-        shownAs[member] = bar;
-        if (full.total[member]! > full.total[heaviest]!) heaviest = member;
-      }
-      origin.push(heaviest);
-      if (node.name === foldedName) folded.set(bar, summary(full, node.members));
-      let at = x + node.self;
-      for (const child of node.children) {
-        next.push({ node: child, start: at, parent: bar });
-        at += child.total;
-      }
-    }
-    levelStart.push(name.length);
-    level = next;
-  }
-
+  const integers = (column: Uint32Array) => Uint32Array.from(order, (node) => column[node]!);
+  const values = (column: Float64Array) => Float64Array.from(order, (node) => column[node]!);
   const tree = buildTree({
-    names,
-    name: Uint32Array.from(name),
-    start: Float64Array.from(start),
-    total: Float64Array.from(total),
-    self: Float64Array.from(self),
-    parent: Int32Array.from(parent),
-    levelStart: Uint32Array.from(levelStart),
-    folded,
+    names: [...full.names, FOLDED_NAME],
+    name: integers(nodes.name),
+    start,
+    total: values(nodes.total),
+    self: values(nodes.self),
+    parent: Int32Array.from(order, (node, bar) => (bar === 0 ? -1 : position[nodes.parent[node]!]!)),
+    levelStart,
+    folded: foldedFrames(full, nodes, foldedName, position),
   });
-  return { tree, shownAs, origin: Uint32Array.from(origin) };
+  return { tree, shownAs: nodes.of.map((node) => position[node]!), origin: integers(nodes.origin) };
 }
 
-/** Completes a node: takes in the rest of a runtime run, sums its self value and groups what it called by name. */
-function expand(full: FlameTree, node: Node, runtime: Uint8Array, foldedName: number): void {
-  const byName = new Map<number, Node>();
-  const isFolded = node.name === foldedName;
-  // `members` grows while it is walked: the run's deeper frames join it.
-  for (let i = 0; i < node.members.length; i++) {
-    const member = node.members[i]!;
-    node.self += full.self[member]!;
-    for (let child = full.firstChild[member]!; child < childrenEnd(full, member); child++) {
-      const childName = runtime[full.name[child]!] ? foldedName : full.name[child]!;
-      if (isFolded && childName === foldedName) {
-        node.members.push(child);
-        continue;
-      }
-      const known = byName.get(childName);
-      if (known) {
-        known.members.push(child);
-        known.total += full.total[child]!;
-      } else {
-        byName.set(childName, {
-          name: childName,
-          total: full.total[child]!,
-          self: 0,
-          members: [child],
-          children: [],
-        });
-      }
+/** The collapsed tree's nodes in the order of their discovery: a parent always before its children. */
+interface Nodes {
+  size: number;
+  name: Uint32Array;
+  parent: Uint32Array;
+  total: Float64Array;
+  self: Float64Array;
+  origin: Uint32Array;
+  /** The node of every bar of the full tree. */
+  of: Uint32Array;
+}
+
+function merge(full: FlameTree, runtime: Uint8Array, foldedName: number): Nodes {
+  const nodes: Nodes = {
+    size: 1,
+    name: new Uint32Array(full.size),
+    parent: new Uint32Array(full.size),
+    total: new Float64Array(full.size),
+    self: new Float64Array(full.size),
+    origin: new Uint32Array(full.size),
+    of: new Uint32Array(full.size),
+  };
+  nodes.name[0] = full.name[0]!;
+  nodes.total[0] = full.total[0]!;
+  nodes.self[0] = full.self[0]!;
+  const children = new ChildIndex(nodes, full.size);
+  for (let bar = 1; bar < full.size; bar++) {
+    const parent = nodes.of[full.parent[bar]!]!;
+    const isRuntime = runtime[full.name[bar]!] === 1;
+    let node = parent;
+    if (!isRuntime || nodes.name[parent] !== foldedName) {
+      node = children.findOrAdd(parent, isRuntime ? foldedName : full.name[bar]!, bar);
+      nodes.total[node]! += full.total[bar]!;
+    }
+    nodes.of[bar] = node;
+    nodes.self[node]! += full.self[bar]!;
+    if (full.total[bar]! > full.total[nodes.origin[node]!]!) nodes.origin[node] = bar;
+  }
+  return nodes;
+}
+
+/** Finds a node by its parent and name: a hash table with open addressing over the nodes' own columns. */
+class ChildIndex {
+  readonly #nodes: Nodes;
+  /** Node + 1, or 0 for a free slot. */
+  readonly #slots: Uint32Array;
+
+  constructor(nodes: Nodes, capacity: number) {
+    this.#nodes = nodes;
+    // At most half full, so that a search ends soon.
+    this.#slots = new Uint32Array(2 ** Math.ceil(Math.log2(capacity * 2 + 1)));
+  }
+
+  findOrAdd(parent: number, name: number, bar: number): number {
+    const nodes = this.#nodes;
+    const mask = this.#slots.length - 1;
+    let slot = (Math.imul(parent, 0x9e3779b1) ^ Math.imul(name, 0x85ebca77)) & mask;
+    for (; ; slot = (slot + 1) & mask) {
+      const node = this.#slots[slot]! - 1;
+      if (node < 0) break;
+      if (nodes.parent[node] === parent && nodes.name[node] === name) return node;
+    }
+    const node = nodes.size++;
+    this.#slots[slot] = node + 1;
+    nodes.name[node] = name;
+    nodes.parent[node] = parent;
+    nodes.origin[node] = bar;
+    return node;
+  }
+}
+
+/** Brings nodes into level order and gives each its place. */
+function arrange(nodes: Nodes): {
+  order: Uint32Array;
+  start: Float64Array;
+  levelStart: Uint32Array;
+  /** Bar of every node. */
+  position: Uint32Array;
+} {
+  const { size, parent } = nodes;
+  // Children by parent: a counting sort, which keeps the order of discovery.
+  const firstChild = new Uint32Array(size + 1);
+  for (let node = 1; node < size; node++) firstChild[parent[node]! + 1]!++;
+  for (let node = 0; node < size; node++) firstChild[node + 1]! += firstChild[node]!;
+  const next = firstChild.slice();
+  const children = new Uint32Array(size);
+  for (let node = 1; node < size; node++) children[next[parent[node]!]!++] = node;
+
+  const order = new Uint32Array(size);
+  const start = new Float64Array(size);
+  const position = new Uint32Array(size);
+  const levelStart = [0, 1];
+  let placed = 1;
+  for (let bar = 0; bar < size; bar++) {
+    // The first bar of a level: all bars of this level are placed, none of the next.
+    if (bar === levelStart.at(-1)) levelStart.push(placed);
+    const node = order[bar]!;
+    position[node] = bar;
+    let at = start[bar]! + nodes.self[node]!;
+    for (let i = firstChild[node]!; i < firstChild[node + 1]!; i++) {
+      const child = children[i]!;
+      order[placed] = child;
+      start[placed] = at;
+      at += nodes.total[child]!;
+      placed++;
     }
   }
-  node.children = [...byName.values()];
+  return { order, start, levelStart: Uint32Array.from(levelStart), position };
 }
 
-function summary(full: FlameTree, members: number[]): FoldedFrames {
-  const functions = new Set<number>();
-  const weight = new Map<string, number>();
-  for (const member of members) {
-    functions.add(full.name[member]!);
-    const crate = crateOf(full.names[full.name[member]!]!);
-    if (crate !== "") weight.set(crate, (weight.get(crate) ?? 0) + full.total[member]!);
+function foldedFrames(
+  full: FlameTree,
+  nodes: Nodes,
+  foldedName: number,
+  position: Uint32Array,
+): Map<number, FoldedFrames> {
+  const functions = new Map<number, Set<number>>();
+  const weights = new Map<number, Map<string, number>>();
+  for (let bar = 1; bar < full.size; bar++) {
+    const node = nodes.of[bar]!;
+    if (nodes.name[node] !== foldedName) continue;
+    const crate = crateOf(nameOf(full, bar));
+    const names = functions.get(node) ?? new Set();
+    const weight = weights.get(node) ?? new Map<string, number>();
+    names.add(full.name[bar]!);
+    if (crate !== "") weight.set(crate, (weight.get(crate) ?? 0) + full.total[bar]!);
+    functions.set(node, names);
+    weights.set(node, weight);
   }
-  const crates = [...weight].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1)).map(([crate]) => crate);
-  return { functions: functions.size, crates };
+  const folded = new Map<number, FoldedFrames>();
+  for (const [node, names] of functions) {
+    const crates = [...weights.get(node)!]
+      .sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1))
+      .map(([crate]) => crate);
+    folded.set(position[node]!, { functions: names.size, crates });
+  }
+  return folded;
 }

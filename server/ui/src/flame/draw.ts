@@ -58,7 +58,7 @@ export function paint(context: CanvasRenderingContext2D, scene: Scene): void {
         const matches = scene.matches?.[bar] === 1;
         const faded = scene.matches !== undefined && !matches;
         context.globalAlpha = level < zoomLevel ? 0.6 : 1;
-        context.fillStyle = matches ? palette.match : faded ? palette.faded[name]! : palette.fills[name]!;
+        context.fillStyle = matches ? palette.match : faded ? palette.faded : palette.fills[name]!;
         // The gap between bars goes before the last pixel of a narrow one does.
         context.fillRect(x, top, width > 3 ? width - 1 : width, ROW - 1);
         const label = scene.labels.fit(bar, Math.floor((width - 2 * PADDING) / character));

@@ -1,7 +1,7 @@
 // What a bar is called: on the canvas as long as it fits, in tooltips, tables and speech in full.
 
 import { displayName, shortName } from "./names.ts";
-import type { FlameTree } from "./tree.ts";
+import { nameOf, type FlameTree } from "./tree.ts";
 
 /** Crates that a folded bar names before it says "…". */
 const NAMED_CRATES = 3;
@@ -10,7 +10,7 @@ const NAMED_CRATES = 3;
 export function barLabel(tree: FlameTree, bar: number, limit?: number): string {
   if (bar === 0) return "whole span";
   const folded = tree.folded.get(bar);
-  if (!folded) return displayName(tree.names[tree.name[bar]!]!, limit);
+  if (!folded) return displayName(nameOf(tree, bar), limit);
   const crates = folded.crates.slice(0, NAMED_CRATES).join(", ");
   const more = folded.crates.length > NAMED_CRATES ? ", …" : "";
   return crates === "" ? "runtime" : `runtime: ${crates}${more}`;

@@ -32,10 +32,19 @@ export function crateOf(name: string): string {
     const inner = path.slice(1);
     const as = topLevelAs(inner);
     const type = stripPointer(as < 0 ? inner : inner.slice(0, as));
-    if (/^[A-Za-z_]\w*(\[[0-9a-f]+\])?::/.test(type) || as < 0 || type.startsWith("<")) path = type;
+    if (as < 0 || type.startsWith("<") || firstSegment(type) !== "") path = type;
     else path = stripPointer(inner.slice(as + 4));
   }
-  return /^([A-Za-z_]\w*)(?:\[[0-9a-f]+\])?::/.exec(stripPointer(path))?.[1] ?? "";
+  return firstSegment(path);
+}
+
+/** `app` of `app::main` and of `app[3f2504e04f8911d3]::main`; "" where no identifier stands before the first `::`. */
+function firstSegment(path: string): string {
+  const end = path.indexOf("::");
+  if (end <= 0) return "";
+  const segment = path.slice(0, end);
+  const bare = segment.endsWith("]") ? segment.slice(0, Math.max(0, segment.indexOf("["))) : segment;
+  return /^[A-Za-z_]\w*$/.test(bare) ? bare : "";
 }
 
 /** Whether a function belongs to the runtime around a service's own code. */

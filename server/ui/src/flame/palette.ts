@@ -11,8 +11,8 @@ const HUES = [47, 250, 155, 345, 85, 300, 200, 20, 125, 275, 175, 65, 225, 325];
 export interface Palette {
   /** Fill of a bar, by name index. */
   fills: string[];
-  /** Fill by name index while a search does not match. */
-  faded: string[];
+  /** Fill of every bar that a search did not find. */
+  faded: string;
   text: string;
   fadedText: string;
   match: string;
@@ -23,37 +23,31 @@ export interface Palette {
   legend: { crate: string; fill: string; self: number }[];
 }
 
-/** Label of the legend's entry for code outside of any Rust crate. */
+/** Name of the legend's entry for code outside of any Rust crate. */
 export const NO_CRATE = "native";
+
+/** Name of the legend's entry for the runtime, folded or not. */
+export const RUNTIME = "runtime";
+
+const STEPS = [-0.024, -0.012, 0, 0.012, 0.024];
+const MIDDLE = 2;
 
 /** Chooses colours for a tree. */
 export function paletteFor(tree: FlameTree, dark: boolean): Palette {
-  const crates = tree.names.map((name, i) =>
-    i === 0 ? "" : name === FOLDED_NAME ? FOLDED_NAME : crateOf(name),
-  );
-  const isGrey = tree.names.map(
-    (name, i) => i === 0 || crates[i] === "" || name === FOLDED_NAME || isRuntime(name),
-  );
+  const crates = tree.names.map((name, i) => legendEntry(name, i));
   const self = new Map<string, number>();
   const weight = new Map<string, number>();
   for (let bar = 1; bar < tree.size; bar++) {
-    const name = tree.name[bar]!;
-    const crate = isGrey[name] ? (crates[name] === "" ? NO_CRATE : "runtime") : crates[name]!;
+    const crate = crates[tree.name[bar]!]!;
     self.set(crate, (self.get(crate) ?? 0) + tree.self[bar]!);
     weight.set(crate, (weight.get(crate) ?? 0) + tree.total[bar]!);
   }
-  const hueOf = assignHues([...weight].filter(([crate]) => crate !== "runtime" && crate !== NO_CRATE));
-  const grey = (step: number) =>
-    dark ? `oklch(${0.37 + step} 0.012 250)` : `oklch(${0.9 + step} 0.008 250)`;
-  const fill = (hue: number, step: number) =>
-    dark ? `oklch(${0.47 + step} 0.095 ${hue})` : `oklch(${0.84 + step} 0.09 ${hue})`;
-  // A small change of lightness from function to function keeps neighbours of one crate apart.
-  const step = (name: string) => ((checksum(name) % 5) - 2) * 0.012;
+  const shades = shadesOf([...weight], dark);
+  const shadesOfName = (i: number) => shades.get(crates[i]!) ?? shades.get(RUNTIME)!;
   return {
-    fills: tree.names.map((name, i) =>
-      isGrey[i] ? grey(step(name) / 2) : fill(hueOf.get(crates[i]!) ?? 250, step(name)),
-    ),
-    faded: tree.names.map(() => (dark ? "oklch(0.3 0.008 250)" : "oklch(0.94 0.004 250)")),
+    // A small change of lightness from function to function keeps neighbours of one crate apart.
+    fills: tree.names.map((name, i) => shadesOfName(i)[variant(name)]!),
+    faded: dark ? "oklch(0.3 0.008 250)" : "oklch(0.94 0.004 250)",
     text: dark ? "#f3f5f7" : "#16191d",
     fadedText: dark ? "#9aa3ad" : "#5c6570",
     match: dark ? "oklch(0.8 0.16 85)" : "oklch(0.85 0.17 88)",
@@ -63,25 +57,45 @@ export function paletteFor(tree: FlameTree, dark: boolean): Palette {
     legend: [...self]
       .filter(([, value]) => value > 0)
       .sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1))
-      .map(([crate, value]) => ({
-        crate,
-        self: value,
-        fill: crate === "runtime" || crate === NO_CRATE ? grey(0) : fill(hueOf.get(crate) ?? 250, 0),
-      })),
+      .map(([crate, value]) => ({ crate, self: value, fill: shades.get(crate)![MIDDLE]! })),
   };
 }
 
-/** A hue per crate: the one its name picks or, where a heavier crate holds it, the next free one. */
-function assignHues(weights: [string, number][]): Map<string, number> {
-  const hues = new Map<string, number>();
+function legendEntry(name: string, index: number): string {
+  if (index === 0 || name === FOLDED_NAME || isRuntime(name)) return RUNTIME;
+  return crateOf(name) || NO_CRATE;
+}
+
+/** Five shades for every crate: of the hue its name picks or, where a heavier crate holds it, of the next free one. */
+function shadesOf(weights: [string, number][], dark: boolean): Map<string, string[]> {
+  const grey = STEPS.map((step) =>
+    dark ? `oklch(${0.37 + step / 2} 0.012 250)` : `oklch(${0.9 + step / 2} 0.008 250)`,
+  );
+  const shades = new Map([
+    [RUNTIME, grey],
+    [NO_CRATE, grey],
+  ]);
   const taken = new Set<number>();
   for (const [crate] of weights.sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1))) {
+    if (shades.has(crate)) continue;
     let slot = checksum(crate) % HUES.length;
     for (let tries = 0; tries < HUES.length && taken.has(slot); tries++) slot = (slot + 1) % HUES.length;
     taken.add(slot);
-    hues.set(crate, HUES[slot]!);
+    const hue = HUES[slot]!;
+    shades.set(
+      crate,
+      STEPS.map((step) =>
+        dark ? `oklch(${0.47 + step} 0.095 ${hue})` : `oklch(${0.84 + step} 0.09 ${hue})`,
+      ),
+    );
   }
-  return hues;
+  return shades;
+}
+
+/** Which of the shades a function has. */
+function variant(name: string): number {
+  const last = name.length - 1;
+  return (name.length + name.charCodeAt(last) + 3 * (name.charCodeAt(last - 3) || 0)) % STEPS.length || 0;
 }
 
 function checksum(text: string): number {

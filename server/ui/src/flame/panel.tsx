@@ -8,13 +8,13 @@ import { setQuery } from "../router.ts";
 import { FlameCanvas } from "./canvas.tsx";
 import { collapse } from "./collapse.ts";
 import { barLabel } from "./labels.ts";
-import { isRuntime } from "./names.ts";
-import { NO_CRATE, paletteFor, type Palette } from "./palette.ts";
+import { displayName, isRuntime } from "./names.ts";
+import { NO_CRATE, paletteFor, RUNTIME, type Palette } from "./palette.ts";
 import { projectMatches, search } from "./search.ts";
 import { Toolbar } from "./toolbar.tsx";
-import { sortRows, topRows, type TopColumn } from "./top.ts";
+import { topRows, type TopColumn, type TopRow } from "./top.ts";
 import { TopTable } from "./toptable.tsx";
-import { barId, findBar, type FlameTree } from "./tree.ts";
+import { barId, findBar, nameOf, type FlameTree } from "./tree.ts";
 
 interface Props {
   /** The graph as the server sent it. */
@@ -46,7 +46,8 @@ export function FlamePanel({ full, unit, samples, types, type, query, dark }: Pr
   const zoomId = query.get("zoom") ?? "";
   const zoomedFull = useMemo(() => (zoomId === "" ? 0 : (findBar(full, zoomId) ?? 0)), [full, zoomId]);
   const zoomed = isFolded ? collapsed.shownAs[zoomedFull]! : zoomedFull;
-  const description = useMemo(() => describe(tree, unit, samples), [tree, unit, samples]);
+  const rows = useMemo(() => topRows(tree), [tree]);
+  const description = useMemo(() => describe(tree, rows, unit, samples), [rows, unit, samples]);
 
   const zoomTo = (bar: number) => {
     const target = isFolded ? collapsed.origin[bar]! : bar;
@@ -108,6 +109,7 @@ export function FlamePanel({ full, unit, samples, types, type, query, dark }: Pr
       </section>
       <TopTable
         tree={tree}
+        rows={rows}
         palette={palette}
         unit={unit}
         matches={matches}
@@ -135,7 +137,7 @@ function sortOf(query: URLSearchParams): { column: TopColumn; descending: boolea
 
 /** The whole name for the clipboard. */
 function fullName(tree: FlameTree, bar: number): string {
-  return tree.folded.has(bar) || bar === 0 ? barLabel(tree, bar) : tree.names[tree.name[bar]!]!;
+  return tree.folded.has(bar) || bar === 0 ? barLabel(tree, bar) : nameOf(tree, bar);
 }
 
 function Legend({ palette, whole }: { palette: Palette; whole: number }) {
@@ -145,7 +147,7 @@ function Legend({ palette, whole }: { palette: Palette; whole: number }) {
       {shown.map(({ crate, fill, self }) => (
         <li key={crate}>
           <span class="swatch" style={{ background: fill }} />
-          <span class={crate === NO_CRATE || crate === "runtime" ? "" : "name"}>{crate}</span>{" "}
+          <span class={crate === NO_CRATE || crate === RUNTIME ? "" : "name"}>{crate}</span>{" "}
           <span class="quiet">{formatShare(self / whole)}</span>
         </li>
       ))}
@@ -154,10 +156,16 @@ function Legend({ palette, whole }: { palette: Palette; whole: number }) {
 }
 
 /** The graph in a sentence or two: its size and where the time went. */
-function describe(tree: FlameTree, unit: string, samples: number): string {
-  const heaviest = sortRows(topRows(tree), tree.names, "self", true).slice(0, 3);
+function describe(tree: FlameTree, rows: readonly TopRow[], unit: string, samples: number): string {
+  const heaviest: TopRow[] = [];
+  for (const row of rows) {
+    const at = heaviest.findIndex((other) => other.self < row.self);
+    if (at >= 0) heaviest.splice(at, 0, row);
+    else heaviest.push(row);
+    if (heaviest.length > 3) heaviest.pop();
+  }
   const shares = heaviest.map(
-    (row) => `${tree.names[row.name]!.slice(0, 120)} ${formatShare(row.self / tree.total[0]!)}`,
+    (row) => `${displayName(tree.names[row.name]!, 120)} ${formatShare(row.self / tree.total[0]!)}`,
   );
   return (
     `Flame graph of ${formatValue(tree.total[0]!, unit)} in ${formatCount(samples)} samples. ` +

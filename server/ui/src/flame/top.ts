@@ -33,21 +33,19 @@ export function topRows(tree: FlameTree): TopRow[] {
   return [...rows.values()];
 }
 
-/** Sorts rows; equal values stand in the order of their names. */
+/** Sorts rows. Among equal self values the larger total stands first, among equal totals the larger self value. */
 export function sortRows(
-  rows: TopRow[],
+  rows: readonly TopRow[],
   names: readonly string[],
   column: TopColumn,
   descending: boolean,
 ): TopRow[] {
   const sign = descending ? -1 : 1;
-  const byName = (a: TopRow, b: TopRow) => {
-    const [x, y] = [names[a.name]!, names[b.name]!];
-    return x < y ? -1 : x > y ? 1 : 0;
-  };
-  return [...rows].sort((a, b) =>
-    column === "name" ? sign * byName(a, b) : sign * (a[column] - b[column]) || byName(a, b),
-  );
+  if (column === "name") {
+    return [...rows].sort((a, b) => (names[a.name]! < names[b.name]! ? -sign : sign));
+  }
+  const other = column === "self" ? "total" : "self";
+  return [...rows].sort((a, b) => sign * (a[column] - b[column]) || b[other] - a[other] || a.name - b.name);
 }
 
 function* depthFirst(tree: FlameTree): Generator<number> {

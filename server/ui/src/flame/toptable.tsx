@@ -6,11 +6,13 @@ import { formatShare, formatValue } from "../format.ts";
 import { FOLDED_NAME } from "./collapse.ts";
 import { displayName } from "./names.ts";
 import type { Palette } from "./palette.ts";
-import { sortRows, topRows, type TopColumn } from "./top.ts";
+import { sortRows, type TopColumn, type TopRow } from "./top.ts";
 import type { FlameTree } from "./tree.ts";
 
 interface Props {
   tree: FlameTree;
+  /** Every function of the tree. */
+  rows: readonly TopRow[];
   palette: Palette;
   unit: string;
   matches: Uint8Array | undefined;
@@ -29,10 +31,19 @@ const COLUMNS: { column: TopColumn; title: string }[] = [
   { column: "total", title: "Total" },
 ];
 
-export function TopTable({ tree, palette, unit, matches, column, descending, onSort, onSearch }: Props) {
+export function TopTable({
+  tree,
+  rows: all,
+  palette,
+  unit,
+  matches,
+  column,
+  descending,
+  onSort,
+  onSearch,
+}: Props) {
   const [limit, setLimit] = useState(PAGE);
   useEffect(() => setLimit(PAGE), [tree, matches]);
-  const all = useMemo(() => topRows(tree), [tree]);
   const rows = useMemo(() => {
     if (!matches) return sortRows(all, tree.names, column, descending);
     const named = new Set<number>();

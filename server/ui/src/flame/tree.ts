@@ -94,51 +94,62 @@ export function isWithin(tree: FlameTree, bar: number, ancestor: number): boolea
 }
 
 /**
- * An id for every bar, derived from the names on its path alone, so that a link to a bar stays valid when the same
- * span's profile grows. 53 bits: bars of one graph do not collide in practice.
+ * An id for a bar, derived from the names on its path alone, so that a link to a bar stays valid when the same span's
+ * profile grows. 53 bits: bars of one graph do not collide in practice.
  */
 export function barId(tree: FlameTree, bar: number): string {
-  return hashOf(hashes(tree), bar).toString(36);
+  const id = idOf(pathTo(tree, bar).reduce((above, at) => step(above, hashName(nameOf(tree, at))), ROOT));
+  knownIds(tree).set(id, bar);
+  return id;
 }
 
 /** The bar with that id, or undefined when the graph has none such. */
 export function findBar(tree: FlameTree, id: string): number | undefined {
   if (!/^[0-9a-z]{1,11}$/.test(id)) return undefined;
-  const wanted = Number.parseInt(id, 36);
-  const pair = hashes(tree);
-  for (let bar = 0; bar < tree.size; bar++) if (hashOf(pair, bar) === wanted) return bar;
+  // An id that `barId` gave out a moment ago needs no search.
+  const known = knownIds(tree).get(id);
+  if (known !== undefined) return known;
+  const names = tree.names.map(hashName);
+  const hashes: Hash[] = [];
+  for (let bar = 0; bar < tree.size; bar++) {
+    const parent = tree.parent[bar]!;
+    const hash = step(parent < 0 ? ROOT : hashes[parent]!, names[tree.name[bar]!]!);
+    if (idOf(hash) === id) return bar;
+    hashes.push(hash);
+  }
   return undefined;
 }
 
-interface HashColumns {
-  high: Uint32Array;
-  low: Uint32Array;
+/** The name of a bar's function. */
+export function nameOf(tree: FlameTree, bar: number): string {
+  return tree.names[tree.name[bar]!]!;
 }
 
-const hashCache = new WeakMap<FlameTree, HashColumns>();
-
-function hashOf(pair: HashColumns, bar: number): number {
-  return (pair.high[bar]! & 0x1fffff) * 0x100000000 + pair.low[bar]!;
+interface Hash {
+  high: number;
+  low: number;
 }
 
-function hashes(tree: FlameTree): HashColumns {
-  const known = hashCache.get(tree);
-  if (known) return known;
-  const nameHigh = new Uint32Array(tree.names.length);
-  const nameLow = new Uint32Array(tree.names.length);
-  tree.names.forEach((name, i) => {
-    nameHigh[i] = fnv(name, 0x811c9dc5);
-    nameLow[i] = fnv(name, 0x9747b28c);
-  });
-  const pair = { high: new Uint32Array(tree.size), low: new Uint32Array(tree.size) };
-  for (let bar = 0; bar < tree.size; bar++) {
-    const parent = tree.parent[bar]!;
-    const name = tree.name[bar]!;
-    pair.high[bar] = mix(parent < 0 ? 0 : pair.high[parent]!, nameHigh[name]!);
-    pair.low[bar] = mix(parent < 0 ? 1 : pair.low[parent]!, nameLow[name]!);
-  }
-  hashCache.set(tree, pair);
-  return pair;
+const ROOT: Hash = { high: 0, low: 1 };
+
+const given = new WeakMap<FlameTree, Map<string, number>>();
+
+function knownIds(tree: FlameTree): Map<string, number> {
+  let ids = given.get(tree);
+  if (!ids) given.set(tree, (ids = new Map()));
+  return ids;
+}
+
+function hashName(name: string): Hash {
+  return { high: fnv(name, 0x811c9dc5), low: fnv(name, 0x9747b28c) };
+}
+
+function step(above: Hash, name: Hash): Hash {
+  return { high: mix(above.high, name.high), low: mix(above.low, name.low) };
+}
+
+function idOf(hash: Hash): string {
+  return ((hash.high & 0x1fffff) * 0x100000000 + hash.low).toString(36);
 }
 
 function fnv(text: string, seed: number): number {

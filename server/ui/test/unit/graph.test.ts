@@ -5,16 +5,12 @@ import { decodeFlameGraph } from "../../src/flame/decode.ts";
 import { isRuntime } from "../../src/flame/names.ts";
 import { projectMatches, search } from "../../src/flame/search.ts";
 import { sortRows, topRows } from "../../src/flame/top.ts";
-import { childrenEnd, pathTo, type FlameTree } from "../../src/flame/tree.ts";
+import { childrenEnd, nameOf, pathTo, type FlameTree } from "../../src/flame/tree.ts";
 import { randomFrom } from "../support/random.ts";
 import { encode, mergeStacks, randomStacks, type Stack } from "../support/stacks.ts";
 
 function treeOf(stacks: Stack[]): FlameTree {
   return decodeFlameGraph(encode(mergeStacks(stacks)))!;
-}
-
-function nameOf(tree: FlameTree, bar: number): string {
-  return tree.names[tree.name[bar]!]!;
 }
 
 const SEEDS = Array.from({ length: 200 }, (_, i) => i + 1);
@@ -142,7 +138,7 @@ test("the top table agrees with the stacks, recursion included", () => {
   }
 });
 
-test("rows sort by every column both ways, ties by name", () => {
+test("rows sort by every column both ways, ties by the other value", () => {
   const names = ["total", "b", "a", "c"];
   const rows = [
     { name: 1, self: 5, total: 5 },
