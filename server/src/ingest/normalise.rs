@@ -92,7 +92,7 @@ struct Strings<'a>(&'a [&'a str]);
 impl<'a> Strings<'a> {
     fn new(pprof: &'a ProfileView<'_>) -> Result<Self, IngestError> {
         match pprof.string_table.first() {
-            Some(first) if first.is_empty() => Ok(Self(&pprof.string_table)),
+            Some(&"") => Ok(Self(&pprof.string_table)),
             Some(_) => Err(IngestError::invalid("string_table[0]", "must be the empty string")),
             None => {
                 Err(IngestError::invalid("string_table", "is empty: its first entry is the empty string"))
