@@ -1,0 +1,83 @@
+//! Span names as small numbers, so that a record stays fixed-size and the handler never touches a string.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+/// A span name's number. Zero is the empty name: none was recorded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct NameId(pub(crate) u32);
+
+impl NameId {
+    /// No name was recorded.
+    pub(crate) const NONE: Self = Self(0);
+    /// What every name past the limit is called.
+    pub(crate) const OTHER: Self = Self(1);
+}
+
+/// The names seen so far, at most `limit` of them; a span whose name is one too many is called `other`.
+pub(crate) struct Names {
+    limit: usize,
+    inner: RwLock<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    ids: HashMap<Arc<str>, NameId>,
+    names: Vec<Arc<str>>,
+}
+
+impl Names {
+    pub(crate) fn new(limit: usize) -> Self {
+        let names = vec![Arc::from(""), Arc::from("other")];
+        let ids = names.iter().cloned().zip([NameId::NONE, NameId::OTHER]).collect();
+        Self { limit, inner: RwLock::new(Inner { ids, names }) }
+    }
+
+    /// The number of `name`.
+    pub(crate) fn intern(&self, name: &Cow<'static, str>) -> NameId {
+        if let Some(id) = self.inner.read().ids.get(name.as_ref()) {
+            return *id;
+        }
+        let mut inner = self.inner.write();
+        if let Some(id) = inner.ids.get(name.as_ref()) {
+            return *id;
+        }
+        // The two fixed names do not count.
+        if inner.names.len() >= self.limit + 2 {
+            return NameId::OTHER;
+        }
+        let id = NameId(inner.names.len() as u32);
+        let name: Arc<str> = Arc::from(name.as_ref());
+        inner.names.push(name.clone());
+        inner.ids.insert(name, id);
+        id
+    }
+
+    /// The name behind a number that [`intern`](Self::intern) gave out.
+    pub(crate) fn get(&self, id: NameId) -> Arc<str> {
+        let inner = self.inner.read();
+        inner.names.get(id.0 as usize).unwrap_or(&inner.names[0]).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_keep_their_numbers_and_the_excess_is_called_other() {
+        let names = Names::new(2);
+        let pay = names.intern(&"GET /pay".into());
+        let cart = names.intern(&Cow::Owned("GET /cart".to_owned()));
+        assert_eq!(names.intern(&"GET /pay".into()), pay);
+        assert_eq!(names.intern(&"GET /one-too-many".into()), NameId::OTHER);
+        assert_eq!(&*names.get(pay), "GET /pay");
+        assert_eq!(&*names.get(cart), "GET /cart");
+        assert_eq!(&*names.get(NameId::OTHER), "other");
+        assert_eq!(&*names.get(NameId::NONE), "");
+        assert_eq!(names.intern(&"".into()), NameId::NONE);
+    }
+}

@@ -1,0 +1,293 @@
+//! A fixed table of live spans, addressed by span id, readable from a signal handler.
+//!
+//! Buckets of eight entries; each entry is a sequence lock whose sequence number doubles as a generation, so a
+//! [`SpanKey`] held by a thread's label slot stops resolving the moment its span ends, on every thread, without
+//! anyone being told. A full bucket gives up its oldest entry: a span that is never ended costs a place, not memory.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+
+use super::{NameId, SpanId, SpanRecord, TraceId};
+
+const BUCKET: usize = 8;
+const INDEX_BITS: u32 = 24;
+const SEQUENCE_BITS: u32 = 64 - INDEX_BITS;
+const SEQUENCE_MASK: u64 = (1 << SEQUENCE_BITS) - 1;
+
+// The two low bits of a sequence number.
+const STATE_MASK: u64 = 3;
+const FREE: u64 = 0;
+const WRITING: u64 = 1;
+const LIVE: u64 = 2;
+const GENERATION: u64 = 4;
+
+/// Names one use of one entry: 24 bits of index, 40 bits of sequence number. Zero names nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SpanKey(pub(crate) u64);
+
+impl SpanKey {
+    /// No span is active.
+    pub(crate) const NONE: Self = Self(0);
+
+    fn new(index: usize, sequence: u64) -> Self {
+        Self(((index as u64) << SEQUENCE_BITS) | (sequence & SEQUENCE_MASK))
+    }
+
+    fn index(self) -> usize {
+        (self.0 >> SEQUENCE_BITS) as usize
+    }
+
+    fn sequence(self) -> u64 {
+        self.0 & SEQUENCE_MASK
+    }
+}
+
+/// One cache line.
+#[derive(Default)]
+#[repr(align(64))]
+struct Entry {
+    sequence: AtomicU64,
+    span_id: AtomicU64,
+    parent: AtomicU64,
+    local_root: AtomicU64,
+    trace_high: AtomicU64,
+    trace_low: AtomicU64,
+    /// Name in the low half, the local root's name in the high half.
+    names: AtomicU64,
+    /// Tick of insertion in the low half, `tagged` in bit 32.
+    meta: AtomicU64,
+}
+
+impl Entry {
+    fn fill(&self, record: &SpanRecord, tick: u32) {
+        self.span_id.store(record.span_id.0, Ordering::Relaxed);
+        self.parent.store(record.parent.0, Ordering::Relaxed);
+        self.local_root.store(record.local_root.0, Ordering::Relaxed);
+        self.trace_high.store((record.trace_id.0 >> 64) as u64, Ordering::Relaxed);
+        self.trace_low.store(record.trace_id.0 as u64, Ordering::Relaxed);
+        self.names.store(u64::from(record.name.0) | (u64::from(record.root_name.0) << 32), Ordering::Relaxed);
+        self.meta.store(u64::from(tick) | (u64::from(record.tagged) << 32), Ordering::Relaxed);
+    }
+
+    fn copy(&self) -> SpanRecord {
+        let names = self.names.load(Ordering::Relaxed);
+        SpanRecord {
+            span_id: SpanId(self.span_id.load(Ordering::Relaxed)),
+            parent: SpanId(self.parent.load(Ordering::Relaxed)),
+            local_root: SpanId(self.local_root.load(Ordering::Relaxed)),
+            trace_id: TraceId(
+                (u128::from(self.trace_high.load(Ordering::Relaxed)) << 64)
+                    | u128::from(self.trace_low.load(Ordering::Relaxed)),
+            ),
+            name: NameId(names as u32),
+            root_name: NameId((names >> 32) as u32),
+            tagged: self.meta.load(Ordering::Relaxed) >> 32 & 1 == 1,
+        }
+    }
+}
+
+/// The live spans of the process.
+pub(crate) struct SpanTable {
+    entries: Box<[Entry]>,
+    /// Right shift that turns a mixed id into a bucket number.
+    shift: u32,
+    /// Coarse time, advanced by the collector, so that eviction can tell old from new without a clock call.
+    tick: AtomicU32,
+    evicted: AtomicU64,
+}
+
+impl SpanTable {
+    /// A table for about `spans` live spans at once: rounded up to a power of two, between 64 and 2^24.
+    pub(crate) fn new(spans: usize) -> Self {
+        let capacity = spans.clamp(64, 1 << INDEX_BITS).next_power_of_two();
+        let buckets = capacity / BUCKET;
+        Self {
+            entries: (0..capacity).map(|_| Entry::default()).collect(),
+            shift: 64 - buckets.trailing_zeros(),
+            tick: AtomicU32::new(0),
+            evicted: AtomicU64::new(0),
+        }
+    }
+
+    fn bucket(&self, span_id: SpanId) -> (usize, &[Entry]) {
+        // Fibonacci hashing: ids are random by specification, but not every generator keeps to it.
+        let first = (span_id.0.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> self.shift) as usize * BUCKET;
+        (first, &self.entries[first..first + BUCKET])
+    }
+
+    /// Adds a span that has just started. `None` only when every entry of its bucket is being written by other
+    /// threads at this instant.
+    pub(crate) fn insert(&self, record: &SpanRecord) -> Option<SpanKey> {
+        let (first, bucket) = self.bucket(record.span_id);
+        let tick = self.tick.load(Ordering::Relaxed);
+        let free = bucket.iter().enumerate().find_map(|(i, entry)| {
+            let sequence = entry.sequence.load(Ordering::Relaxed);
+            (sequence & STATE_MASK == FREE && claim(entry, sequence, sequence + WRITING))
+                .then_some((i, sequence + WRITING))
+        });
+        let (i, writing) = free.or_else(|| self.evict(bucket, tick))?;
+        let entry = &bucket[i];
+        // A reader must not see new fields under an old sequence number.
+        fence(Ordering::Release);
+        entry.fill(record, tick);
+        let live = writing - WRITING + LIVE;
+        entry.sequence.store(live, Ordering::Release);
+        Some(SpanKey::new(first + i, live))
+    }
+
+    /// Takes the oldest live entry of a full bucket for writing.
+    fn evict(&self, bucket: &[Entry], tick: u32) -> Option<(usize, u64)> {
+        let (i, sequence) = bucket
+            .iter()
+            .enumerate()
+            .map(|(i, entry)| (i, entry, entry.sequence.load(Ordering::Relaxed)))
+            .filter(|(_, _, sequence)| sequence & STATE_MASK == LIVE)
+            .max_by_key(|(_, entry, _)| tick.wrapping_sub(entry.meta.load(Ordering::Relaxed) as u32))
+            .map(|(i, _, sequence)| (i, sequence))?;
+        let writing = (sequence & !STATE_MASK) + GENERATION + WRITING;
+        claim(&bucket[i], sequence, writing).then(|| {
+            self.evicted.fetch_add(1, Ordering::Relaxed);
+            (i, writing)
+        })
+    }
+
+    /// Finds a live span by its id.
+    pub(crate) fn find(&self, span_id: SpanId) -> Option<(SpanKey, SpanRecord)> {
+        let (first, bucket) = self.bucket(span_id);
+        bucket.iter().enumerate().find_map(|(i, entry)| {
+            if entry.span_id.load(Ordering::Relaxed) != span_id.0 {
+                return None;
+            }
+            let key = SpanKey::new(first + i, entry.sequence.load(Ordering::Relaxed));
+            self.read(key).filter(|record| record.span_id == span_id).map(|record| (key, record))
+        })
+    }
+
+    /// Forgets a span that has ended; every key to it stops resolving at once.
+    pub(crate) fn remove(&self, span_id: SpanId) {
+        if let Some((key, _)) = self.find(span_id) {
+            let sequence = self.entries[key.index()].sequence.load(Ordering::Relaxed);
+            if sequence & SEQUENCE_MASK == key.sequence() {
+                claim(&self.entries[key.index()], sequence, (sequence & !STATE_MASK) + GENERATION);
+            }
+        }
+    }
+
+    /// The span that `key` names, if it still lives. Async-signal-safe: loads only.
+    #[inline]
+    pub(crate) fn read(&self, key: SpanKey) -> Option<SpanRecord> {
+        let entry = self.entries.get(key.index())?;
+        let before = entry.sequence.load(Ordering::Acquire);
+        if before & SEQUENCE_MASK != key.sequence() || before & STATE_MASK != LIVE {
+            return None;
+        }
+        let record = entry.copy();
+        fence(Ordering::Acquire);
+        (entry.sequence.load(Ordering::Relaxed) == before).then_some(record)
+    }
+
+    /// Advances coarse time. Called by the collector a few times a second.
+    pub(crate) fn advance(&self) {
+        self.tick.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Spans that lost their place to a newer one because their bucket was full.
+    pub(crate) fn evicted(&self) -> u64 {
+        self.evicted.load(Ordering::Relaxed)
+    }
+}
+
+fn claim(entry: &Entry, from: u64, to: u64) -> bool {
+    entry.sequence.compare_exchange(from, to, Ordering::Acquire, Ordering::Relaxed).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(id: u64) -> SpanRecord {
+        SpanRecord {
+            span_id: SpanId(id),
+            parent: SpanId(id ^ 1),
+            local_root: SpanId(id ^ 2),
+            trace_id: TraceId(u128::from(id) << 64 | u128::from(!id)),
+            name: NameId(id as u32),
+            root_name: NameId((id >> 32) as u32),
+            tagged: id & 1 == 1,
+        }
+    }
+
+    #[test]
+    fn a_record_comes_back_whole_and_only_while_its_span_lives() {
+        let table = SpanTable::new(1024);
+        for id in [1, 2, u64::MAX, 0x00f0_67aa_0ba9_02b7] {
+            let key = table.insert(&record(id)).expect("an empty bucket has room");
+            assert_eq!(table.read(key), Some(record(id)));
+            assert_eq!(table.find(SpanId(id)), Some((key, record(id))));
+            table.remove(SpanId(id));
+            assert_eq!(table.read(key), None);
+            assert_eq!(table.find(SpanId(id)), None);
+        }
+        assert_eq!(table.read(SpanKey::NONE), None);
+    }
+
+    #[test]
+    fn a_key_does_not_resolve_to_the_next_tenant_of_its_entry() {
+        let table = SpanTable::new(64);
+        let old = table.insert(&record(7)).expect("room");
+        table.remove(SpanId(7));
+        let new = table.insert(&record(7)).expect("room");
+        assert_ne!(old, new);
+        assert_eq!(table.read(old), None);
+        assert_eq!(table.read(new), Some(record(7)));
+    }
+
+    #[test]
+    fn a_full_bucket_gives_up_its_oldest_span_and_counts_it() {
+        let table = SpanTable::new(64);
+        let crowd: Vec<u64> = (1..).filter(|id| table.bucket(SpanId(*id)).0 == 0).take(BUCKET + 1).collect();
+        let keys: Vec<SpanKey> = crowd
+            .iter()
+            .map(|id| {
+                table.advance();
+                table.insert(&record(*id)).expect("eviction makes room")
+            })
+            .collect();
+        assert_eq!(table.read(keys[0]), None, "the oldest is gone");
+        for (key, id) in keys.iter().zip(&crowd).skip(1) {
+            assert_eq!(table.read(*key), Some(record(*id)));
+        }
+        assert_eq!(table.evicted(), 1);
+    }
+
+    #[test]
+    fn readers_never_see_a_mixed_record_while_writers_recycle_entries() {
+        let table = SpanTable::new(64);
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for writer in 0..2u64 {
+                let (table, done) = (&table, &done);
+                scope.spawn(move || {
+                    let mut id = writer + 1;
+                    while !done.load(Ordering::Relaxed) {
+                        table.insert(&record(id));
+                        if id % 3 == 0 {
+                            table.remove(SpanId(id));
+                        }
+                        id += 2;
+                    }
+                });
+            }
+            let mut seen = 0;
+            while seen < 20_000 {
+                for index in 0..table.entries.len() {
+                    let sequence = table.entries[index].sequence.load(Ordering::Relaxed);
+                    if let Some(found) = table.read(SpanKey::new(index, sequence)) {
+                        assert_eq!(found, record(found.span_id.0));
+                        seen += 1;
+                    }
+                }
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+    }
+}

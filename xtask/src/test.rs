@@ -1,0 +1,24 @@
+//! Every test there is.
+
+use crate::{page, shell};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Leave out the tests that need Node.js and a browser
+    #[arg(long)]
+    rust_only: bool,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    shell::run(shell::cargo().args(["test", "--workspace", "--no-fail-fast"]))?;
+    if args.rust_only {
+        return Ok(());
+    }
+    page::install()?;
+    shell::need("chromium", &["chromium", "fonts-dejavu-core"])?;
+    shell::run(&mut page::npm(&["run", "check"]))?;
+    shell::run(&mut page::npm(&["test"]))?;
+    shell::run(shell::cargo().args(["build", "--package", "spanflame-server"]))?;
+    let server = shell::target_dir().join("debug/spanflame");
+    shell::run(page::npm(&["run", "test:browser"]).env("SPANFLAME_BIN", server))
+}
