@@ -67,7 +67,9 @@ pub(crate) enum SamplerError {
     #[error("cannot install the SIGPROF handler: {0}")]
     Handler(#[source] std::io::Error),
     /// No thread could be given a timer.
-    #[error("cannot create a CPU timer: {0}; check RLIMIT_SIGPENDING (ulimit -i) and seccomp rules for timer_create")]
+    #[error(
+        "cannot create a CPU timer: {0}; check RLIMIT_SIGPENDING (ulimit -i) and seccomp rules for timer_create"
+    )]
     Timer(#[source] std::io::Error),
 }
 
