@@ -1,6 +1,9 @@
 //! Span profiles for Rust services.
 
 mod aggregate;
+#[cfg(all(feature = "bench-internals", target_os = "linux", target_arch = "x86_64"))]
+#[doc(hidden)]
+pub mod bench_support;
 mod config;
 mod context;
 mod error;
@@ -13,6 +16,10 @@ mod sampler;
 mod spans;
 mod stats;
 mod symbolize;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod sys;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod unwind;
 
 pub use config::{ProfilerBuilder, Scope, TraceIdLabel};
 pub use error::{ConfigError, FlushError, StartError};
