@@ -74,12 +74,17 @@ fn around(start: i64, end: i64) -> Option<TimeRange> {
 
 /// Root span 1 with child 2 and grandchild 3; 9 is a child of 2 in another process; 5 is somebody else.
 fn family() -> PprofBuilder {
-    let span = |builder: PprofBuilder, frame: &str, count: i64, span: u64, parent: u64, root: u64, name: &str| {
-        let (span, parent, root) = (hex(span), format!("#{parent}"), format!("#{root}"));
-        let mut labels = vec![("span_id", &*span), ("trace_id", TRACE), ("span_name", name)];
-        labels.extend([("parent_span_id", &*parent), ("local_root_span_id", &*root)].iter().filter(|(_, v)| *v != "#0"));
-        builder.sample(&["main", frame], count, &labels)
-    };
+    let span =
+        |builder: PprofBuilder, frame: &str, count: i64, span: u64, parent: u64, root: u64, name: &str| {
+            let (span, parent, root) = (hex(span), format!("#{parent}"), format!("#{root}"));
+            let mut labels = vec![("span_id", &*span), ("trace_id", TRACE), ("span_name", name)];
+            labels.extend(
+                [("parent_span_id", &*parent), ("local_root_span_id", &*root)]
+                    .iter()
+                    .filter(|(_, v)| *v != "#0"),
+            );
+            builder.sample(&["main", frame], count, &labels)
+        };
     let builder = span(PprofBuilder::new(), "root_work", 1, 1, 0, 1, "GET /pay");
     let builder = span(builder, "child_work", 2, 2, 1, 1, "charge");
     let builder = span(builder, "grandchild_work", 4, 3, 2, 1, "hash");
@@ -123,7 +128,11 @@ fn a_root_span_shows_its_descendants_work_in_its_process() {
 
 #[test]
 fn descendants_are_found_across_profiles_and_a_root_without_samples_has_them_too() {
-    let child = PprofBuilder::new().sample(&["a"], 1, &[("span_id", &hex(2)), ("parent_span_id", "#1"), ("trace_id", TRACE)]);
+    let child = PprofBuilder::new().sample(
+        &["a"],
+        1,
+        &[("span_id", &hex(2)), ("parent_span_id", "#1"), ("trace_id", TRACE)],
+    );
     let grandchild = PprofBuilder::new().sample(&["b"], 2, &[("span_id", &hex(3)), ("parent_span_id", "#2")]);
     let fixture = Fixture::of(&[(&child, &[("pod", "a")]), (&grandchild, &[("pod", "b")])]);
     assert_eq!(fixture.graph("{}", None, &SpanFilter::spans([id(1)])).total, 3 * MS);
@@ -208,7 +217,10 @@ fn spans_are_listed_by_their_cpu_time() {
     let fixture = Fixture::of(&[
         (&family(), &[]),
         (&PprofBuilder::new().sample(&["x"], 50, &[("span_id", &hex(7))]), &[("service_name", "other")]),
-        (&PprofBuilder::new().sample(&["x"], 3, &[("span_id", &hex(1)), ("trace_id", TRACE)]), &[("pod", "b")]),
+        (
+            &PprofBuilder::new().sample(&["x"], 3, &[("span_id", &hex(1)), ("trace_id", TRACE)]),
+            &[("pod", "b")],
+        ),
     ]);
     let list = |service: Option<&str>, trace: bool, limit| -> Vec<(u64, i64)> {
         let trace_id = trace.then(|| TRACE.parse().unwrap());
@@ -257,24 +269,42 @@ fn labels_types_and_series_are_listed() {
 #[test]
 fn series_are_sums_in_steps_that_end_at_their_points() {
     let at = |ms: i64, count, endpoint: &str| {
-        let builder = PprofBuilder::new().sample(&["a"], count, &[("endpoint", endpoint), ("span_name", "s")]);
+        let builder =
+            PprofBuilder::new().sample(&["a"], count, &[("endpoint", endpoint), ("span_name", "s")]);
         builder.at(START_MS + ms, 10_000).profiles(&[])
     };
     let fixture = Fixture::new();
-    for profile in [at(-15_000, 7, "/pay"), at(-14_999, 100, "/pay"), at(1, 1, "/pay"), at(15_000, 2, "/pay"), at(31_000, 1, "/pay"), at(3_000, 1, "/buy"), at(60_001, 9, "/buy")] {
+    for profile in [
+        at(-15_000, 7, "/pay"),
+        at(-14_999, 100, "/pay"),
+        at(1, 1, "/pay"),
+        at(15_000, 2, "/pay"),
+        at(31_000, 1, "/pay"),
+        at(3_000, 1, "/buy"),
+        at(60_001, 9, "/buy"),
+    ] {
         fixture.append(profile);
     }
     let select = |group_by: &[&str], limit, selector: &str| {
         let group_by: Vec<String> = group_by.iter().map(|name| name.to_string()).collect();
         let selector = LabelSelector::parse(selector).unwrap();
         let range = around(0, 60_000).unwrap();
-        let query = SeriesQuery { kind: &cpu(), selector: &selector, range, step_ms: 15_000, group_by: &group_by, limit };
+        let query = SeriesQuery {
+            kind: &cpu(),
+            selector: &selector,
+            range,
+            step_ms: 15_000,
+            group_by: &group_by,
+            limit,
+        };
         let series = fixture.engine.select_series(&tenant(), &query).unwrap();
         series
             .into_iter()
             .map(|s| {
-                let labels = s.labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>();
-                let points = s.points.iter().map(|(ms, v)| ((ms - START_MS) / 1000, v / MS)).collect::<Vec<_>>();
+                let labels =
+                    s.labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>();
+                let points =
+                    s.points.iter().map(|(ms, v)| ((ms - START_MS) / 1000, v / MS)).collect::<Vec<_>>();
                 (labels.join(","), points)
             })
             .collect::<Vec<_>>()
@@ -284,7 +314,10 @@ fn series_are_sums_in_steps_that_end_at_their_points() {
     assert_eq!(select(&["endpoint"], 0, "{}"), [pay.clone(), buy]);
     assert_eq!(select(&["endpoint"], 1, "{}"), [pay]);
     assert_eq!(select(&[], 0, r#"{endpoint="/buy"}"#), [(String::new(), vec![(15, 1)])]);
-    assert_eq!(select(&["span_name"], 0, r#"{endpoint="/buy"}"#), [("span_name=s".to_owned(), vec![(15, 1)])]);
+    assert_eq!(
+        select(&["span_name"], 0, r#"{endpoint="/buy"}"#),
+        [("span_name=s".to_owned(), vec![(15, 1)])]
+    );
     assert_eq!(select(&[], 0, r#"{span_name="x"}"#), []);
 
     let selector = LabelSelector::default();
