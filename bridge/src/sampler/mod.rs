@@ -14,6 +14,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub(crate) use live::{Sampler, publish};
+#[cfg(feature = "bench-internals")]
+pub(crate) use live::{handler, signal_value};
 
 use crate::spans::{SpanRecord, SpanTable};
 

@@ -77,9 +77,12 @@ impl Rule {
             cfa: u64::from(payload & CFA_MASK) * WORD,
             saved_bp: u64::from(payload >> CFA_BITS) * WORD,
         };
-        match self.0 & ((1 << KIND_BITS) - 1) {
-            Self::SP => frame(Base::Sp),
-            Self::BP => frame(Base::Bp),
+        let kind = self.0 & ((1 << KIND_BITS) - 1);
+        // Nearly every rule is one of these two.
+        if kind <= Self::BP {
+            return frame(if kind == Self::SP { Base::Sp } else { Base::Bp });
+        }
+        match kind {
             3 => Action::Entry,
             4 => Action::Signal,
             Self::PLT => Action::Plt { pushed_at: u64::from(payload) },

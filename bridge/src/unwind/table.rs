@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::rule::{Rule, SideRule};
 
-/// A page of text for the index: small enough that a page holds a few rows, large enough that the index stays small.
-const PAGE_SHIFT: u32 = 8;
+/// A page of text for the index: small enough that it holds one or two rows, large enough that the index stays smaller
+/// than the rows.
+const PAGE_SHIFT: u32 = 6;
 
 /// `rule` holds from `start` (bytes from the module's text) to the next row's start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,13 +53,12 @@ impl Table {
         let page = (offset >> PAGE_SHIFT) as usize;
         let Some([first, last]) = self.pages.get(page..page + 2) else { return Rule::UNKNOWN };
         let Some(rows) = self.rows.get(*first as usize..=*last as usize) else { return Rule::UNKNOWN };
-        // The first row is never past the offset; halve until the last such row is left.
-        let mut rows = rows;
-        while rows.len() > 1 {
-            let (before, after) = rows.split_at(rows.len() / 2);
-            rows = if after.first().is_some_and(|row| row.start <= offset) { after } else { before };
+        // So few that one after the other is quickest.
+        let mut rule = Rule::UNKNOWN;
+        for row in rows.iter().take_while(|row| row.start <= offset) {
+            rule = row.rule;
         }
-        rows.first().map_or(Rule::UNKNOWN, |row| row.rule)
+        rule
     }
 
     #[inline]
@@ -107,11 +107,23 @@ impl CodeMap {
         Self { modules: modules.into() }
     }
 
+    /// Each module's address, and where in it rules change.
+    #[cfg(test)]
+    pub(crate) fn row_starts(&self) -> impl Iterator<Item = (u64, impl Iterator<Item = u32>)> {
+        self.modules.iter().map(|module| (module.start, module.table.rows.iter().map(|row| row.start)))
+    }
+
     /// The module whose text holds `address`, and how far into it that is.
     #[inline]
     pub(super) fn find(&self, address: u64) -> Option<(&LoadedTable, u32)> {
-        let after = self.modules.partition_point(|module| module.start <= address);
-        let module = self.modules.get(after.checked_sub(1)?)?;
+        // Halving by slices indexes nothing that could panic.
+        let mut modules = &*self.modules;
+        while modules.len() > 1 {
+            let (before, after) = modules.split_at(modules.len() / 2);
+            modules =
+                if after.first().is_some_and(|module| module.start <= address) { after } else { before };
+        }
+        let module = modules.first()?;
         module.offset(address).map(|offset| (module, offset))
     }
 }

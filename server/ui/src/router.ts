@@ -56,6 +56,8 @@ export function useLocation(): Location {
     const update = () => setAt(currentLocation());
     addEventListener("popstate", update);
     addEventListener(CHANGED, update);
+    // A page below may have navigated while it mounted, before this component listened.
+    update();
     return () => {
       removeEventListener("popstate", update);
       removeEventListener(CHANGED, update);

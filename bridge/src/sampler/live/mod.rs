@@ -64,6 +64,20 @@ pub(crate) fn publish(key: SpanKey) {
     });
 }
 
+/// The signal handler.
+#[cfg(feature = "bench-internals")]
+pub(crate) fn handler() -> signal::Handler {
+    signal::handler::<TakeSample>
+}
+
+/// What the calling thread's timer carries, if it has one.
+#[cfg(feature = "bench-internals")]
+pub(crate) fn signal_value() -> Option<usize> {
+    SLOT.with(Cell::get)
+        .map(|state| (&raw const *state) as usize)
+        .filter(|value| state::index(*value).is_some())
+}
+
 /// Registers the calling thread if sampling is on; while it is off there is nobody to tell.
 #[cold]
 fn bind(slot: &Cell<Option<&'static ThreadState>>, key: SpanKey) {

@@ -33,7 +33,7 @@ export function HomePage({ query }: { query: URLSearchParams }) {
         loaded.value.length === 0 &&
         (isFiltered ? <NoMatch /> : <FirstProfile retry={retry} />)}
       {loaded.state === "done" && loaded.value.length > 0 && (
-        <section aria-labelledby="spans-title">
+        <section>
           <div class="section-head">
             <h2 id="spans-title">Spans with most CPU</h2>
             {isFiltered && (

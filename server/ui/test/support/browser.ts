@@ -46,8 +46,8 @@ export async function withPage(
   });
   page.on("pageerror", (error) => troubles.push(`exception: ${error.stack ?? error.message}`));
   page.on("console", (message) => {
-    // The browser itself logs a request that failed; tests of failures cause those on purpose.
-    const isOwnLog = !message.text().startsWith("Failed to load resource");
+    // The browser itself logs a request that failed, which tests of failures cause, and tests that read pixels.
+    const isOwnLog = !/^(Failed to load resource|Canvas2D: Multiple readback)/.test(message.text());
     if (isOwnLog && ["error", "warning"].includes(message.type()))
       troubles.push(`console: ${message.text()}`);
   });
