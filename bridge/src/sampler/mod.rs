@@ -22,6 +22,10 @@ use crate::spans::{SpanRecord, SpanTable};
 /// The deepest stack a sample can hold, in frames.
 pub(crate) const MAX_DEPTH: usize = 256;
 
+/// Held by every test of this crate that starts a sampler: one runs per process.
+#[cfg(test)]
+pub(crate) static TURN: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
+
 /// How to sample.
 #[derive(Clone, Copy)]
 pub(crate) struct Options {
