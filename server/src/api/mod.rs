@@ -14,7 +14,7 @@ mod status;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post_service;
 use axum::{Router, middleware};
@@ -45,7 +45,9 @@ pub(crate) struct App {
     engine: Engine,
     metrics: Metrics,
     /// One permit for each request that may compute at a time.
-    workers: Semaphore,
+    workers: Arc<Semaphore>,
+    /// One permit for each KiB of request bodies that may be in memory at a time.
+    bodies: Arc<Semaphore>,
 }
 
 impl App {
@@ -53,11 +55,12 @@ impl App {
     pub(crate) fn new(config: Config, store: Arc<Store>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            config,
             engine: Engine::new(Arc::clone(&store)),
             store,
             metrics: Metrics::default(),
-            workers: Semaphore::new(cores * 2),
+            workers: Arc::new(Semaphore::new(cores * 2)),
+            bodies: Arc::new(Semaphore::new(config.max_inflight_bytes / 1024)),
+            config,
         }
     }
 
@@ -76,9 +79,15 @@ impl App {
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> T + Send + 'static,
     ) -> T {
-        let _permit = self.workers.acquire().await.expect("the semaphore is never closed");
+        let permit = Arc::clone(&self.workers).acquire_owned().await.expect("the semaphore is never closed");
         let app = Arc::clone(self);
-        match tokio::task::spawn_blocking(move || work(&app)).await {
+        // The permit goes along: a caller that has given up leaves its work behind.
+        let work = tokio::task::spawn_blocking(move || {
+            let value = work(&app);
+            drop(permit);
+            value
+        });
+        match work.await {
             Ok(value) => value,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
@@ -130,7 +139,7 @@ fn rpc_service(app: &Arc<App>) -> Rpc {
 }
 
 /// Answers paths that no route takes: 501 for what looks like an RPC, so that clients fall back, else 404.
-async fn unknown(State(_): State<Arc<App>>, request: Request) -> Response {
+async fn unknown(request: Request) -> Response {
     let path = request.uri().path().to_owned();
     // A client that is still sending would see a broken pipe instead of the answer.
     let _ = axum::body::to_bytes(request.into_body(), MAX_QUERY_BYTES).await;

@@ -1,7 +1,7 @@
 //! The store: what was acknowledged is kept, and is answered at once.
 //!
 //! An append is encoded, written to the log, synced, shown to queries, and only then acknowledged. Queries read
-//! [`Source`]s and do not know where those lie. `docs/storage.md` has formats, promises and invariants.
+//! `Source`s and do not know where those lie. `docs/storage.md` has formats, promises and invariants.
 
 mod codec;
 mod disk;

@@ -309,3 +309,20 @@ fn span_queries_that_end_empty_say_why_in_the_log_and_the_metrics() {
         }
     }
 }
+
+#[test]
+fn grpc_is_spoken_on_the_same_paths() {
+    let server = filled();
+    let message = bytes(SPAN_REQUEST_PROTO);
+    let frame = |message: &[u8]| {
+        let length = u32::try_from(message.len()).expect("short").to_be_bytes();
+        [&[0], &length[..], message].concat()
+    };
+    let headers = [("content-type", "application/grpc"), ("te", "trailers")];
+    let path = "/querier.v1.QuerierService/SelectMergeSpanProfile";
+    let answer = server.send_h2c(path, &headers, frame(&message));
+    assert_eq!((answer.status, &answer.body[..]), (200, &frame(&bytes(SPAN_GRAPH_PROTO))[..]));
+    assert!(answer.header("content-type").starts_with("application/grpc"));
+    let refused = server.send_h2c("/querier.v1.QuerierService/Diff", &headers, frame(b""));
+    assert_eq!((refused.status, refused.header("grpc-status")), (200, "12"));
+}

@@ -1,52 +1,83 @@
 //! What was acknowledged survives `kill -9` at any instant.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use buffa::Message;
+use parking_lot::Mutex;
 use spanflame_wire::push::v1::PushRequest;
 
 use crate::support::{PUSH, Server, cpu_profile, service};
 
-const ROUNDS: u64 = 30;
+const ROUNDS: u64 = 32;
+/// Senders at a time, so that one sync of the log carries several requests.
+const SENDERS: usize = 4;
+
+/// Pushes a span of its own; none if the server went away before it answered.
+fn push(server: &Server, span: u64) -> Option<()> {
+    let id = format!("{span:016x}");
+    let begun = 1_767_225_600_000 + span as i64;
+    let profile = cpu_profile(begun, &[(&["main", "work"], 10_000_000, &[("span_id", &id)])]);
+    let request = PushRequest { series: vec![service("crash", &profile)], ..Default::default() };
+    let headers = [("content-type", "application/proto")];
+    let answer = server.try_post(PUSH, &headers, request.encode_to_vec().into())?;
+    assert_eq!(answer.status, 200, "{:?}", answer.body);
+    Some(())
+}
+
+fn is_whole(server: &Server, span: u64, must_exist: bool) {
+    let answer = server.get(&format!("/api/v1/spans/{span:016x}"));
+    if must_exist || answer.status != 404 {
+        assert_eq!(answer.status, 200, "span {span} was acknowledged and is gone");
+        assert_eq!(answer.json()["cpuNanos"], 10_000_000, "span {span}");
+    }
+}
 
 #[test]
 fn acknowledged_profiles_survive_a_kill_at_any_instant() {
     let dir = tempfile::tempdir().expect("a directory");
-    let mut acknowledged: Vec<u64> = Vec::new();
-    let mut next = 1;
-    for round in 0..ROUNDS {
+    let acknowledged: Mutex<Vec<u64>> = Mutex::default();
+    let cut_off: Mutex<Vec<u64>> = Mutex::default();
+    let next = AtomicU64::new(1);
+    let mut checked = 0;
+    for round in 0..=ROUNDS {
         let mut server = Server::on(dir.path(), &["--log=error"]);
-        for span in &acknowledged {
-            let answer = server.get(&format!("/api/v1/spans/{span:016x}"));
-            assert_eq!(answer.status, 200, "round {round}: span {span} was acknowledged and is gone");
-            assert_eq!(answer.json()["cpuNanos"], 10_000_000, "round {round}: span {span}");
+        // The spans of the last round after each round, those of all rounds after the last.
+        let skip = if round == ROUNDS { 0 } else { checked };
+        for span in &acknowledged.lock()[skip..] {
+            is_whole(&server, *span, true);
         }
-        // Delays spread over the time that some dozen pushes take, different in every round.
-        let delay = Duration::from_micros(round * 7919 % 60_000);
+        // A push that was not answered may have been stored, but then whole.
+        for span in &*cut_off.lock() {
+            is_whole(&server, *span, false);
+        }
+        checked = acknowledged.lock().len();
+        if round == ROUNDS {
+            break;
+        }
+        // A different instant in every round, spread over the time of some dozen pushes.
+        let delay = Duration::from_micros(5_000 + round * 7_919 % 120_000);
         let process = server.process_id().to_string();
-        let killer = std::thread::spawn(move || {
-            std::thread::sleep(delay);
-            std::process::Command::new("kill").args(["-KILL", &process]).status().expect("kill exists")
-        });
-        loop {
-            let span = format!("{next:016x}");
-            let profile = cpu_profile(
-                1_767_225_600_000 + next as i64,
-                &[(&["main", "work"], 10_000_000, &[("span_id", &span)])],
-            );
-            let request = PushRequest { series: vec![service("crash", &profile)], ..Default::default() };
-            let body = request.encode_to_vec().into();
-            match server.try_post(PUSH, &[("content-type", "application/proto")], body) {
-                Some(answer) => assert_eq!(answer.status, 200, "{:?}", answer.body),
-                None => break,
+        std::thread::scope(|scope| {
+            for _ in 0..SENDERS {
+                scope.spawn(|| {
+                    loop {
+                        let span = next.fetch_add(1, Ordering::Relaxed);
+                        if push(&server, span).is_none() {
+                            cut_off.lock().push(span);
+                            break;
+                        }
+                        acknowledged.lock().push(span);
+                    }
+                });
             }
-            acknowledged.push(next);
-            next += 1;
-        }
-        // The push in flight may or may not have been stored; its id is not used again.
-        next += 1;
-        killer.join().expect("the killer ends");
+            scope.spawn(move || {
+                std::thread::sleep(delay);
+                std::process::Command::new("kill").args(["-KILL", &process]).status().expect("kill exists")
+            });
+        });
         server.kill();
     }
-    assert!(acknowledged.len() as u64 > ROUNDS, "only {} pushes were acknowledged", acknowledged.len());
+    let kept = acknowledged.lock().len() as u64;
+    assert!(kept > ROUNDS, "only {kept} pushes were acknowledged in {ROUNDS} rounds");
 }

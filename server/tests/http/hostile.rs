@@ -77,6 +77,12 @@ fn bad_fields_are_named() {
     }
     let message = server.query("LabelNames", r#"{"matchers":["{}","{a"]}"#).refused(400, "invalid_argument");
     assert!(message.starts_with("matchers[1]: "), "{message}");
+    let groups = format!(
+        r#"{{"profile_typeID":"{CPU}","label_selector":"","start":1,"end":9,"step":1,"group_by":{:?}}}"#,
+        vec!["a"; 101]
+    );
+    let message = server.query("SelectSeries", groups).refused(400, "invalid_argument");
+    assert!(message.starts_with("group_by: "), "{message}");
     let step = format!(
         r#"{{"profile_typeID":"{CPU}","label_selector":"","start":1,"end":9000000000000,"step":0.001}}"#
     );

@@ -37,6 +37,10 @@ fn what_cannot_be_used_is_named() {
     let server = Server::start();
     let taken = server.url().strip_prefix("http://").expect("http").to_owned();
     assert!(fails(&["serve", "--listen", &taken, "--data-dir", data]).contains(&taken));
+    let holder = Server::on(dir.path(), &[]);
+    let error = fails(&["serve", "--listen", "127.0.0.1:0", "--data-dir", data]);
+    assert!(error.contains(data) && error.contains("in use by another process"), "{error}");
+    holder.alive();
 }
 
 #[test]
