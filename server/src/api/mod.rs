@@ -99,12 +99,11 @@ impl App {
 /// All routes.
 pub(crate) fn router(app: Arc<App>) -> Router {
     let Rpc { service, methods } = rpc_service(&app);
-    let documents = Router::new()
+    let mut router = Router::new()
         .merge(ui::router())
         .merge(rest::router())
         .merge(status::router())
         .layer(CompressionLayer::new().gzip(true));
-    let mut router = Router::new().merge(documents);
     let rpc = ServiceExt::<Request>::map_response(service, sized);
     for method in methods {
         router = router.route(&format!("/{method}"), post_service(rpc.clone()));
