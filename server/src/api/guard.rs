@@ -1,0 +1,141 @@
+//! What every request passes: size limits, and answers that are always a Connect error when they are an error at all.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use connectrpc::{CompressionProvider, ConnectError, ErrorCode, GzipProvider};
+use http_body_util::{BodyExt, Limited};
+
+use super::error::ApiError;
+use super::{App, MAX_QUERY_BYTES};
+use crate::telemetry::RequestLabels;
+
+const SERVER: HeaderValue = HeaderValue::from_static(concat!("spanflame/", env!("CARGO_PKG_VERSION")));
+
+/// Counts the request and puts the server's name on the answer.
+pub(super) async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or_else(|| "unknown".to_owned(), |path| path.as_str().to_owned());
+    let mut response = next.run(request).await;
+    response.headers_mut().insert(header::SERVER, SERVER);
+    let status = response.status();
+    let seconds = started.elapsed().as_secs_f64();
+    tracing::debug!(route, status = status.as_u16(), seconds, "answered");
+    let labels = RequestLabels { route, status: status.as_u16() };
+    app.metrics.request_seconds.get_or_create(&labels).observe(seconds);
+    response
+}
+
+/// Gives errors that a library answered in plain text, or with no text at all, the form that clients can read.
+pub(super) async fn explain_errors(request: Request, next: Next) -> Response {
+    let grpc = is_grpc(request.headers());
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let response = next.run(request).await;
+    let status = response.status();
+    if grpc || !(status.is_client_error() || status.is_server_error()) || is_json(response.headers()) {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    let said = axum::body::to_bytes(body, 4096).await.unwrap_or_default();
+    let message = match status {
+        StatusCode::METHOD_NOT_ALLOWED => format!("{path} does not take {method}"),
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => {
+            format!("content-type: {path} takes application/json or application/proto")
+        }
+        StatusCode::NOT_FOUND => format!("there is nothing at {path}"),
+        _ => match std::str::from_utf8(&said) {
+            Ok(text) if !text.is_empty() => text.to_owned(),
+            _ => status.canonical_reason().unwrap_or("unknown error").to_lowercase(),
+        },
+    };
+    parts.headers.remove(header::CONTENT_LENGTH);
+    parts.headers.remove(header::CONTENT_TYPE);
+    let mut response = ApiError::with_status(status, message).into_response();
+    response.headers_mut().extend(parts.headers);
+    response
+}
+
+/// Refuses bodies beyond the limit, counted as they arrive.
+pub(super) async fn bound_body(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let push = request.uri().path().ends_with("/Push");
+    let limit = if push { app.config.max_request_bytes } else { MAX_QUERY_BYTES };
+    let grpc = is_grpc(request.headers());
+    let exceeded = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&exceeded);
+    let request = request.map(|body| {
+        Body::new(Limited::new(body, limit).map_err(move |error| {
+            flag.store(true, Ordering::Relaxed);
+            error
+        }))
+    });
+    let response = next.run(request).await;
+    let failed = response.status().is_client_error() || response.status().is_server_error();
+    if grpc || !failed || !exceeded.load(Ordering::Relaxed) {
+        return response;
+    }
+    app.metrics.refuse("request_too_large");
+    let name = if push { "max_request_bytes of" } else { "for queries of" };
+    let message = format!("request body: over the limit {name} {limit} bytes");
+    ApiError::with_status(StatusCode::PAYLOAD_TOO_LARGE, message).into_response()
+}
+
+/// Answers a request whose handler panicked; the process lives on.
+pub(super) fn answer_panic(panic: Box<dyn Any + Send>) -> Response {
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message");
+    tracing::error!(panic = text, "request handler panicked");
+    ApiError::new(ErrorCode::Internal, "the server failed on this request; its log says why").into_response()
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/json"))
+}
+
+/// gzip whose refusal of a bomb names the limit.
+#[derive(Default)]
+pub(super) struct Gzip(GzipProvider);
+
+impl CompressionProvider for Gzip {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn compress(&self, data: &[u8]) -> Result<Bytes, ConnectError> {
+        self.0.compress(data)
+    }
+
+    fn decompressor<'a>(&self, data: &'a [u8]) -> Result<Box<dyn std::io::Read + 'a>, ConnectError> {
+        self.0.decompressor(data)
+    }
+
+    fn decompress_with_limit(&self, data: &[u8], max_size: usize) -> Result<Bytes, ConnectError> {
+        self.0.decompress_with_limit(data, max_size).map_err(|error| match error.code {
+            ErrorCode::ResourceExhausted => ConnectError::resource_exhausted(format!(
+                "request body: decompressed, it is over the limit max_message_bytes of {max_size} bytes"
+            ))
+            .with_http_status(StatusCode::PAYLOAD_TOO_LARGE),
+            _ => ConnectError::new(
+                error.code,
+                format!("request body: {}", error.message.unwrap_or_else(|| "not gzip".to_owned())),
+            ),
+        })
+    }
+}

@@ -1,0 +1,145 @@
+//! The server's HTTP interface: which route leads where, and what every request passes on its way.
+//!
+//! Handlers translate between the wire and the rooms behind it; nothing here decodes profiles, keeps or merges them.
+
+mod error;
+mod flame;
+mod guard;
+mod push;
+mod querier;
+mod rest;
+mod status;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post_service;
+use axum::{Router, middleware};
+use connectrpc::{CompressionRegistry, ConnectRpcService, DeadlinePolicy};
+use spanflame_wire::push::v1::PusherServiceExt;
+use spanflame_wire::querier::v1::QuerierServiceExt;
+use tokio::sync::Semaphore;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
+
+use self::error::ApiError;
+use crate::config::Config;
+use crate::model::TenantId;
+use crate::query::Engine;
+use crate::store::Store;
+use crate::telemetry::Metrics;
+use crate::ui;
+
+/// The largest body of a request other than Push, in bytes: queries are short.
+const MAX_QUERY_BYTES: usize = 1 << 20;
+/// The longest that a request may take, whatever its sender allows.
+const MAX_DURATION: Duration = Duration::from_secs(60);
+
+/// What handlers share.
+pub(crate) struct App {
+    config: Config,
+    store: Arc<Store>,
+    engine: Engine,
+    metrics: Metrics,
+    /// One permit for each request that may compute at a time.
+    workers: Semaphore,
+}
+
+impl App {
+    /// The handlers' shared state over an open store.
+    pub(crate) fn new(config: Config, store: Arc<Store>) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            config,
+            engine: Engine::new(Arc::clone(&store)),
+            store,
+            metrics: Metrics::default(),
+            workers: Semaphore::new(cores * 2),
+        }
+    }
+
+    /// Ends the store's work.
+    pub(crate) fn close(&self) {
+        self.store.shutdown();
+    }
+
+    /// The tenant of a request. There is one; `X-Scope-OrgID` is accepted and has no meaning.
+    fn tenant(&self) -> TenantId {
+        TenantId::anonymous()
+    }
+
+    /// Computes on a thread that may block, so that deadlines hold and other requests go on.
+    async fn compute<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> T {
+        let _permit = self.workers.acquire().await.expect("the semaphore is never closed");
+        let app = Arc::clone(self);
+        match tokio::task::spawn_blocking(move || work(&app)).await {
+            Ok(value) => value,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+}
+
+/// All routes.
+pub(crate) fn router(app: Arc<App>) -> Router {
+    let rpc = rpc_service(&app);
+    let documents = Router::new()
+        .merge(ui::router())
+        .merge(rest::router())
+        .merge(status::router())
+        .layer(CompressionLayer::new().gzip(true));
+    let mut router = Router::new().merge(documents);
+    for method in rpc.methods {
+        router = router.route(&format!("/{method}"), post_service(rpc.service.clone()));
+    }
+    router
+        .fallback(unknown)
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), guard::bound_body))
+        .layer(CatchPanicLayer::custom(guard::answer_panic))
+        .layer(middleware::from_fn(guard::explain_errors))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), guard::observe))
+        .with_state(app)
+}
+
+struct Rpc {
+    service: ConnectRpcService,
+    methods: Vec<String>,
+}
+
+fn rpc_service(app: &Arc<App>) -> Rpc {
+    let router = connectrpc::Router::new();
+    let router = PusherServiceExt::register(Arc::new(push::Pusher(Arc::clone(app))), router);
+    let router = QuerierServiceExt::register(Arc::new(querier::Querier(Arc::clone(app))), router);
+    let methods = router.methods().map(str::to_owned).collect();
+    let limits = connectrpc::Limits::default()
+        .with_max_request_body_size(app.config.max_request_bytes)
+        .with_max_message_size(app.config.max_message_bytes);
+    let service = ConnectRpcService::new(router)
+        .with_limits(limits)
+        .with_compression(CompressionRegistry::new().register(guard::Gzip::default()))
+        .with_deadline_policy(
+            DeadlinePolicy::new().with_max(MAX_DURATION).with_default_timeout(MAX_DURATION),
+        );
+    Rpc { service, methods }
+}
+
+/// Answers paths that no route takes: 501 for what looks like an RPC, so that clients fall back, else 404.
+async fn unknown(State(_): State<Arc<App>>, request: Request) -> Response {
+    let path = request.uri().path().to_owned();
+    // A client that is still sending would see a broken pipe instead of the answer.
+    let _ = axum::body::to_bytes(request.into_body(), MAX_QUERY_BYTES).await;
+    let rpc =
+        path.strip_prefix('/').and_then(|path| path.split_once('/')).is_some_and(|(service, method)| {
+            service.contains('.') && !method.is_empty() && !method.contains('/')
+        });
+    let error = if rpc {
+        ApiError::unimplemented(format!("this server has no RPC {path}"))
+    } else {
+        ApiError::not_found(format!("there is nothing at {path}"))
+    };
+    error.into_response()
+}

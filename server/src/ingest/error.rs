@@ -1,0 +1,39 @@
+//! Why an input was refused.
+
+/// An input that cannot be taken. The message names the field, what was seen and what to change; the same bytes will
+/// be refused again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum IngestError {
+    /// The input breaks a rule of its format.
+    #[error("{field}: {message}")]
+    Invalid {
+        /// The offending field, as `sample[3].value`.
+        field: String,
+        /// What was seen and what is expected.
+        message: String,
+    },
+    /// The input is larger than a limit allows.
+    #[error("{field}: {got} is over the limit {limit} of {max}")]
+    OverLimit {
+        /// The offending field.
+        field: String,
+        /// The limit's name in the configuration.
+        limit: &'static str,
+        /// What it allows.
+        max: i64,
+        /// What was seen: the amount, or as far as it was counted.
+        got: i64,
+    },
+}
+
+impl IngestError {
+    pub(super) fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Invalid { field: field.into(), message: message.into() }
+    }
+
+    pub(super) fn over(field: impl Into<String>, limit: &'static str, max: usize, got: usize) -> Self {
+        let signed = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        Self::OverLimit { field: field.into(), limit, max: signed(max), got: signed(got) }
+    }
+}

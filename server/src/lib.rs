@@ -1,0 +1,16 @@
+//! Spanflame's server: keeps profiles, finds a span's flame graph by its id, and answers Grafana's Pyroscope data source.
+//!
+//! Data goes one way: the interface hands input to [`ingest`], which turns it into the [`model`]; [`store`] keeps it,
+//! [`query`] answers from the store, and the interface writes the answer. [`serve`] holds it together.
+
+mod api;
+pub mod config;
+pub mod error;
+pub mod ingest;
+pub mod model;
+pub mod query;
+pub mod selector;
+pub mod serve;
+pub mod store;
+pub mod telemetry;
+mod ui;

@@ -1,0 +1,107 @@
+//! Questions about profiles, answered from the store.
+//!
+//! Plain synchronous functions: whoever calls from asynchronous code hands them to a blocking thread. No transport and
+//! no input format may appear here.
+
+mod flame;
+mod select;
+mod series;
+mod spans;
+
+use std::sync::Arc;
+
+pub use self::flame::FlameGraph;
+pub use self::series::{SeriesQuery, TimeSeries};
+pub use self::spans::{EmptyReason, SpanListFilter, SpanListItem, SpanSummary, TypeTotal};
+use crate::model::{SpanId, TenantId, TraceId};
+use crate::store::{Store, StoreError};
+
+/// Why a question has no answer.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum QueryError {
+    /// The store could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Points of a time series must be apart.
+    #[error("step: expected at least 0.001 seconds, got {} seconds", *.step_ms as f64 / 1000.0)]
+    Step {
+        /// What was asked for, in milliseconds.
+        step_ms: i64,
+    },
+}
+
+/// Narrows a question to samples of some spans. Empty, it lets everything through.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpanFilter {
+    /// Samples of any of these spans.
+    pub span_ids: Vec<SpanId>,
+    /// Samples of any span of these traces.
+    pub trace_ids: Vec<TraceId>,
+    /// Samples of a wanted span's descendants too, as far as the samples tell parents and local roots. Descendants in
+    /// other processes are not followed.
+    pub roll_up: bool,
+}
+
+impl Default for SpanFilter {
+    fn default() -> Self {
+        Self { span_ids: Vec::new(), trace_ids: Vec::new(), roll_up: true }
+    }
+}
+
+impl SpanFilter {
+    /// Samples of these spans and their descendants.
+    pub fn spans(ids: impl IntoIterator<Item = SpanId>) -> Self {
+        Self { span_ids: ids.into_iter().collect(), ..Self::default() }
+    }
+
+    /// Samples of these traces.
+    pub fn traces(ids: impl IntoIterator<Item = TraceId>) -> Self {
+        Self { trace_ids: ids.into_iter().collect(), ..Self::default() }
+    }
+
+    /// Whether it lets everything through.
+    pub fn is_empty(&self) -> bool {
+        self.span_ids.is_empty() && self.trace_ids.is_empty()
+    }
+}
+
+/// What there is of a tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// Profiles stored.
+    pub profiles: u64,
+    /// Distinct spans with samples; one whose samples are in several parts of the store counts in each.
+    pub spans: u64,
+    /// When the oldest profile began, in Unix milliseconds.
+    pub oldest_ms: Option<i64>,
+    /// When the newest profile ended, in Unix milliseconds.
+    pub newest_ms: Option<i64>,
+}
+
+/// Answers questions from a store. A profile is seen from the moment its append is acknowledged.
+#[derive(Clone)]
+pub struct Engine {
+    store: Arc<Store>,
+}
+
+impl Engine {
+    /// An engine over this store.
+    pub fn new(store: Arc<Store>) -> Self {
+        Self { store }
+    }
+
+    /// What there is of a tenant.
+    pub fn stats(&self, tenant: &TenantId) -> Stats {
+        let mut stats = Stats::default();
+        for source in self.store.snapshot(tenant) {
+            stats.profiles += source.profiles();
+            stats.spans += source.span_count();
+            if let Some(bounds) = source.bounds() {
+                stats.oldest_ms = Some(stats.oldest_ms.map_or(bounds.start_ms, |ms| ms.min(bounds.start_ms)));
+                stats.newest_ms = Some(stats.newest_ms.map_or(bounds.end_ms, |ms| ms.max(bounds.end_ms)));
+            }
+        }
+        stats
+    }
+}

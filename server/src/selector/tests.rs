@@ -1,0 +1,130 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn series() -> (Labels, ProfileType) {
+    let labels = Labels::new([("service_name", "checkout"), ("k8s.pod", "pod-1"), ("path", "C:\\x \"y\"")]);
+    (labels, "process_cpu:cpu:nanoseconds:cpu:nanoseconds".parse().unwrap())
+}
+
+fn selects(text: &str) -> bool {
+    let (labels, kind) = series();
+    LabelSelector::parse(text).unwrap().matches_series(&labels, &kind)
+}
+
+#[test]
+fn everything_is_selected_by_nothing() {
+    for text in ["", "  ", "{}", " { } "] {
+        assert!(selects(text), "{text:?}");
+    }
+}
+
+#[test]
+fn matchers_compare() {
+    for (text, expected) in [
+        (r#"{service_name="checkout"}"#, true),
+        (r#"{ service_name = 'checkout' , }"#, true),
+        (r#"{service_name="checkout", service_name="other"}"#, false),
+        (r#"{service_name!="checkout"}"#, false),
+        (r#"{service_name=~"check.*|x"}"#, true),
+        (r#"{service_name=~"check"}"#, false),
+        (r#"{service_name!~"check"}"#, true),
+        (r#"{service_name=~"a|checkout"}"#, true),
+        (r#"{absent=""}"#, true),
+        (r#"{absent!=""}"#, false),
+        (r#"{absent=~".*"}"#, true),
+        (r#"{service.name="checkout"}"#, true),
+        (r#"{k8s_pod="pod-1"}"#, true),
+        (r#"{"k8s.pod"="pod-1"}"#, true),
+        (r#"{path="C:\\x \"y\""}"#, true),
+        (r#"{path=`C:\x "y"`}"#, true),
+        (r#"{service_name="\x63\150\u0065ckout"}"#, true),
+        (r#"process_cpu{service_name="checkout"}"#, true),
+        (r#"memory{}"#, false),
+        ("process_cpu", true),
+        (r#"{"process_cpu", service_name="checkout"}"#, true),
+        (r#"process_cpu:cpu:nanoseconds:cpu:nanoseconds{}"#, true),
+        (r#"process_cpu:cpu:nanoseconds:cpu:nanoseconds:delta{}"#, true),
+        (r#"process_cpu:samples:count:cpu:nanoseconds{}"#, false),
+        (r#"{__profile_type__="process_cpu:cpu:nanoseconds:cpu:nanoseconds"}"#, true),
+        (r#"{__type__="cpu",__unit__="nanoseconds",__name__="process_cpu"}"#, true),
+        (r#"{__service_name__="checkout",__period_type__="cpu",__period_unit__="nanoseconds"}"#, true),
+    ] {
+        assert_eq!(selects(text), expected, "{text}");
+    }
+}
+
+#[test]
+fn span_names_are_told_apart_from_labels() {
+    let selector = LabelSelector::parse(r#"{span_name=~"GET .*", service_name="checkout"}"#).unwrap();
+    let (labels, kind) = series();
+    assert!(selector.matches_series(&labels, &kind));
+    assert!(selector.selects_span_names());
+    assert!(selector.matches_span_name("GET /pay"));
+    assert!(!selector.matches_span_name(""));
+    assert!(LabelSelector::parse(r#"{span.name!="x"}"#).unwrap().matches_span_name(""));
+}
+
+#[test]
+fn selectors_combine() {
+    let both = LabelSelector::parse("{a=\"\"}").unwrap().and(LabelSelector::parse("{b!=\"\"}").unwrap());
+    let (labels, kind) = series();
+    assert!(!both.matches_series(&labels, &kind));
+}
+
+#[test]
+fn errors_name_the_place_and_the_fix() {
+    for (text, position, part) in [
+        ("{", 2, "a label name"),
+        ("{a}", 3, "one of = != =~ !~"),
+        ("{a=}", 4, "a value in quotes"),
+        ("{a=b}", 4, "a value in quotes"),
+        ("{a=\"b\"", 7, "`,` or `}`"),
+        ("{a=\"b\"\"c\"}", 7, "`,` or `}`"),
+        ("{a=\"b}", 4, "never closed"),
+        ("{ä=\"b\"}", 2, "a label name"),
+        ("{1a=\"b\"}", 4, "a label name"),
+        ("{\"ä\"=\"\\q\"}", 7, "unknown escape"),
+        ("{a=\"\\xff\"}", 4, "not UTF-8"),
+        ("{a=~\"(\"}", 5, "regular expression"),
+        ("{a=~\")|(\"}", 5, "regular expression"),
+        ("{a=~\"(\\\\w{1000}){1000}\"}", 5, "regular expression"),
+        ("{} x", 4, "the end of the selector"),
+        ("method=\"GET\"", 7, "matchers in braces"),
+        ("{\"\"=\"b\"}", 4, "empty"),
+        ("{a=\"\\", 5, "unknown escape"),
+    ] {
+        let error = LabelSelector::parse(text).unwrap_err();
+        assert!(error.to_string().contains(part), "{text}: {error}");
+        assert_eq!(error.position, position, "{text}: {error}");
+    }
+    assert!(LabelSelector::parse(&" ".repeat(MAX_SELECTOR_BYTES + 1)).is_err());
+    assert!(LabelSelector::parse(&format!("{{{}}}", "a=\"b\",".repeat(MAX_MATCHERS + 1))).is_err());
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics(text in ".*") {
+        let _ = LabelSelector::parse(&text);
+    }
+
+    #[test]
+    fn nothing_that_looks_like_a_selector_panics(text in r#"[a-z_]{0,3}\{([a-z."'`\\]{1,4}(=|!=|=~|!~)["'`][a-zä\\"x0-9(){}|.*]{0,6}["'`],?){0,3}\}?"#) {
+        let _ = LabelSelector::parse(&text);
+    }
+
+    #[test]
+    fn every_value_can_be_written(value in any::<String>()) {
+        let text = format!("{{a={value:?}}}").replace("\\u{", "\\U{");
+        // Rust prints other characters as \u{hex}; Go wants eight digits.
+        let text = regex::Regex::new(r"\\U\{([0-9a-f]+)\}").unwrap().replace_all(&text, |c: &regex::Captures<'_>| {
+            format!("\\U{:0>8}", &c[1])
+        });
+        let text = text.replace("\\0", "\\000");
+        if let Ok(selector) = LabelSelector::parse(&text) {
+            prop_assert_eq!(&selector.series[0].value, &value);
+        } else {
+            prop_assert!(false, "{}", text);
+        }
+    }
+}

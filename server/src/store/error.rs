@@ -1,0 +1,75 @@
+//! What can go wrong in the store.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// An error of the store. [`StoreError::kind`] says what the caller can do about it.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The data directory belongs to another process.
+    #[error("data directory {} is in use by another process: stop it, or choose another directory", .0.display())]
+    Locked(PathBuf),
+    /// The data directory was written by a version that this one cannot read.
+    #[error("{}: written in format version {found}, this version reads up to {supported}: use a newer server", path.display())]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// The version it says.
+        found: u32,
+        /// The newest version that is read.
+        supported: u32,
+    },
+    /// The disk is full: nothing is taken until there is space, what is stored stays readable.
+    #[error("no space left in data directory {}: free some; nothing of this write was kept", .0.display())]
+    NoSpace(PathBuf),
+    /// The operating system refused.
+    #[error("{action} {}: {error}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        error: Arc<std::io::Error>,
+    },
+    /// The profiles of one append are too large for one record of the log.
+    #[error(
+        "write of {got} bytes is over the limit of {max} bytes for one request: send fewer profiles at once"
+    )]
+    TooLarge {
+        /// Encoded size.
+        got: usize,
+        /// Largest size.
+        max: usize,
+    },
+    /// The store is shut down, or its writer died.
+    #[error("the store is shut down")]
+    Closed,
+}
+
+/// What a caller can do about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The request can never succeed.
+    InvalidRequest,
+    /// The same request may succeed later: the disk is full.
+    Full,
+    /// The same request may succeed later or after a restart.
+    Unavailable,
+    /// Somebody has to look after the data directory.
+    Fatal,
+}
+
+impl StoreError {
+    /// What the caller can do about it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::TooLarge { .. } => ErrorKind::InvalidRequest,
+            Self::NoSpace(_) => ErrorKind::Full,
+            Self::Io { .. } | Self::Closed => ErrorKind::Unavailable,
+            Self::Locked(_) | Self::Version { .. } => ErrorKind::Fatal,
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! The head: what the log holds, in memory and ready for queries.
+//!
+//! Partitioned as the log is: one partition for each log file, dropped together with it. Nothing here touches a disk.
+//!
+//! Locks are held for moments only. A query takes a read lock to pick `Arc`s of immutable chunks, adds them up with no
+//! lock at all, and takes the read lock again, for a bounded batch of stack traces at a time, to learn their names; the
+//! one writer takes the write lock for one profile at a time. So neither waits for the other's whole work.
+
+mod spans;
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::RwLock;
+
+use self::spans::SpanIndex;
+use super::StoreError;
+use super::source::{Chunk, FoundRun, FrameNames, SeriesEntry, Source, SpanEntry, SpanLookup, SpanRun};
+use crate::model::{Labels, Profile, ProfileType, Symbols, SymbolsBuilder, TenantId, TimeRange};
+
+/// Stack traces named under one read lock.
+const FRAMES_PER_LOCK: usize = 256;
+
+/// The part of the head that one log file holds.
+#[derive(Debug, Default)]
+pub(super) struct Partition {
+    tenants: RwLock<HashMap<TenantId, Arc<TenantPart>>>,
+    bytes: AtomicUsize,
+}
+
+impl Partition {
+    /// Makes profiles visible to queries.
+    pub(super) fn insert(&self, tenant: &TenantId, profiles: &[Profile]) {
+        let part = Arc::clone(self.tenants.write().entry(tenant.clone()).or_default());
+        let mut absorbed = None;
+        for profile in profiles {
+            let mut inner = part.inner.write();
+            let before = inner.bytes();
+            inner.insert(profile, &mut absorbed);
+            self.bytes.fetch_add(inner.bytes() - before, Ordering::Relaxed);
+        }
+    }
+
+    /// What a tenant has here.
+    pub(super) fn tenant(&self, tenant: &TenantId) -> Option<Arc<TenantPart>> {
+        self.tenants.read().get(tenant).cloned()
+    }
+
+    /// Memory taken, by the sizes of the entries.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Profiles of all tenants.
+    pub(super) fn profiles(&self) -> u64 {
+        self.tenants.read().values().map(|part| part.profiles()).sum()
+    }
+}
+
+/// One tenant's part of a partition.
+#[derive(Debug, Default)]
+pub(super) struct TenantPart {
+    inner: RwLock<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    symbols: SymbolsBuilder,
+    series: Vec<SeriesEntry>,
+    /// Names of spans by series.
+    span_names: Vec<HashSet<u32>>,
+    series_ids: HashMap<(Labels, Arc<[ProfileType]>), u32>,
+    chunks: Vec<Arc<Chunk>>,
+    spans: SpanIndex,
+    bounds: Option<TimeRange>,
+    bytes: usize,
+}
+
+/// Tables taken over last, with the numbers that their strings and stack traces got here.
+struct Absorbed {
+    theirs: Arc<Symbols>,
+    stacks: Vec<u32>,
+}
+
+impl Inner {
+    fn bytes(&self) -> usize {
+        self.bytes + self.symbols.bytes() + self.spans.bytes()
+    }
+
+    fn insert(&mut self, profile: &Profile, absorbed: &mut Option<Absorbed>) {
+        let same = absorbed.as_ref().is_some_and(|a| Arc::ptr_eq(&a.theirs, &profile.symbols));
+        if !same {
+            let stacks = self.symbols.absorb(&profile.symbols);
+            *absorbed = Some(Absorbed { theirs: Arc::clone(&profile.symbols), stacks });
+        }
+        let stacks = absorbed.as_ref().map(|a| a.stacks.as_slice()).unwrap_or_default();
+        let range = profile.interval();
+        let series = self.series_id(profile, range);
+
+        // Rows of one span side by side: the span index then points to runs.
+        let rows = profile.rows();
+        let mut order: Vec<u32> = (0..rows as u32).collect();
+        order.sort_by_key(|&row| profile.row_spans[row as usize]);
+        let cpu = profile.types.iter().position(ProfileType::is_cpu_time);
+        let counts = SampleCounts::new(&profile.types, profile.period);
+        let chunk_index = self.chunks.len() as u32;
+        let mut runs: Vec<SpanRun> = Vec::new();
+        let mut start = 0;
+        while start < rows {
+            let number = profile.row_spans[order[start] as usize];
+            let length =
+                order[start..].iter().take_while(|&&row| profile.row_spans[row as usize] == number).count();
+            let rows_of_run = &order[start..start + length];
+            let mut span = profile.spans[number as usize].clone();
+            span.name = self.symbols.string(profile.symbols.string(span.name));
+            let name = span.name;
+            if name != 0 && self.span_names[series as usize].insert(name) {
+                self.bytes += 8;
+            }
+            if number != 0 {
+                let samples = rows_of_run.iter().map(|&r| counts.of(|t| profile.column(t)[r as usize])).sum();
+                let cpu_nanos = cpu.map_or(0, |column| {
+                    let column = profile.column(column);
+                    rows_of_run.iter().fold(0i64, |sum, &r| sum.saturating_add(column[r as usize]))
+                });
+                let entry = SpanEntry { id: 0, span, series, samples, cpu_nanos, range };
+                self.spans.add(entry, chunk_index, runs.len() as u32);
+            }
+            start += length;
+            runs.push(SpanRun { name, end: start as u32 });
+        }
+
+        let column = |index: usize| profile.column(index);
+        let values: Box<[i64]> = (0..profile.types.len())
+            .flat_map(|t| order.iter().map(move |&row| column(t)[row as usize]))
+            .collect();
+        let totals = (0..profile.types.len())
+            .map(|t| column(t).iter().fold(0i64, |sum, &value| sum.saturating_add(value)))
+            .collect();
+        let chunk = Chunk {
+            series,
+            start_nanos: profile.start_nanos,
+            duration_nanos: profile.duration_nanos,
+            period: profile.period,
+            runs: runs.into(),
+            stacks: order.iter().map(|&row| stacks[profile.row_stacks[row as usize] as usize]).collect(),
+            values,
+            totals,
+        };
+        self.bytes += size_of::<Chunk>()
+            + size_of_val(&*chunk.runs)
+            + size_of_val(&*chunk.stacks)
+            + size_of_val(&*chunk.values)
+            + size_of_val(&*chunk.totals);
+        self.chunks.push(Arc::new(chunk));
+        self.bounds = Some(self.bounds.map_or(range, |bounds| bounds.union(range)));
+    }
+
+    fn series_id(&mut self, profile: &Profile, range: TimeRange) -> u32 {
+        let key = (profile.labels.clone(), Arc::clone(&profile.types));
+        if let Some(&id) = self.series_ids.get(&key) {
+            let entry = &mut self.series[id as usize];
+            entry.range = entry.range.union(range);
+            return id;
+        }
+        let id = self.series.len() as u32;
+        self.bytes += size_of::<SeriesEntry>() + profile.labels.heap_bytes() + 64;
+        self.series.push(SeriesEntry { id, labels: key.0.clone(), types: Arc::clone(&key.1), range });
+        self.span_names.push(HashSet::new());
+        self.series_ids.insert(key, id);
+        id
+    }
+}
+
+/// How many samples a row stands for: senders add equal ones up.
+pub(crate) struct SampleCounts {
+    count: Option<usize>,
+    cpu: Option<(usize, i64)>,
+}
+
+impl SampleCounts {
+    /// Told by the column that counts samples; else by CPU time over its period; else one a row.
+    pub(crate) fn new(types: &[ProfileType], period: i64) -> Self {
+        let by_period = |t: &ProfileType| {
+            t.is_cpu_time() && t.period_type == t.sample_type && t.period_unit == t.sample_unit
+        };
+        Self {
+            count: types.iter().position(ProfileType::is_sample_count),
+            cpu: types.iter().position(by_period).filter(|_| period > 0).map(|column| (column, period)),
+        }
+    }
+
+    /// The samples of one row whose values `value` tells by column.
+    pub(crate) fn of(&self, value: impl Fn(usize) -> i64) -> u64 {
+        match (self.count, self.cpu) {
+            (Some(column), _) => value(column).max(0) as u64,
+            (None, Some((column, period))) => (value(column).max(0) as u64 / period as u64).max(1),
+            (None, None) => 1,
+        }
+    }
+}
+
+impl Source for TenantPart {
+    fn bounds(&self) -> Option<TimeRange> {
+        self.inner.read().bounds
+    }
+
+    fn profiles(&self) -> u64 {
+        self.inner.read().chunks.len() as u64
+    }
+
+    fn series(&self, among: Option<&[u32]>) -> Result<Vec<SeriesEntry>, StoreError> {
+        let inner = self.inner.read();
+        Ok(match among {
+            Some(numbers) => numbers.iter().map(|&number| inner.series[number as usize].clone()).collect(),
+            None => inner.series.clone(),
+        })
+    }
+
+    fn chunks(&self, wanted: &[u32], range: Option<TimeRange>) -> Result<Vec<Arc<Chunk>>, StoreError> {
+        let inner = self.inner.read();
+        let passes = |chunk: &&Arc<Chunk>| {
+            range.is_none_or(|range| range.overlaps(&chunk.interval()))
+                && wanted.binary_search(&chunk.series).is_ok()
+        };
+        Ok(inner.chunks.iter().filter(passes).cloned().collect())
+    }
+
+    fn spans(&self, lookup: SpanLookup, visit: &mut dyn FnMut(&SpanEntry)) -> Result<(), StoreError> {
+        self.inner.read().spans.visit(lookup, visit);
+        Ok(())
+    }
+
+    fn runs(&self, entries: &[u32]) -> Result<Vec<FoundRun>, StoreError> {
+        let inner = self.inner.read();
+        let mut found = Vec::new();
+        for &entry in entries {
+            inner.spans.postings(entry, |chunk, run| {
+                found.push(FoundRun { chunk: Arc::clone(&inner.chunks[chunk as usize]), run: run as usize });
+            });
+        }
+        Ok(found)
+    }
+
+    fn span_count(&self) -> u64 {
+        self.inner.read().spans.span_count()
+    }
+
+    fn span_names(&self, series: u32) -> Result<Vec<u32>, StoreError> {
+        Ok(self.inner.read().span_names[series as usize].iter().copied().collect())
+    }
+
+    fn string(&self, index: u32) -> Result<String, StoreError> {
+        Ok(self.inner.read().symbols.symbols().string(index).to_owned())
+    }
+
+    fn frames(
+        &self,
+        stacks: &[u32],
+        names: &mut FrameNames,
+        visit: &mut dyn FnMut(usize, &[u32]),
+    ) -> Result<(), StoreError> {
+        names.begin_source();
+        let mut frames = Vec::new();
+        for (batch, numbers) in stacks.chunks(FRAMES_PER_LOCK).enumerate() {
+            let inner = self.inner.read();
+            let symbols = inner.symbols.symbols();
+            for (at, &stack) in numbers.iter().enumerate() {
+                frames.clear();
+                for &number in symbols.stack(stack).iter().rev() {
+                    let location = symbols.location(number);
+                    let lines = symbols.lines(location);
+                    frames.extend(lines.iter().rev().map(|line| {
+                        let key = u64::from(line.function);
+                        names.of_key(key, || {
+                            Cow::Borrowed(symbols.string(symbols.function_name(line.function)))
+                        })
+                    }));
+                    if lines.is_empty() {
+                        let key = 1 << 32 | u64::from(number);
+                        frames.push(names.of_key(key, || Cow::Owned(symbols.unsymbolized_name(location))));
+                    }
+                }
+                visit(batch * FRAMES_PER_LOCK + at, &frames);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,44 @@
+//! How a store is set up.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Tells the time in Unix milliseconds. Everything that needs the time asks this, so that tests choose it.
+pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
+
+/// The clock of the machine.
+pub fn system_clock() -> Clock {
+    Arc::new(|| {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    })
+}
+
+/// How a store is set up.
+#[derive(Clone)]
+pub struct StoreOptions {
+    /// Where the data lies; made when absent.
+    pub data_dir: PathBuf,
+    /// Memory that the head may take, in bytes. When it would take more, the oldest part is dropped, its log file too.
+    pub head_bytes: usize,
+    /// Size at which a new log file is begun, in bytes.
+    pub log_file_bytes: u64,
+    /// Bytes that may wait for the log at a time; appends beyond it wait their turn.
+    pub queue_bytes: usize,
+    /// Tells the time.
+    pub clock: Clock,
+}
+
+impl StoreOptions {
+    /// The defaults for data in `data_dir`.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            head_bytes: 1 << 30,
+            log_file_bytes: 64 << 20,
+            queue_bytes: 64 << 20,
+            clock: system_clock(),
+        }
+    }
+}
