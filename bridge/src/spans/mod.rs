@@ -17,6 +17,31 @@ pub(crate) struct SpanId(pub(crate) u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct TraceId(pub(crate) u128);
 
+impl SpanId {
+    /// The 16 lower-case hexadecimal characters that W3C and Grafana know it by.
+    pub(crate) fn hex(self) -> [u8; 16] {
+        let mut digits = [0; 16];
+        write_hex(u128::from(self.0), &mut digits);
+        digits
+    }
+}
+
+impl TraceId {
+    /// The 32 lower-case hexadecimal characters that W3C and Grafana know it by.
+    pub(crate) fn hex(self) -> [u8; 32] {
+        let mut digits = [0; 32];
+        write_hex(self.0, &mut digits);
+        digits
+    }
+}
+
+fn write_hex(mut value: u128, digits: &mut [u8]) {
+    for digit in digits.iter_mut().rev() {
+        *digit = b"0123456789abcdef"[(value & 15) as usize];
+        value >>= 4;
+    }
+}
+
 /// What every sample taken inside a span is stamped with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct SpanRecord {
@@ -34,4 +59,21 @@ pub(crate) struct SpanRecord {
     pub(crate) root_name: NameId,
     /// Whether this very span carries `pyroscope.profile.id`. If not, its samples belong to the local root.
     pub(crate) tagged: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn ids_read_as_open_telemetry_writes_them(span in any::<u64>(), trace in any::<u128>()) {
+            let expected = opentelemetry::trace::SpanId::from(span).to_string();
+            prop_assert_eq!(SpanId(span).hex().to_vec(), expected.into_bytes());
+            let expected = opentelemetry::trace::TraceId::from(trace).to_string();
+            prop_assert_eq!(TraceId(trace).hex().to_vec(), expected.into_bytes());
+        }
+    }
 }

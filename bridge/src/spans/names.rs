@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::RwLock;
 
@@ -19,7 +20,7 @@ impl NameId {
 
 /// The names seen so far, at most `limit` of them; a span whose name is one too many is called `other`.
 pub(crate) struct Names {
-    limit: usize,
+    limit: AtomicUsize,
     inner: RwLock<Inner>,
 }
 
@@ -33,7 +34,12 @@ impl Names {
     pub(crate) fn new(limit: usize) -> Self {
         let names = vec![Arc::from(""), Arc::from("other")];
         let ids = names.iter().cloned().zip([NameId::NONE, NameId::OTHER]).collect();
-        Self { limit, inner: RwLock::new(Inner { ids, names }) }
+        Self { limit: AtomicUsize::new(limit), inner: RwLock::new(Inner { ids, names }) }
+    }
+
+    /// Changes how many names are told apart; those already seen stay.
+    pub(crate) fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
     }
 
     /// The number of `name`.
@@ -46,7 +52,7 @@ impl Names {
             return *id;
         }
         // The two fixed names do not count.
-        if inner.names.len() >= self.limit + 2 {
+        if inner.names.len() >= self.limit.load(Ordering::Relaxed) + 2 {
             return NameId::OTHER;
         }
         let id = NameId(inner.names.len() as u32);

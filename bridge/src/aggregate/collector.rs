@@ -1,0 +1,208 @@
+//! The collector thread: empties the sampler's rings ten times a second and ends a window at each upload interval.
+//! It never waits for anyone: a window that cannot be handed on at once is counted as lost.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError};
+use std::time::{Duration, Instant, SystemTime};
+
+use opentelemetry::Context;
+
+use super::{Aggregator, Limits, SpanLabel, Window};
+use crate::error::FlushError;
+use crate::export::pprof::Encoded;
+use crate::live::Live;
+use crate::sampler::{Sampler, SamplerStats};
+use crate::stats::{Counters, ratio};
+
+/// Short enough that no ring overflows at 1000 Hz, long enough to cost nothing.
+const DRAIN_EVERY: Duration = Duration::from_millis(100);
+
+/// What the collector can be asked to do.
+pub(crate) enum Command {
+    /// End the window now and deliver everything.
+    Flush(Reply),
+    /// End the window now and hand its profiles over.
+    Take(Profiles),
+    /// Stop sampling, then as [`Flush`](Self::Flush), and end. The last attempt to deliver starts before the
+    /// deadline or not at all.
+    Stop { deadline: Instant, reply: Reply },
+}
+
+/// Where the outcome of a flush is awaited.
+pub(crate) type Reply = Sender<Result<(), FlushError>>;
+
+/// Where the profiles of a window are awaited.
+pub(crate) type Profiles = Sender<Vec<Encoded>>;
+
+/// What the exporter's thread is given.
+pub(crate) enum Job {
+    Window(Box<Window>),
+    Encode(Box<Window>, Profiles),
+    Flush(Reply),
+    Stop { deadline: Instant, reply: Reply },
+}
+
+pub(crate) struct Collector {
+    sampler: Sampler,
+    live: &'static Live,
+    counters: Arc<Counters>,
+    aggregator: Aggregator,
+    period: Duration,
+    /// `None` when windows are only handed over on demand.
+    upload_interval: Option<Duration>,
+    exporter: SyncSender<Job>,
+    started: Instant,
+    started_at: SystemTime,
+    before: SamplerStats,
+    window_full: u64,
+}
+
+impl Collector {
+    pub(crate) fn new(
+        sampler: Sampler,
+        live: &'static Live,
+        counters: Arc<Counters>,
+        frequency: u32,
+        upload_interval: Option<Duration>,
+        exporter: SyncSender<Job>,
+    ) -> Self {
+        let before = sampler.stats();
+        Self {
+            sampler,
+            live,
+            counters,
+            aggregator: Aggregator::new(Limits::default()),
+            period: Duration::from_secs(1) / frequency,
+            upload_interval,
+            exporter,
+            started: Instant::now(),
+            started_at: SystemTime::now(),
+            before,
+            window_full: 0,
+        }
+    }
+
+    /// The thread's body: until told to stop, or until nobody can tell any more.
+    pub(crate) fn run(mut self, commands: &Receiver<Command>) {
+        // Nothing that this thread does is anyone's telemetry.
+        let _suppressed = Context::enter_telemetry_suppressed_scope();
+        // The first window is cut short at random, lest a whole fleet upload at the same second.
+        let mut due =
+            self.started + self.upload_interval.unwrap_or_default().mul_f64(0.5 + 0.5 * random_fraction());
+        loop {
+            match commands.recv_timeout(DRAIN_EVERY) {
+                Err(RecvTimeoutError::Timeout) => self.drain(),
+                Ok(Command::Flush(reply)) => {
+                    self.drain();
+                    if self.upload_interval.is_some() {
+                        self.hand_over_window();
+                    }
+                    self.send(Job::Flush(reply));
+                }
+                Ok(Command::Take(reply)) => {
+                    self.drain();
+                    let window = Box::new(self.cut());
+                    self.send(Job::Encode(window, reply));
+                }
+                Ok(Command::Stop { deadline, reply }) => {
+                    self.stop();
+                    self.send(Job::Stop { deadline, reply });
+                    return;
+                }
+                Err(RecvTimeoutError::Disconnected) => return self.stop(),
+            }
+            if let Some(interval) = self.upload_interval
+                && Instant::now() >= due
+            {
+                self.hand_over_window();
+                due = Instant::now() + interval;
+            }
+        }
+    }
+
+    fn stop(&mut self) {
+        self.sampler.stop();
+        self.drain();
+        self.hand_over_window();
+    }
+
+    fn drain(&mut self) {
+        self.live.table.advance();
+        let Self { sampler, aggregator, counters, window_full, .. } = self;
+        sampler.drain(&mut |sample| {
+            let span = sample.span.as_ref().map(SpanLabel::from);
+            if !aggregator.add(sample.frames, span, sample.weight) {
+                counters.window_full.add(1);
+                *window_full += 1;
+                return;
+            }
+            counters.samples.add(1);
+            counters.weight.add(u64::from(sample.weight));
+            if span.is_some() {
+                counters.labelled.add(1);
+                counters.labelled_weight.add(u64::from(sample.weight));
+            }
+        });
+        *self.counters.sampler.lock() = self.sampler.stats();
+    }
+
+    fn cut(&mut self) -> Window {
+        let (started, started_at) = (self.started, self.started_at);
+        self.started = Instant::now();
+        self.started_at = SystemTime::now();
+        Window {
+            start: started_at,
+            duration: self.started - started,
+            period: self.period,
+            modules: self.sampler.modules(),
+            rows: self.aggregator.take(),
+            notes: self.notes(),
+        }
+    }
+
+    /// What a reader of this window must know to judge it.
+    fn notes(&mut self) -> Vec<String> {
+        let stats = self.sampler.stats();
+        let before = std::mem::replace(&mut self.before, stats);
+        let samples = stats.samples.saturating_sub(before.samples);
+        let weight = stats.weight.saturating_sub(before.weight);
+        let hertz = 1.0 / self.period.as_secs_f64() * ratio(samples, weight);
+        let lost = [
+            ("ring_full", stats.lost_ring_full.saturating_sub(before.lost_ring_full)),
+            ("window_full", std::mem::take(&mut self.window_full)),
+        ];
+        let mut notes = vec![
+            concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")).to_owned(),
+            format!("frequency={:.0}", 1.0 / self.period.as_secs_f64()),
+        ];
+        if weight > 0 {
+            notes.push(format!("effective_frequency={hertz:.1}"));
+        }
+        notes.extend(lost.iter().filter(|(_, n)| *n > 0).map(|(cause, n)| format!("lost.{cause}={n}")));
+        notes
+    }
+
+    fn hand_over_window(&mut self) {
+        let window = self.cut();
+        if window.rows.len() > 0 {
+            self.send(Job::Window(Box::new(window)));
+        }
+    }
+
+    fn send(&self, job: Job) {
+        let Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) = self.exporter.try_send(job)
+        else {
+            return;
+        };
+        // A reply that is asked for is dropped with the job, which the asker takes for "not delivered".
+        if let Job::Window(window) | Job::Encode(window, _) = job {
+            self.counters.exporter_busy.add(window.rows.samples());
+        }
+    }
+}
+
+/// Evenly spread over [0, 1). The standard library seeds its hash maps by the system's random numbers.
+pub(crate) fn random_fraction() -> f64 {
+    use std::hash::{BuildHasher, RandomState};
+    (RandomState::new().hash_one(0u64) >> 11) as f64 / (1u64 << 53) as f64
+}

@@ -1,0 +1,320 @@
+//! Settings: what the code says beats what the environment says beats the default. Reads the environment through
+//! a function, so that nothing here depends on, or changes, the process's own.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::time::Duration;
+
+use opentelemetry_sdk::Resource;
+
+use crate::error::ConfigError;
+use crate::export::ProfileExporter;
+use crate::labels;
+
+mod parse;
+#[cfg(test)]
+mod tests;
+
+/// Where profiles go unless told otherwise: Pyroscope's and Spanflame's own port on this machine.
+pub(crate) const DEFAULT_SERVER_ADDRESS: &str = "http://127.0.0.1:4040";
+
+/// Which spans carry `pyroscope.profile.id` and so have a profile of their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Scope {
+    /// [`All`](Self::All) when the server says that it is Spanflame, which adds children up into their parents;
+    /// [`Root`](Self::Root) for every other one, and until the server has been heard.
+    #[default]
+    Auto,
+    /// Local roots: spans without a parent in this process. Samples of their descendants count for them. What
+    /// Pyroscope's integrations for other languages do.
+    Root,
+    /// Every sampled span. A sample counts for the innermost span that was active.
+    All,
+}
+
+/// Whether samples carry their trace id.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TraceIdLabel {
+    /// When the server keeps it out of series labels: Spanflame, and Pyroscope from 2.1 on. Elsewhere each trace
+    /// would become a series.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// Settings of a [`Profiler`](crate::Profiler). What is not set here is taken from the environment.
+///
+/// | method | variable | default | range |
+/// |---|---|---|---|
+/// | [`server_address`](Self::server_address) | `PYROSCOPE_SERVER_ADDRESS` | `http://127.0.0.1:4040` | an `http` or `https` URL |
+/// | [`service_name`](Self::service_name) | `PYROSCOPE_APPLICATION_NAME` | see the method | not empty |
+/// | [`label`](Self::label) | `PYROSCOPE_LABELS` (`k=v,k=v`) | none | at most 16 |
+/// | [`basic_auth`](Self::basic_auth) | `PYROSCOPE_BASIC_AUTH_USER`, `PYROSCOPE_BASIC_AUTH_PASSWORD` | none | |
+/// | [`tenant_id`](Self::tenant_id) | `PYROSCOPE_TENANT_ID` | none | |
+/// | [`frequency`](Self::frequency) | `SPANFLAME_FREQUENCY` | 100 Hz | 1 to 1000 |
+/// | [`upload_interval`](Self::upload_interval) | `SPANFLAME_UPLOAD_INTERVAL` (seconds) | 10 s | 1 to 15 s |
+/// | [`scope`](Self::scope) | `SPANFLAME_SCOPE` | `auto` | `auto`, `root`, `all` |
+/// | [`span_names`](Self::span_names) | `SPANFLAME_SPAN_NAMES` | `true` | `true`, `false` |
+/// | [`max_span_names`](Self::max_span_names) | `SPANFLAME_MAX_SPAN_NAMES` | 1000 | 1 to 100000 |
+/// | [`trace_ids`](Self::trace_ids) | `SPANFLAME_TRACE_IDS` | `auto` | `auto`, `always`, `never` |
+/// | [`exporter`](Self::exporter) | `SPANFLAME_PROFILE_DIR` (writes files) | push | a directory |
+/// | [`enabled`](Self::enabled) | `SPANFLAME_ENABLED` | `true` | `true`, `false` |
+#[must_use = "a builder does nothing until `start` is called"]
+#[derive(Default)]
+pub struct ProfilerBuilder {
+    server_address: Option<String>,
+    service_name: Option<String>,
+    resource: Option<Resource>,
+    labels: Vec<(String, String)>,
+    basic_auth: Option<(String, String)>,
+    tenant_id: Option<String>,
+    frequency: Option<u32>,
+    upload_interval: Option<Duration>,
+    scope: Option<Scope>,
+    span_names: Option<bool>,
+    max_span_names: Option<usize>,
+    trace_ids: Option<TraceIdLabel>,
+    exporter: Option<Box<dyn ProfileExporter>>,
+    enabled: Option<bool>,
+}
+
+impl ProfilerBuilder {
+    /// The server that receives profiles: a Spanflame or Pyroscope server, as an `http` or `https` URL. A path
+    /// in it is kept as a prefix.
+    pub fn server_address(mut self, url: impl Into<String>) -> Self {
+        self.server_address = Some(url.into());
+        self
+    }
+
+    /// The `service_name` label. Grafana looks profiles up by the traces' `service.name`, so the two must agree.
+    ///
+    /// Default: `PYROSCOPE_APPLICATION_NAME`, else `service.name` of the [`Resource`] given to
+    /// [`resource`](Self::resource) or learnt from the tracer provider, else `OTEL_SERVICE_NAME`, else
+    /// `service.name` in `OTEL_RESOURCE_ATTRIBUTES`, else `unknown_service:` and the executable's name.
+    pub fn service_name(mut self, name: impl Into<String>) -> Self {
+        self.service_name = Some(name.into());
+        self
+    }
+
+    /// The [`Resource`] of the tracer provider. Not needed when the provider carries one of the profiler's span
+    /// processors, which learns it.
+    pub fn resource(mut self, resource: &Resource) -> Self {
+        self.resource = Some(resource.clone());
+        self
+    }
+
+    /// Adds a label to every profile. The last value given for a name counts.
+    pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.push((name.into(), value.into()));
+        self
+    }
+
+    /// Credentials for the server.
+    pub fn basic_auth(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
+        self.basic_auth = Some((user.into(), password.into()));
+        self
+    }
+
+    /// The tenant, sent as `X-Scope-OrgID`.
+    pub fn tenant_id(mut self, tenant: impl Into<String>) -> Self {
+        self.tenant_id = Some(tenant.into());
+        self
+    }
+
+    /// Samples per second of CPU time, 1 to 1000. The kernel's tick may allow fewer: see
+    /// [`Stats::effective_frequency`](crate::Stats::effective_frequency).
+    pub fn frequency(mut self, hertz: u32) -> Self {
+        self.frequency = Some(hertz);
+        self
+    }
+
+    /// How much time one profile covers, 1 to 15 seconds. Longer ones would fall outside the window in which
+    /// Grafana looks for a span's profile.
+    pub fn upload_interval(mut self, interval: Duration) -> Self {
+        self.upload_interval = Some(interval);
+        self
+    }
+
+    /// Which spans have profiles of their own.
+    pub fn scope(mut self, scope: Scope) -> Self {
+        self.scope = Some(scope);
+        self
+    }
+
+    /// Whether samples carry the span's name. It costs a copy of each profiled span at its start.
+    pub fn span_names(mut self, on: bool) -> Self {
+        self.span_names = Some(on);
+        self
+    }
+
+    /// How many different span names to tell apart, 1 to 100,000; the rest is called `other`. On a Pyroscope
+    /// server each name is a series.
+    pub fn max_span_names(mut self, limit: usize) -> Self {
+        self.max_span_names = Some(limit);
+        self
+    }
+
+    /// Whether samples carry their trace id.
+    pub fn trace_ids(mut self, trace_ids: TraceIdLabel) -> Self {
+        self.trace_ids = Some(trace_ids);
+        self
+    }
+
+    /// Delivers profiles through `exporter` instead of pushing them to a server.
+    pub fn exporter(mut self, exporter: impl ProfileExporter) -> Self {
+        self.exporter = Some(Box::new(exporter));
+        self
+    }
+
+    /// Whether to profile at all. A disabled profiler starts without error, samples nothing and leaves spans
+    /// alone.
+    pub fn enabled(mut self, on: bool) -> Self {
+        self.enabled = Some(on);
+        self
+    }
+
+    pub(crate) fn resolve(self, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Config, ConfigError> {
+        let env = parse::Environment::new(env);
+        let enabled = match self.enabled {
+            Some(on) => on,
+            None => env.boolean("SPANFLAME_ENABLED")?.unwrap_or(true),
+        };
+        let frequency = match self.frequency {
+            Some(hertz) => parse::in_range("frequency", u64::from(hertz), 1, 1000)? as u32,
+            None => env.number("SPANFLAME_FREQUENCY", 1, 1000)?.unwrap_or(100) as u32,
+        };
+        let upload_interval = match self.upload_interval {
+            Some(interval) => parse::interval("upload_interval", interval)?,
+            None => env.seconds("SPANFLAME_UPLOAD_INTERVAL")?.unwrap_or(Duration::from_secs(10)),
+        };
+        let scope = match self.scope {
+            Some(scope) => scope,
+            None => env
+                .choice(
+                    "SPANFLAME_SCOPE",
+                    &[("auto", Scope::Auto), ("root", Scope::Root), ("all", Scope::All)],
+                )?
+                .unwrap_or_default(),
+        };
+        let span_names = match self.span_names {
+            Some(on) => on,
+            None => env.boolean("SPANFLAME_SPAN_NAMES")?.unwrap_or(true),
+        };
+        let max_span_names = match self.max_span_names {
+            Some(limit) => parse::in_range("max_span_names", limit as u64, 1, 100_000)?,
+            None => env.number("SPANFLAME_MAX_SPAN_NAMES", 1, 100_000)?.unwrap_or(1000),
+        } as usize;
+        let trace_ids = match self.trace_ids {
+            Some(trace_ids) => trace_ids,
+            None => env
+                .choice(
+                    "SPANFLAME_TRACE_IDS",
+                    &[
+                        ("auto", TraceIdLabel::Auto),
+                        ("always", TraceIdLabel::Always),
+                        ("never", TraceIdLabel::Never),
+                    ],
+                )?
+                .unwrap_or_default(),
+        };
+        let server_address = match self.server_address {
+            Some(url) => parse::url("server_address", &url)?,
+            None => match env.text("PYROSCOPE_SERVER_ADDRESS")? {
+                Some(url) => parse::url("PYROSCOPE_SERVER_ADDRESS", &url)?,
+                None => DEFAULT_SERVER_ADDRESS.to_owned(),
+            },
+        };
+        let basic_auth = match self.basic_auth {
+            Some((user, password)) => Some(parse::credentials("basic_auth", user, password)?),
+            None => env.basic_auth()?,
+        };
+        let tenant_id = match self.tenant_id {
+            Some(tenant) => Some(parse::header("tenant_id", tenant)?),
+            None => match env.text("PYROSCOPE_TENANT_ID")? {
+                Some(tenant) => Some(parse::header("PYROSCOPE_TENANT_ID", tenant)?),
+                None => None,
+            },
+        };
+        let profile_dir = env.text("SPANFLAME_PROFILE_DIR")?;
+
+        let mut user_labels = Vec::new();
+        for (name, value) in env.labels("PYROSCOPE_LABELS")? {
+            labels::add_user_label(&mut user_labels, "PYROSCOPE_LABELS", name, value)?;
+        }
+        for (name, value) in self.labels {
+            labels::add_user_label(&mut user_labels, "label", name, value)?;
+        }
+        let fixed_name = match self.service_name {
+            Some(name) => Some(parse::not_empty("service_name", name)?),
+            None => env.text("PYROSCOPE_APPLICATION_NAME")?,
+        };
+        let attributes = env.resource_attributes()?;
+        let attribute =
+            |key: &str| attributes.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone());
+        let fallback_name = match env.text("OTEL_SERVICE_NAME")? {
+            Some(name) => Some(name),
+            None => attribute("service.name"),
+        };
+        Ok(Config {
+            enabled,
+            frequency,
+            upload_interval,
+            scope,
+            span_names,
+            max_span_names,
+            trace_ids,
+            destination: Destination { server_address, basic_auth, tenant_id, profile_dir },
+            identity: labels::Identity {
+                fixed_name,
+                fallback_name: fallback_name.unwrap_or_else(labels::unknown_service),
+                fallback_namespace: attribute("service.namespace"),
+                user_labels,
+            },
+            resource: self.resource,
+            exporter: self.exporter,
+        })
+    }
+}
+
+impl fmt::Debug for ProfilerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Credentials stay out of logs.
+        f.debug_struct("ProfilerBuilder")
+            .field("server_address", &self.server_address)
+            .field("service_name", &self.service_name)
+            .field("labels", &self.labels)
+            .field("frequency", &self.frequency)
+            .field("upload_interval", &self.upload_interval)
+            .field("scope", &self.scope)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Every setting decided.
+pub(crate) struct Config {
+    pub(crate) enabled: bool,
+    pub(crate) frequency: u32,
+    pub(crate) upload_interval: Duration,
+    pub(crate) scope: Scope,
+    pub(crate) span_names: bool,
+    pub(crate) max_span_names: usize,
+    pub(crate) trace_ids: TraceIdLabel,
+    pub(crate) destination: Destination,
+    pub(crate) identity: labels::Identity,
+    pub(crate) resource: Option<Resource>,
+    pub(crate) exporter: Option<Box<dyn ProfileExporter>>,
+}
+
+/// Where profiles go when no exporter was given.
+#[derive(Default)]
+pub(crate) struct Destination {
+    pub(crate) server_address: String,
+    pub(crate) basic_auth: Option<(String, String)>,
+    pub(crate) tenant_id: Option<String>,
+    pub(crate) profile_dir: Option<String>,
+}

@@ -1,0 +1,209 @@
+use super::*;
+use crate::Profiler;
+
+/// Resolves `builder` in an environment that holds `variables` and nothing else.
+fn resolve(builder: ProfilerBuilder, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    builder.resolve(&|name| {
+        variables.iter().find(|(present, _)| *present == name).map(|(_, value)| OsString::from(value))
+    })
+}
+
+fn from_env(variables: &[(&str, &str)]) -> Config {
+    resolve(Profiler::builder(), variables).expect("these settings are fine")
+}
+
+#[test]
+fn nothing_set_means_the_documented_defaults() {
+    let config = from_env(&[]);
+    assert!(config.enabled && config.span_names && config.exporter.is_none() && config.resource.is_none());
+    assert_eq!(config.frequency, 100);
+    assert_eq!(config.upload_interval, Duration::from_secs(10));
+    assert_eq!(config.scope, Scope::Auto);
+    assert_eq!(config.max_span_names, 1000);
+    assert_eq!(config.trace_ids, TraceIdLabel::Auto);
+    assert_eq!(config.destination.server_address, DEFAULT_SERVER_ADDRESS);
+    assert_eq!(config.destination.basic_auth, None);
+    assert_eq!(config.destination.tenant_id, None);
+    assert_eq!(config.destination.profile_dir, None);
+    assert_eq!(config.identity.fixed_name, None);
+    assert!(config.identity.fallback_name.starts_with("unknown_service:"));
+}
+
+#[test]
+fn every_variable_is_read() {
+    let config = from_env(&[
+        ("PYROSCOPE_SERVER_ADDRESS", "http://pyroscope:4040/base/"),
+        ("PYROSCOPE_APPLICATION_NAME", "checkout"),
+        ("PYROSCOPE_BASIC_AUTH_USER", "me"),
+        ("PYROSCOPE_BASIC_AUTH_PASSWORD", "a:b"),
+        ("PYROSCOPE_TENANT_ID", "team-a"),
+        ("PYROSCOPE_LABELS", "region=eu, zone = 2,"),
+        ("OTEL_SERVICE_NAME", "other"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "service.namespace=a%20shop,service.name=third"),
+        ("SPANFLAME_ENABLED", "FALSE"),
+        ("SPANFLAME_FREQUENCY", "250"),
+        ("SPANFLAME_UPLOAD_INTERVAL", "2.5"),
+        ("SPANFLAME_SCOPE", "all"),
+        ("SPANFLAME_SPAN_NAMES", "0"),
+        ("SPANFLAME_MAX_SPAN_NAMES", "7"),
+        ("SPANFLAME_TRACE_IDS", "never"),
+        ("SPANFLAME_PROFILE_DIR", "/tmp/profiles"),
+    ]);
+    assert!(!config.enabled && !config.span_names);
+    assert_eq!(config.frequency, 250);
+    assert_eq!(config.upload_interval, Duration::from_millis(2500));
+    assert_eq!(config.scope, Scope::All);
+    assert_eq!(config.max_span_names, 7);
+    assert_eq!(config.trace_ids, TraceIdLabel::Never);
+    assert_eq!(config.destination.server_address, "http://pyroscope:4040/base");
+    assert_eq!(config.destination.basic_auth, Some(("me".to_owned(), "a:b".to_owned())));
+    assert_eq!(config.destination.tenant_id.as_deref(), Some("team-a"));
+    assert_eq!(config.destination.profile_dir.as_deref(), Some("/tmp/profiles"));
+    assert_eq!(config.identity.fixed_name.as_deref(), Some("checkout"));
+    assert_eq!(config.identity.fallback_name, "other");
+    assert_eq!(config.identity.fallback_namespace.as_deref(), Some("a shop"));
+    let labels = [("region".to_owned(), "eu".to_owned()), ("zone".to_owned(), "2".to_owned())];
+    assert_eq!(config.identity.user_labels, labels);
+}
+
+#[test]
+fn code_beats_the_environment_even_a_broken_one() {
+    let builder = Profiler::builder()
+        .server_address("http://code:1")
+        .service_name("code")
+        .label("region", "code")
+        .basic_auth("code", "code")
+        .tenant_id("code")
+        .frequency(1)
+        .upload_interval(Duration::from_secs(15))
+        .scope(Scope::Root)
+        .span_names(true)
+        .max_span_names(1)
+        .trace_ids(TraceIdLabel::Always)
+        .enabled(true);
+    let config = resolve(
+        builder,
+        &[
+            ("PYROSCOPE_SERVER_ADDRESS", "nonsense"),
+            ("PYROSCOPE_APPLICATION_NAME", "env"),
+            ("PYROSCOPE_LABELS", "region=env,zone=env"),
+            ("PYROSCOPE_BASIC_AUTH_USER", "half"),
+            ("PYROSCOPE_TENANT_ID", "\u{e9}"),
+            ("SPANFLAME_FREQUENCY", "fast"),
+            ("SPANFLAME_UPLOAD_INTERVAL", "never"),
+            ("SPANFLAME_SCOPE", "some"),
+            ("SPANFLAME_SPAN_NAMES", "perhaps"),
+            ("SPANFLAME_MAX_SPAN_NAMES", "-1"),
+            ("SPANFLAME_TRACE_IDS", "?"),
+            ("SPANFLAME_ENABLED", "?"),
+        ],
+    )
+    .expect("code decides");
+    assert_eq!(config.destination.server_address, "http://code:1");
+    assert_eq!(config.destination.basic_auth, Some(("code".to_owned(), "code".to_owned())));
+    assert_eq!(config.destination.tenant_id.as_deref(), Some("code"));
+    assert_eq!(config.identity.fixed_name.as_deref(), Some("code"));
+    assert_eq!((config.frequency, config.max_span_names), (1, 1));
+    assert_eq!(config.upload_interval, Duration::from_secs(15));
+    assert_eq!((config.scope, config.trace_ids), (Scope::Root, TraceIdLabel::Always));
+    assert!(config.span_names && config.enabled);
+    let labels = [("region".to_owned(), "code".to_owned()), ("zone".to_owned(), "env".to_owned())];
+    assert_eq!(config.identity.user_labels, labels);
+}
+
+#[test]
+fn an_empty_variable_is_an_unset_one() {
+    let config = from_env(&[("SPANFLAME_FREQUENCY", " "), ("PYROSCOPE_SERVER_ADDRESS", "")]);
+    assert_eq!(config.frequency, 100);
+    assert_eq!(config.destination.server_address, DEFAULT_SERVER_ADDRESS);
+}
+
+#[test]
+fn a_bad_variable_is_refused_with_its_name_its_range_and_what_it_held() {
+    for (name, value, expected) in [
+        ("SPANFLAME_FREQUENCY", "0", "a whole number from 1 to 1000"),
+        ("SPANFLAME_FREQUENCY", "1001", "a whole number from 1 to 1000"),
+        ("SPANFLAME_FREQUENCY", "99.9", "a whole number from 1 to 1000"),
+        ("SPANFLAME_UPLOAD_INTERVAL", "0.5", "seconds from 1 to 15"),
+        ("SPANFLAME_UPLOAD_INTERVAL", "60", "seconds from 1 to 15"),
+        ("SPANFLAME_UPLOAD_INTERVAL", "10s", "seconds from 1 to 15"),
+        ("SPANFLAME_UPLOAD_INTERVAL", "-3", "seconds from 1 to 15"),
+        ("SPANFLAME_UPLOAD_INTERVAL", "NaN", "seconds from 1 to 15"),
+        ("SPANFLAME_SCOPE", "none", "one of auto, root, all"),
+        ("SPANFLAME_TRACE_IDS", "yes", "one of auto, always, never"),
+        ("SPANFLAME_SPAN_NAMES", "on", "one of true, false, 1, 0"),
+        ("SPANFLAME_ENABLED", "on", "one of true, false, 1, 0"),
+        ("SPANFLAME_MAX_SPAN_NAMES", "0", "a whole number from 1 to 100000"),
+        ("PYROSCOPE_SERVER_ADDRESS", "localhost:4040", "a URL such as http://127.0.0.1:4040"),
+        ("PYROSCOPE_SERVER_ADDRESS", "ftp://host", "an http or https URL"),
+        ("PYROSCOPE_SERVER_ADDRESS", "http://", "a host, and a port from 1 to 65535 if there is one"),
+        ("PYROSCOPE_SERVER_ADDRESS", "http://h:0", "a host, and a port from 1 to 65535 if there is one"),
+        ("PYROSCOPE_SERVER_ADDRESS", "http://h:65536", "a host, and a port from 1 to 65535 if there is one"),
+        ("PYROSCOPE_SERVER_ADDRESS", "http://h?q=1", "a URL without query, fragment or blanks"),
+        ("PYROSCOPE_LABELS", "region", "name=value pairs separated by commas"),
+        ("PYROSCOPE_TENANT_ID", "a\tb", "printable ASCII characters"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "broken", "name=value pairs separated by commas"),
+    ] {
+        let error = resolve(Profiler::builder(), &[(name, value)]).err().expect("not acceptable");
+        let message = format!("{name}: expected {expected}, got {value:?}");
+        assert_eq!(error.to_string(), message);
+    }
+}
+
+#[test]
+fn addresses_of_every_usual_form_are_taken() {
+    for (given, kept) in [
+        ("http://localhost", "http://localhost"),
+        ("http://[::1]:4040/", "http://[::1]:4040"),
+        ("http://[::1]", "http://[::1]"),
+        (" http://h:1/a/b// ", "http://h:1/a/b"),
+    ] {
+        let config = resolve(Profiler::builder().server_address(given), &[]).expect("a good address");
+        assert_eq!(config.destination.server_address, kept);
+    }
+    let https = resolve(Profiler::builder().server_address("https://profiles.example"), &[]);
+    assert_eq!(https.is_ok(), cfg!(feature = "tls"));
+}
+
+#[test]
+fn builder_methods_are_checked_like_variables() {
+    for (builder, setting) in [
+        (Profiler::builder().frequency(0), "frequency"),
+        (Profiler::builder().frequency(1001), "frequency"),
+        (Profiler::builder().upload_interval(Duration::from_millis(999)), "upload_interval"),
+        (Profiler::builder().upload_interval(Duration::from_secs(16)), "upload_interval"),
+        (Profiler::builder().max_span_names(0), "max_span_names"),
+        (Profiler::builder().server_address("nope"), "server_address"),
+        (Profiler::builder().service_name(" "), "service_name"),
+        (Profiler::builder().label("span_id", "x"), "label"),
+        (Profiler::builder().basic_auth("a:b", "c"), "basic_auth"),
+        (Profiler::builder().tenant_id(""), "tenant_id"),
+    ] {
+        let error = resolve(builder, &[]).err().expect("not acceptable");
+        assert_eq!(error.setting, setting);
+    }
+}
+
+#[test]
+fn secrets_are_not_repeated() {
+    let variables = [("PYROSCOPE_BASIC_AUTH_PASSWORD", "hunter2")];
+    let error = resolve(Profiler::builder(), &variables).err().expect("a user is missing");
+    assert_eq!(error.setting, "PYROSCOPE_BASIC_AUTH_USER");
+    assert!(!error.to_string().contains("hunter2"));
+
+    let builder = Profiler::builder().server_address("http://me:hunter2@host");
+    assert!(!resolve(builder, &[]).err().expect("credentials in the URL").to_string().contains("hunter2"));
+
+    let builder = Profiler::builder().basic_auth("me", "hunter2");
+    assert!(!format!("{builder:?}").contains("hunter2"));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_variable_that_is_not_text_is_refused_by_name() {
+    use std::os::unix::ffi::OsStringExt as _;
+    let lookup =
+        |name: &str| (name == "PYROSCOPE_SERVER_ADDRESS").then(|| OsString::from_vec(vec![b'h', 0xff]));
+    let error = Profiler::builder().resolve(&lookup).err().expect("not text");
+    assert_eq!((&*error.setting, &*error.expected), ("PYROSCOPE_SERVER_ADDRESS", "UTF-8 text"));
+}

@@ -1,0 +1,246 @@
+//! The exporter's thread: encodes windows, keeps what could not be delivered yet within a budget of bytes, and tries
+//! again with growing, random pauses. The oldest profile is the first to go when the budget is spent.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver as Channel, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use opentelemetry::Context;
+
+use super::encoder::Encoder;
+use super::{ExportError, Profile, ProfileExporter, gzip};
+use crate::aggregate::Window;
+use crate::aggregate::collector::{Job, random_fraction};
+use crate::error::FlushError;
+use crate::labels::ProfileLabels;
+
+/// Compressed profiles that wait: minutes of a busy service, hours of a quiet one.
+const QUEUE_BYTES: usize = 8 << 20;
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+pub(crate) struct Worker {
+    encoder: Encoder,
+    exporter: Box<dyn ProfileExporter>,
+    labels: Arc<ProfileLabels>,
+    queue: VecDeque<Profile>,
+    queued_bytes: usize,
+    pause: Pause,
+    probe: Pause,
+    /// The receiving end has not been asked what it is since the last failure.
+    unknown: bool,
+    /// The last error logged, so that an outage is told of once.
+    complaint: Option<ExportError>,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        encoder: Encoder,
+        exporter: Box<dyn ProfileExporter>,
+        labels: Arc<ProfileLabels>,
+    ) -> Self {
+        Self {
+            encoder,
+            exporter,
+            labels,
+            queue: VecDeque::new(),
+            queued_bytes: 0,
+            pause: Pause::default(),
+            probe: Pause::default(),
+            unknown: true,
+            complaint: None,
+        }
+    }
+
+    /// The thread's body: until told to stop, or until nobody can tell any more.
+    pub(crate) fn run(mut self, jobs: &Channel<Job>) {
+        // Pushing a profile must not make spans that make profiles.
+        let _suppressed = Context::enter_telemetry_suppressed_scope();
+        self.identify();
+        loop {
+            match jobs.recv_timeout(self.until_due()) {
+                Ok(Job::Window(window)) => self.take(&window),
+                // Only asked for where there is no exporter.
+                Ok(Job::Encode(window, reply)) => drop(reply.send(self.encoder.encode(&window))),
+                Ok(Job::Flush(reply)) => {
+                    self.identify();
+                    // Whoever asked may have stopped waiting.
+                    let _ = reply.send(self.deliver_all(None));
+                    continue;
+                }
+                Ok(Job::Stop { deadline, reply }) => {
+                    let result = self.last_delivery(deadline);
+                    let _ = reply.send(result);
+                    return;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    let _ = self.last_delivery(Instant::now() + Duration::from_secs(5));
+                    return;
+                }
+            }
+            if self.unknown && self.probe.is_over() {
+                self.identify();
+            }
+            if self.pause.is_over() {
+                // One at a time, so that windows are taken in even if the receiving end is slow. An error has been
+                // logged and a pause is due: nothing else to do about it here.
+                let _ = self.deliver();
+            }
+        }
+    }
+
+    fn until_due(&self) -> Duration {
+        let mut wait = Duration::from_secs(3600);
+        if !self.queue.is_empty() {
+            wait = wait.min(self.pause.left());
+        }
+        if self.unknown {
+            wait = wait.min(self.probe.left());
+        }
+        wait
+    }
+
+    /// Asks the receiving end what it is, unless it has answered since the last failure.
+    fn identify(&mut self) {
+        if !self.unknown {
+            return;
+        }
+        match self.exporter.receiver() {
+            Some(receiver) => {
+                self.unknown = false;
+                self.probe = Pause::default();
+                let name = receiver.name.clone();
+                if self.encoder.suit(receiver) {
+                    tracing::info!(server = %name, scope = ?self.encoder.tagging(), "profiles are received");
+                }
+            }
+            None => self.probe.lengthen(),
+        }
+    }
+
+    fn take(&mut self, window: &Window) {
+        if self.unknown && self.probe.is_over() {
+            self.identify();
+        }
+        let labels = self.labels.current();
+        for encoded in self.encoder.encode(window) {
+            let profile = Profile {
+                pprof: gzip(&encoded.bytes),
+                labels: labels.clone(),
+                start: window.start,
+                duration: window.duration,
+                samples: encoded.samples,
+            };
+            self.queued_bytes += profile.pprof.len();
+            self.queue.push_back(profile);
+        }
+        while self.queued_bytes > QUEUE_BYTES
+            && let Some(oldest) = self.pop()
+        {
+            self.encoder.counters.queue_full.add(oldest.samples);
+        }
+        self.encoder.counters.queued_bytes.set(self.queued_bytes as u64);
+    }
+
+    fn pop(&mut self) -> Option<Profile> {
+        let profile = self.queue.pop_front()?;
+        self.queued_bytes -= profile.pprof.len();
+        self.encoder.counters.queued_bytes.set(self.queued_bytes as u64);
+        Some(profile)
+    }
+
+    /// Delivers in order until the queue is empty, the receiving end fails or time is up.
+    fn deliver_all(&mut self, deadline: Option<Instant>) -> Result<(), FlushError> {
+        let mut refused = Ok(());
+        while !self.queue.is_empty() {
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Err(FlushError::Stopped);
+            }
+            match self.deliver() {
+                Ok(()) => {}
+                Err(error) if error.is_retryable() => return Err(FlushError::Export(error.to_string())),
+                Err(error) => refused = Err(FlushError::Export(error.to_string())),
+            }
+        }
+        refused
+    }
+
+    /// Delivers the oldest profile, if there is one.
+    fn deliver(&mut self) -> Result<(), ExportError> {
+        let Some(profile) = self.queue.front() else { return Ok(()) };
+        let exporter = &mut self.exporter;
+        let outcome = catch_unwind(AssertUnwindSafe(|| exporter.export(profile)))
+            .unwrap_or_else(|_| Err(ExportError::permanent("the exporter panicked")));
+        let counters = self.encoder.counters.clone();
+        match &outcome {
+            Ok(()) => {
+                self.pause = Pause::default();
+                if self.complaint.take().is_some() {
+                    tracing::info!("profiles are delivered again");
+                }
+                if let Some(profile) = self.pop() {
+                    counters.profiles.add(1);
+                    counters.profile_bytes.add(profile.pprof.len() as u64);
+                }
+            }
+            Err(error) => {
+                self.complain(error);
+                self.unknown = true;
+                if error.is_retryable() {
+                    counters.retries.add(1);
+                    self.pause.lengthen();
+                } else if let Some(profile) = self.pop() {
+                    counters.rejected.add(profile.samples);
+                }
+            }
+        }
+        outcome
+    }
+
+    fn last_delivery(&mut self, deadline: Instant) -> Result<(), FlushError> {
+        let result = self.deliver_all(Some(deadline));
+        while let Some(profile) = self.pop() {
+            self.encoder.counters.shutdown.add(profile.samples);
+        }
+        result
+    }
+
+    fn complain(&mut self, error: &ExportError) {
+        if self.complaint.as_ref() == Some(error) {
+            return;
+        }
+        tracing::warn!(
+            %error,
+            retry = error.is_retryable(),
+            "profiles are not delivered; sampling goes on"
+        );
+        self.complaint = Some(error.clone());
+    }
+}
+
+/// A pause that grows with every failure, up to a limit, and is a random part of itself so that a fleet does not
+/// come back all at once.
+#[derive(Default)]
+struct Pause {
+    until: Option<Instant>,
+    failures: u32,
+}
+
+impl Pause {
+    fn lengthen(&mut self) {
+        let longest = FIRST_PAUSE.saturating_mul(1 << self.failures.min(10)).min(LONGEST_PAUSE);
+        self.failures += 1;
+        self.until = Some(Instant::now() + longest.mul_f64(0.5 + 0.5 * random_fraction()));
+    }
+
+    fn left(&self) -> Duration {
+        self.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
+    }
+
+    fn is_over(&self) -> bool {
+        self.left().is_zero()
+    }
+}

@@ -1,0 +1,107 @@
+//! What span processors, the context observer and the collector share. One per process, as the signal, the
+//! observer's slot and the threads' label slots are; made once and never freed.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::spans::{Names, SpanTable};
+
+/// Room for this many live spans at once, 64 bytes each. The table is in buckets, so it serves a third of that
+/// without a span giving up its place.
+const LIVE_SPANS: usize = 32 * 1024;
+
+/// Which spans the processor tags right now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Tagging {
+    /// No profiler runs, or nothing follows the context: a tagged span would have an empty profile.
+    Off = 0,
+    /// Local roots.
+    Root = 1,
+    /// Every sampled span.
+    All = 2,
+}
+
+pub(crate) struct Live {
+    pub(crate) table: SpanTable,
+    pub(crate) names: Names,
+    tagging: AtomicU8,
+    /// The profiler that decides on tagging, zero for none. One that was stopped has no say any more, even if its
+    /// threads take a while to hear of it.
+    in_charge: Mutex<u64>,
+    span_names: AtomicBool,
+    /// Spans that could not be tagged as they had no room for another attribute.
+    pub(crate) attribute_refused: AtomicU64,
+}
+
+impl Live {
+    pub(crate) fn get() -> &'static Self {
+        static LIVE: OnceLock<Live> = OnceLock::new();
+        LIVE.get_or_init(|| Self {
+            table: SpanTable::new(LIVE_SPANS),
+            names: Names::new(0),
+            tagging: AtomicU8::new(Tagging::Off as u8),
+            in_charge: Mutex::new(0),
+            span_names: AtomicBool::new(false),
+            attribute_refused: AtomicU64::new(0),
+        })
+    }
+
+    pub(crate) fn tagging(&self) -> Tagging {
+        match self.tagging.load(Ordering::Relaxed) {
+            1 => Tagging::Root,
+            2 => Tagging::All,
+            _ => Tagging::Off,
+        }
+    }
+
+    /// Puts a newly started profiler in charge of tagging.
+    pub(crate) fn take_charge(&'static self) -> Charge {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let charge = Charge { live: self, number: NEXT.fetch_add(1, Ordering::Relaxed) };
+        *self.in_charge.lock() = charge.number;
+        charge
+    }
+
+    pub(crate) fn span_names(&self) -> bool {
+        self.span_names.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_span_names(&self, on: bool, limit: usize) {
+        self.names.set_limit(limit);
+        self.span_names.store(on, Ordering::Relaxed);
+    }
+}
+
+/// The right to say which spans are tagged, until it is [ended](Self::end) or passes to another profiler.
+#[derive(Clone, Copy)]
+pub(crate) struct Charge {
+    live: &'static Live,
+    number: u64,
+}
+
+impl Charge {
+    pub(crate) fn set_tagging(self, tagging: Tagging) {
+        let in_charge = self.live.in_charge.lock();
+        if *in_charge == self.number {
+            self.live.tagging.store(tagging as u8, Ordering::Relaxed);
+        }
+    }
+
+    /// No span is tagged from now on.
+    pub(crate) fn end(self) {
+        let mut in_charge = self.live.in_charge.lock();
+        if *in_charge == self.number {
+            *in_charge = 0;
+            self.live.tagging.store(Tagging::Off as u8, Ordering::Relaxed);
+        }
+    }
+}
+
+impl std::fmt::Debug for Live {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Live").field("tagging", &self.tagging()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,157 @@
+//! The span processor: tags spans with `pyroscope.profile.id` and keeps the table of live spans. It never blocks,
+//! never changes anything else of a span, and passes every call on.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use opentelemetry::trace::{Span as _, TraceContextExt};
+use opentelemetry::{Context, Key, KeyValue, StringValue};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::trace::{Span, SpanData, SpanProcessor};
+
+use crate::context::{self, View};
+use crate::labels::ProfileLabels;
+use crate::live::{Live, Tagging};
+use crate::profiler::Profiler;
+use crate::spans::{NameId, SpanId, SpanRecord};
+
+/// The span attribute that Grafana looks for: the id of the span whose profile to ask for.
+pub const PROFILE_ID: &str = "pyroscope.profile.id";
+
+/// Connects a tracer provider's spans to the profiler.
+///
+/// Around another processor (from [`Profiler::wrap`]) or on its own (from [`Profiler::span_processor`]). Prefer
+/// the former: a provider with two processors copies every span once more when it ends.
+#[derive(Debug)]
+pub struct SpanProfileProcessor<P = NoProcessor> {
+    inner: P,
+    live: &'static Live,
+    labels: Option<Arc<ProfileLabels>>,
+    /// Set where the processor is all that the user holds: then it stops the profiler, too.
+    owned: Option<Profiler>,
+}
+
+/// Stands where a [`SpanProfileProcessor`] wraps no other processor.
+#[derive(Debug)]
+pub struct NoProcessor;
+
+impl<P> SpanProfileProcessor<P> {
+    pub(crate) fn new(inner: P, labels: Option<Arc<ProfileLabels>>, owned: Option<Profiler>) -> Self {
+        Self { inner, live: Live::get(), labels, owned }
+    }
+
+    fn started(&self, span: &mut Span, cx: &Context) {
+        let tagging = self.live.tagging();
+        if tagging == Tagging::Off || !span.span_context().is_sampled() {
+            return;
+        }
+        let span_id = context::span_id(span.span_context());
+        let trace_id = context::trace_id(span.span_context());
+
+        // A remote parent lives in another process: for this one, the span is a root.
+        let parent_span = cx.span();
+        let parent_context = parent_span.span_context();
+        let has_local_parent = parent_context.is_valid() && !parent_context.is_remote();
+        let parent_id = if has_local_parent { context::span_id(parent_context) } else { SpanId(0) };
+        let parent = match View::of(cx) {
+            Some(view) if view.record.span_id == parent_id => Some(view.record),
+            _ => context::find(self.live, parent_context).map(|(_, record)| record),
+        };
+        // A parent that we do not know has no profile, so its child is the outermost span that has one.
+        let parent = parent.filter(|parent| parent.trace_id == trace_id);
+
+        let tagged = parent.is_none() || tagging == Tagging::All;
+        if tagged {
+            span.set_attribute(KeyValue::new(Key::from_static_str(PROFILE_ID), hex(span_id)));
+        }
+        let mut name = NameId::NONE;
+        if tagged && self.live.span_names() {
+            // The only way to a span's name leads over a copy of all its data.
+            let Some(data) = span.exported_data() else { return };
+            if data.dropped_attributes_count > 0
+                && !data.attributes.iter().any(|attribute| attribute.key.as_str() == PROFILE_ID)
+            {
+                // No attribute, no label: what is exported must lead to a profile, and the other way round.
+                self.live.attribute_refused.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+            name = self.live.names.intern(&data.name);
+        }
+        self.live.table.insert(&SpanRecord {
+            span_id,
+            parent: parent_id,
+            local_root: parent.map_or(span_id, |parent| parent.local_root),
+            trace_id,
+            name,
+            root_name: parent.map_or(name, |parent| parent.root_name),
+            tagged,
+        });
+    }
+
+    fn ended(&self, span: &SpanData) {
+        if span.span_context.is_sampled() {
+            self.live.table.remove(context::span_id(&span.span_context));
+        }
+    }
+
+    fn learn(&self, resource: &Resource) {
+        if let Some(labels) = &self.labels {
+            labels.learn(resource);
+        }
+    }
+}
+
+/// 16 lower-case hexadecimal characters, most significant first, as W3C writes span ids.
+fn hex(id: SpanId) -> StringValue {
+    let digits = id.hex();
+    StringValue::from(str::from_utf8(&digits).expect("hexadecimal digits are ASCII").to_owned())
+}
+
+impl<P: SpanProcessor> SpanProcessor for SpanProfileProcessor<P> {
+    fn on_start(&self, span: &mut Span, cx: &Context) {
+        self.started(span, cx);
+        self.inner.on_start(span, cx);
+    }
+
+    fn on_end(&self, span: SpanData) {
+        self.ended(&span);
+        self.inner.on_end(span);
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        if let Some(profiler) = &self.owned {
+            profiler.flush_or_log(Duration::from_secs(5));
+        }
+        self.inner.force_flush()
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        // Spans first: they are what the caller asked to be flushed.
+        let result = self.inner.shutdown_with_timeout(timeout);
+        if let Some(profiler) = &self.owned {
+            profiler.stop_or_log(timeout);
+        }
+        result
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.learn(resource);
+        self.inner.set_resource(resource);
+    }
+}
+
+impl SpanProcessor for NoProcessor {
+    fn on_start(&self, _span: &mut Span, _cx: &Context) {}
+
+    fn on_end(&self, _span: SpanData) {}
+
+    fn force_flush(&self) -> OTelSdkResult {
+        Ok(())
+    }
+
+    fn shutdown_with_timeout(&self, _timeout: Duration) -> OTelSdkResult {
+        Ok(())
+    }
+}

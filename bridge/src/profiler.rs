@@ -1,0 +1,410 @@
+//! The profiler: starts and stops the sampler and the background threads, and hands out what the user's tracer
+//! provider needs. One runs per process at a time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::aggregate::collector::{Collector, Command};
+use crate::config::{Config, Destination, ProfilerBuilder, Scope};
+use crate::context;
+use crate::error::{ConfigError, FlushError, StartError};
+use crate::export::encoder::{Encoder, Policy};
+use crate::export::file::FileExporter;
+use crate::export::worker::Worker;
+use crate::export::{ProfileExporter, Receiver as ReceivingEnd};
+use crate::labels::ProfileLabels;
+use crate::live::{Charge, Live, Tagging};
+use crate::processor::{NoProcessor, SpanProfileProcessor};
+use crate::sampler::{Options, Sampler, SamplerError};
+use crate::stats::{Counters, Lost, Stats, ratio};
+
+/// Windows that may wait for the exporter's thread.
+const WAITING_WINDOWS: usize = 2;
+/// How long dropping a profiler may take.
+const DROP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Samples this process's CPU use and knows for every sample which span it belongs to. Stops when dropped.
+///
+/// ```no_run
+/// use opentelemetry_sdk::trace::{BatchSpanProcessor, SdkTracerProvider};
+/// # use opentelemetry_sdk::trace::InMemorySpanExporter;
+/// # let exporter = InMemorySpanExporter::default();
+///
+/// let profiler = spanflame::Profiler::builder().server_address("http://127.0.0.1:4040").start()?;
+/// let provider = SdkTracerProvider::builder()
+///     .with_span_processor(profiler.wrap(BatchSpanProcessor::builder(exporter).build()))
+///     .build();
+/// # Ok::<(), spanflame::StartError>(())
+/// ```
+#[must_use = "profiling stops when the profiler is dropped"]
+#[derive(Debug)]
+pub struct Profiler {
+    /// `None` when profiling is disabled.
+    running: Option<Running>,
+}
+
+struct Running {
+    charge: Charge,
+    live: &'static Live,
+    counters: Arc<Counters>,
+    labels: Arc<ProfileLabels>,
+    frequency: u32,
+    context_observed: bool,
+    commands: Mutex<Sender<Command>>,
+    stopped: AtomicBool,
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running").field("frequency", &self.frequency).finish_non_exhaustive()
+    }
+}
+
+impl ProfilerBuilder {
+    /// Starts profiling.
+    ///
+    /// Whether the server can be reached makes no difference: profiles wait for it, within bounds.
+    ///
+    /// # Errors
+    /// On a setting that cannot be used, on a second profiler in the same process, where the kernel refuses what
+    /// sampling needs, and on other platforms than Linux on x86-64. Spans are never affected.
+    pub fn start(self) -> Result<Profiler, StartError> {
+        let mut config = self.resolve(&|name| std::env::var_os(name))?;
+        if !config.enabled {
+            tracing::info!("profiling is disabled");
+            return Ok(Profiler { running: None });
+        }
+        supported()?;
+        let (exporter, destination) = match config.exporter.take() {
+            Some(exporter) => (exporter, "custom exporter".to_owned()),
+            None => exporter(std::mem::take(&mut config.destination))?,
+        };
+        Profiler::start(config, Some(exporter), &destination)
+    }
+
+    /// Starts sampling on behalf of a `pyroscope` agent: give the backend to the agent's builder in place of its
+    /// own, and a span processor of the profiler to the tracer provider. The agent decides where and when profiles
+    /// are pushed, and as which application.
+    ///
+    /// [`Scope::Auto`] is [`Scope::Root`] here, as the agent does not say what its server is.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start). A disabled profiler gives a backend whose profiles are empty.
+    #[cfg(feature = "pyroscope")]
+    pub fn pyroscope_backend(
+        self,
+    ) -> Result<
+        (Profiler, pyroscope::backend::BackendImpl<pyroscope::backend::BackendUninitialized>),
+        StartError,
+    > {
+        use crate::export::pyroscope::SpanBackend;
+
+        let config = self.resolve(&|name| std::env::var_os(name))?;
+        if !config.enabled {
+            tracing::info!("profiling is disabled");
+            return Ok((Profiler { running: None }, SpanBackend::new(None)));
+        }
+        supported()?;
+        let profiler = Profiler::start(config, None, "pyroscope agent")?;
+        let commands = profiler.running.as_ref().map(|running| running.commands.lock().clone());
+        Ok((profiler, SpanBackend::new(commands)))
+    }
+}
+
+fn supported() -> Result<(), StartError> {
+    if cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        return Ok(());
+    }
+    Err(StartError::Unsupported { os: std::env::consts::OS, arch: std::env::consts::ARCH })
+}
+
+fn exporter(destination: Destination) -> Result<(Box<dyn ProfileExporter>, String), ConfigError> {
+    if let Some(directory) = destination.profile_dir {
+        return Ok((Box::new(FileExporter::new(&directory)), directory));
+    }
+    #[cfg(feature = "push")]
+    {
+        let address = destination.server_address.clone();
+        Ok((Box::new(crate::export::push::PyroscopeExporter::new(destination)), address))
+    }
+    #[cfg(not(feature = "push"))]
+    Err(ConfigError::new(
+        "exporter",
+        "an exporter or SPANFLAME_PROFILE_DIR, as the crate was built without its `push` feature",
+        "",
+    ))
+}
+
+impl Profiler {
+    /// Settings to start from.
+    pub fn builder() -> ProfilerBuilder {
+        ProfilerBuilder::default()
+    }
+
+    /// Starts with an exporter, or without: then profiles are made on demand.
+    fn start(
+        config: Config,
+        exporter: Option<Box<dyn ProfileExporter>>,
+        destination: &str,
+    ) -> Result<Self, StartError> {
+        let live = Live::get();
+        let sampler =
+            Sampler::start(Options::new(config.frequency, &live.table)).map_err(|error| match error {
+                SamplerError::AlreadyRunning => StartError::AlreadyRunning,
+                other => StartError::Sampler(Box::new(other)),
+            })?;
+        let context_observed = context::install(live);
+        let counters = Arc::new(Counters::default());
+        let labels = Arc::new(ProfileLabels::new(config.identity, config.resource.as_ref()));
+        let upload_interval = exporter.is_some().then_some(config.upload_interval);
+        let (commands, inbox) = channel();
+        let (jobs, queue) = sync_channel(WAITING_WINDOWS);
+
+        live.set_span_names(config.span_names, config.max_span_names);
+        let charge = live.take_charge();
+        let policy = Policy {
+            live,
+            charge,
+            scope: config.scope,
+            trace_ids: config.trace_ids,
+            context_observed,
+            receiver: ReceivingEnd::default(),
+        };
+        policy.apply();
+        let running = Running {
+            charge,
+            live,
+            counters: counters.clone(),
+            labels: labels.clone(),
+            frequency: config.frequency,
+            context_observed,
+            commands: Mutex::new(commands),
+            stopped: AtomicBool::new(false),
+        };
+        // From here on, failing drops this, which undoes what was done.
+        let profiler = Self { running: Some(running) };
+
+        let counted = counters.clone();
+        spawn("spanflame-export", move || {
+            // Made here, as symbolization keeps to one thread.
+            let encoder = Encoder::new(policy, counted);
+            match exporter {
+                Some(exporter) => Worker::new(encoder, exporter, labels).run(&queue),
+                None => encoder.serve(&queue),
+            }
+        })?;
+        let collector = Collector::new(sampler, live, counters, config.frequency, upload_interval, jobs);
+        spawn("spanflame-collect", move || collector.run(&inbox))?;
+
+        let stats = profiler.stats();
+        tracing::info!(
+            clock = stats.clock,
+            frequency = config.frequency,
+            unwinder = stats.unwinder,
+            scope = ?config.scope,
+            upload_interval = ?config.upload_interval,
+            destination,
+            service = %profiler.running.as_ref().map(|running| running.labels.service_name()).unwrap_or_default(),
+            "profiling"
+        );
+        if !context_observed {
+            tracing::error!(
+                "another component has opentelemetry's context observer slot, so spans cannot be followed: profiles \
+                 carry no spans. start the profiler before that component, or remove it"
+            );
+        }
+        Ok(profiler)
+    }
+
+    /// Wraps the span processor that exports spans: the recommended way to connect a tracer provider.
+    pub fn wrap<P>(&self, processor: P) -> SpanProfileProcessor<P> {
+        SpanProfileProcessor::new(processor, self.labels(), None)
+    }
+
+    /// A span processor to add to a tracer provider beside others.
+    pub fn span_processor(&self) -> SpanProfileProcessor<NoProcessor> {
+        self.wrap(NoProcessor)
+    }
+
+    fn labels(&self) -> Option<Arc<ProfileLabels>> {
+        self.running.as_ref().map(|running| running.labels.clone())
+    }
+
+    /// What became of the samples so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let Some(running) = &self.running else { return disabled_stats() };
+        let Running { live, counters, frequency, .. } = running;
+        let sampler = *counters.sampler.lock();
+        let period = Duration::from_secs(1) / *frequency;
+        let cpu_time = |weight: u64| Duration::from_nanos((period.as_nanos() as u64).saturating_mul(weight));
+        let (samples, weight) = (counters.samples.get(), counters.weight.get());
+        let stacks = sampler.reached_entry
+            + sampler.too_deep
+            + sampler.no_module
+            + sampler.no_rule
+            + sampler.bad_read
+            + sampler.no_progress;
+        Stats {
+            running: !running.stopped.load(Ordering::Relaxed),
+            samples,
+            labelled: counters.labelled.get(),
+            cpu_time: cpu_time(weight),
+            labelled_cpu_time: cpu_time(counters.labelled_weight.get()),
+            lost: Lost {
+                ring_full: sampler.lost_ring_full,
+                window_full: counters.window_full.get(),
+                exporter_busy: counters.exporter_busy.get(),
+                queue_full: counters.queue_full.get(),
+                rejected: counters.rejected.get(),
+                shutdown: counters.shutdown.get(),
+                failed: counters.failed.get(),
+                spans_evicted: live.table.evicted(),
+                attribute_refused: live.attribute_refused.load(Ordering::Relaxed),
+                threads_refused: sampler.threads_refused,
+            },
+            profiles: counters.profiles.get(),
+            profile_bytes: counters.profile_bytes.get(),
+            retries: counters.retries.get(),
+            queued_bytes: counters.queued_bytes.get(),
+            frequency: *frequency,
+            effective_frequency: f64::from(*frequency) * ratio(samples, weight),
+            clock: "thread CPU timers",
+            unwinder: "precompiled .eh_frame tables",
+            complete_stacks: ratio(sampler.reached_entry, stacks),
+            scope: match live.tagging() {
+                Tagging::Off => Scope::Auto,
+                Tagging::Root => Scope::Root,
+                Tagging::All => Scope::All,
+            },
+            context_observed: running.context_observed,
+            threads: sampler.threads,
+            symbols: counters.symbols.get(),
+        }
+    }
+
+    /// Ends the current window, and waits until it and all before it are delivered.
+    ///
+    /// # Errors
+    /// When that takes longer than `timeout`, or the receiving end cannot be reached or refuses a profile. What is
+    /// not delivered then waits on.
+    pub fn flush(&self, timeout: Duration) -> Result<(), FlushError> {
+        let Some(running) = &self.running else { return Ok(()) };
+        if running.stopped.load(Ordering::Acquire) {
+            return Err(FlushError::Stopped);
+        }
+        let (reply, outcome) = channel();
+        running.send(Command::Flush(reply))?;
+        wait(&outcome, timeout)
+    }
+
+    /// Stops sampling, delivers what is left, and waits for that. Spans that start later are left alone.
+    /// Does nothing the second time.
+    ///
+    /// # Errors
+    /// When that takes longer than `timeout`, or the receiving end cannot be reached or refuses a profile. What is
+    /// not delivered then is lost, and counted.
+    pub fn shutdown(&self, timeout: Duration) -> Result<(), FlushError> {
+        let Some(running) = &self.running else { return Ok(()) };
+        if running.stopped.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        running.charge.end();
+        let (reply, outcome) = channel();
+        running.send(Command::Stop { deadline: Instant::now() + timeout, reply })?;
+        wait(&outcome, timeout)
+    }
+
+    pub(crate) fn flush_or_log(&self, timeout: Duration) {
+        if let Err(error) = self.flush(timeout) {
+            tracing::warn!(%error, "profiles were not flushed");
+        }
+    }
+
+    pub(crate) fn stop_or_log(&self, timeout: Duration) {
+        if let Err(error) = self.shutdown(timeout) {
+            tracing::warn!(%error, "profiles were lost at shutdown");
+        }
+    }
+}
+
+impl Drop for Profiler {
+    fn drop(&mut self) {
+        self.stop_or_log(DROP_TIMEOUT);
+    }
+}
+
+impl Running {
+    fn send(&self, command: Command) -> Result<(), FlushError> {
+        self.commands.lock().send(command).map_err(|_| FlushError::Stopped)
+    }
+}
+
+fn wait(outcome: &Receiver<Result<(), FlushError>>, timeout: Duration) -> Result<(), FlushError> {
+    match outcome.recv_timeout(timeout) {
+        Ok(result) => result,
+        Err(RecvTimeoutError::Timeout) => Err(FlushError::TimedOut(timeout)),
+        // The exporter has more waiting than it takes in.
+        Err(RecvTimeoutError::Disconnected) => Err(FlushError::Export("the exporter is busy".to_owned())),
+    }
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), StartError> {
+    thread::Builder::new().name(name.to_owned()).spawn(body).map(drop).map_err(StartError::Thread)
+}
+
+fn disabled_stats() -> Stats {
+    Stats {
+        running: false,
+        samples: 0,
+        labelled: 0,
+        cpu_time: Duration::ZERO,
+        labelled_cpu_time: Duration::ZERO,
+        lost: Lost::default(),
+        profiles: 0,
+        profile_bytes: 0,
+        retries: 0,
+        queued_bytes: 0,
+        frequency: 0,
+        effective_frequency: 0.0,
+        clock: "none",
+        unwinder: "none",
+        complete_stacks: 0.0,
+        scope: Scope::Auto,
+        context_observed: false,
+        threads: 0,
+        symbols: 0,
+    }
+}
+
+/// Profiles the spans that `processor` exports, with settings from the environment: all that a service needs to do.
+///
+/// Never fails. If profiling cannot start, the reason is logged and spans flow as before. The profiler stops, and
+/// delivers what is left, when the tracer provider is shut down.
+///
+/// ```no_run
+/// use opentelemetry_sdk::trace::{BatchSpanProcessor, SdkTracerProvider};
+/// # use opentelemetry_sdk::trace::InMemorySpanExporter;
+/// # let exporter = InMemorySpanExporter::default();
+///
+/// let provider = SdkTracerProvider::builder()
+///     .with_span_processor(spanflame::profile_spans(BatchSpanProcessor::builder(exporter).build()))
+///     .build();
+/// ```
+pub fn profile_spans<P>(processor: P) -> SpanProfileProcessor<P> {
+    match Profiler::builder().start() {
+        Ok(profiler) => {
+            let labels = profiler.labels();
+            SpanProfileProcessor::new(processor, labels, Some(profiler))
+        }
+        Err(error) => {
+            tracing::error!(%error, "profiling did not start; spans are not affected");
+            SpanProfileProcessor::new(processor, None, None)
+        }
+    }
+}

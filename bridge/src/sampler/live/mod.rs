@@ -1,0 +1,372 @@
+//! The sampler of Linux on x86-64.
+
+mod clock;
+mod handler;
+mod modules;
+mod ring;
+mod state;
+mod threads;
+
+#[cfg(test)]
+mod tests;
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use self::clock::{Since, ThreadTimers};
+use self::handler::{Record, SESSION, Session, TakeSample};
+use self::modules::Modules;
+use self::state::{STATES, ThreadState};
+use self::threads::{Thread, Threads};
+use super::{MAX_DEPTH, Module, Options, Sample, SamplerError, SamplerStats};
+use crate::spans::SpanKey;
+use crate::sys::published::Retired;
+use crate::sys::{signal, thread, timer};
+use crate::unwind::End;
+
+/// How often threads and modules are looked for, at most.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Forks in a row, each of which may sample anew.
+const MAX_FORKS: usize = 16;
+
+/// The threads of this process, at the index `FORKS`. A forked child starts over with the next one: the lock of its
+/// parent's may have been held, and its contents half-written, at the moment of the fork.
+static THREADS: [Mutex<Option<Threads<ThreadTimers>>>; MAX_FORKS] = [const { Mutex::new(None) }; MAX_FORKS];
+static FORKS: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether a sampler runs.
+static RUNNING: AtomicBool = AtomicBool::new(false);
+/// Whether threads that publish are to be registered.
+static SAMPLING: AtomicBool = AtomicBool::new(false);
+/// The latest sampler: the only one that may drain.
+static LATEST: AtomicU64 = AtomicU64::new(0);
+
+/// Where labels of threads go that have no state: all states taken, or already past their end.
+static NOBODY: ThreadState = ThreadState::new();
+
+thread_local! {
+    /// The calling thread's state, once it has published while sampling was on.
+    static SLOT: Cell<Option<&'static ThreadState>> = const { Cell::new(None) };
+    static AT_EXIT: AtExit = const { AtExit };
+}
+
+/// Makes `key` what samples of the calling thread are stamped with, from now to the next call.
+#[inline]
+pub(crate) fn publish(key: SpanKey) {
+    SLOT.with(|slot| match slot.get() {
+        Some(state) => state.label.store(key.0, Ordering::Relaxed),
+        None => bind(slot, key),
+    });
+}
+
+/// The signal handler.
+#[cfg(feature = "bench-internals")]
+pub(crate) fn handler() -> signal::Handler {
+    signal::handler::<TakeSample>
+}
+
+/// What the calling thread's timer carries, if it has one.
+#[cfg(feature = "bench-internals")]
+pub(crate) fn signal_value() -> Option<usize> {
+    SLOT.with(Cell::get)
+        .map(|state| (&raw const *state) as usize)
+        .filter(|value| state::index(*value).is_some())
+}
+
+/// Registers the calling thread if sampling is on; while it is off there is nobody to tell.
+#[cold]
+fn bind(slot: &Cell<Option<&'static ThreadState>>, key: SpanKey) {
+    if !SAMPLING.load(Ordering::Relaxed) {
+        return;
+    }
+    // What follows allocates; an allocator that publishes must not come here again.
+    slot.set(Some(&NOBODY));
+    let Some(threads) = threads() else { return };
+    let Some(index) = threads.lock().as_mut().and_then(|threads| threads.acquire(thread::id())) else {
+        return;
+    };
+    let state = &STATES[index];
+    state.bounds.learn_own();
+    state.bound.store(true, Ordering::Release);
+    state.label.store(key.0, Ordering::Relaxed);
+    if let Some(threads) = threads.lock().as_mut() {
+        // A refusal is counted there and tried again at the next look for threads.
+        let _ = threads.tick(index, Since::Now);
+    }
+    slot.set(Some(state));
+    // Past the thread's end nothing needs undoing: its state is not given away before it is gone.
+    let _ = AT_EXIT.try_with(|_| ());
+}
+
+/// Unbinds the thread when it ends: destructors of other thread-local values may still publish after that.
+struct AtExit;
+
+impl Drop for AtExit {
+    fn drop(&mut self) {
+        SLOT.with(|slot| {
+            if let Some(state) = slot.replace(Some(&NOBODY)) {
+                state.label.store(SpanKey::NONE.0, Ordering::Relaxed);
+                state.bound.store(false, Ordering::Release);
+                state.bounds.forget();
+            }
+        });
+    }
+}
+
+fn threads() -> Option<&'static Mutex<Option<Threads<ThreadTimers>>>> {
+    THREADS.get(FORKS.load(Ordering::Acquire))
+}
+
+/// In the child of a fork: no timer was inherited, and no other thread.
+extern "C" fn forked() {
+    SAMPLING.store(false, Ordering::Relaxed);
+    RUNNING.store(false, Ordering::Relaxed);
+    FORKS.fetch_add(1, Ordering::Relaxed);
+    LATEST.fetch_add(1, Ordering::Relaxed);
+    // The code map may be read by nobody, and is not worth the copied pages that freeing it would cost.
+    drop(SESSION.replace(None));
+    for state in &STATES {
+        state.after_fork();
+    }
+    SLOT.with(|slot| slot.set(None));
+}
+
+/// What outlives a sampler for the sake of the next one.
+#[derive(Default)]
+struct Kept {
+    modules: Modules,
+    retired: Vec<Retired<Session>>,
+}
+
+static KEPT: Mutex<Option<Kept>> = Mutex::new(None);
+
+/// Samples the process until [`stop`](Self::stop). One at a time.
+pub(crate) struct Sampler {
+    options: Options,
+    id: u64,
+    running: bool,
+    kept: Kept,
+    looked: Instant,
+    stats: SamplerStats,
+    /// What the threads' counters stood at when this one started.
+    before: Lost,
+    active: Vec<Thread>,
+    words: Vec<u64>,
+}
+
+impl Sampler {
+    /// Starts sampling every thread.
+    pub(crate) fn start(options: Options) -> Result<Self, SamplerError> {
+        if !(1..=1000).contains(&options.frequency) {
+            return Err(SamplerError::Frequency(options.frequency));
+        }
+        let options = Options { max_depth: options.max_depth.clamp(1, MAX_DEPTH), ..options };
+        if RUNNING.swap(true, Ordering::AcqRel) {
+            return Err(SamplerError::AlreadyRunning);
+        }
+        Self::start_alone(options).inspect_err(|_| RUNNING.store(false, Ordering::Release))
+    }
+
+    fn start_alone(options: Options) -> Result<Self, SamplerError> {
+        static AT_FORK: Mutex<bool> = Mutex::new(false);
+
+        let all = threads().ok_or(SamplerError::Unsupported)?;
+        if timer::process_timer_armed() {
+            return Err(SamplerError::OtherTimer);
+        }
+        let chained = match signal::install::<TakeSample>().map_err(SamplerError::Handler)? {
+            signal::Installed::Yes { chained } => chained,
+            signal::Installed::Replaced => return Err(SamplerError::HandlerReplaced),
+        };
+        let mut at_fork = AT_FORK.lock();
+        if !*at_fork {
+            thread::at_fork(forked).map_err(SamplerError::Handler)?;
+            *at_fork = true;
+        }
+        drop(at_fork);
+
+        let mut sampler = Self {
+            options,
+            id: LATEST.fetch_add(1, Ordering::AcqRel) + 1,
+            running: true,
+            kept: KEPT.lock().take().unwrap_or_default(),
+            looked: Instant::now(),
+            stats: SamplerStats { chained, ..SamplerStats::default() },
+            before: Lost::default(),
+            active: Vec::new(),
+            words: Vec::new(),
+        };
+        sampler.kept.modules.refresh();
+        sampler.publish_code();
+        let tids = threads::list().map_err(SamplerError::Timer)?;
+        let started = {
+            let mut threads = all.lock();
+            let threads = threads.get_or_insert_with(Threads::new);
+            sampler.before = Lost::of(threads);
+            SAMPLING.store(true, Ordering::Release);
+            threads.start(ThreadTimers::new(options.frequency), &tids)
+        };
+        // Dropping the sampler undoes everything.
+        started.map_err(SamplerError::Timer)?;
+        Ok(sampler)
+    }
+
+    /// Hands over every sample taken since the last call, and looks for threads and modules that came or went. To be
+    /// called about ten times a second; `sink` must not publish. After [`stop`](Self::stop) it hands over what was left.
+    pub(crate) fn drain(&mut self, sink: &mut dyn FnMut(&Sample<'_>)) {
+        let Some(all) = self.threads() else { return };
+        self.active.clear();
+        self.active.extend(all.lock().iter().flat_map(Threads::all));
+        for i in 0..self.active.len() {
+            self.drain_thread(self.active[i], sink);
+        }
+        if !self.running || self.looked.elapsed() < LOOK {
+            return;
+        }
+        self.looked = Instant::now();
+        self.look_for_threads(all, sink);
+        self.stats.handler_replaced = !signal::still_installed();
+        if self.kept.modules.refresh() {
+            self.publish_code();
+        }
+        SESSION.reclaim(&mut self.kept.retired);
+    }
+
+    /// The modules that samples may refer to: loaded ones, then those unloaded in the last minute.
+    pub(crate) fn modules(&self) -> Arc<[Module]> {
+        self.kept.modules.list()
+    }
+
+    /// What became of the samples since this sampler started.
+    pub(crate) fn stats(&self) -> SamplerStats {
+        let mut stats = self.stats;
+        if let Some(all) = self.threads()
+            && let Some(threads) = &*all.lock()
+        {
+            stats.threads = threads.ticking() as u32;
+            Lost::of(threads).since(&self.before, &mut stats);
+        }
+        for (module, table) in self.kept.modules.tables() {
+            stats.modules += 1;
+            stats.table_bytes += table.bytes() as u64;
+            stats.text_bytes += module.end - module.start;
+            stats.rows_not_expressible += u64::from(table.not_expressible());
+        }
+        stats
+    }
+
+    /// Stops every timer. The handler stays: signals may be under way, and the default action would end the process.
+    pub(crate) fn stop(&mut self) {
+        if !std::mem::take(&mut self.running) {
+            return;
+        }
+        // In a forked child all this was the parent's.
+        let Some(all) = self.threads() else { return };
+        SAMPLING.store(false, Ordering::Release);
+        if let Some(threads) = &mut *all.lock() {
+            threads.stop();
+        }
+        self.kept.retired.extend(SESSION.replace(None));
+        SESSION.reclaim(&mut self.kept.retired);
+        RUNNING.store(false, Ordering::Release);
+    }
+
+    /// The process's threads, as long as this sampler is the latest.
+    fn threads(&self) -> Option<&'static Mutex<Option<Threads<ThreadTimers>>>> {
+        (LATEST.load(Ordering::Acquire) == self.id).then(threads).flatten()
+    }
+
+    fn publish_code(&mut self) {
+        let session = Session {
+            code: self.kept.modules.code_map(),
+            spans: self.options.spans,
+            max_depth: self.options.max_depth,
+            max_weight: self.options.frequency,
+        };
+        self.kept.retired.extend(SESSION.replace(Some(Box::new(session))));
+    }
+
+    fn look_for_threads(
+        &mut self,
+        all: &Mutex<Option<Threads<ThreadTimers>>>,
+        sink: &mut dyn FnMut(&Sample<'_>),
+    ) {
+        let ended = all.lock().as_mut().map(Threads::ended).unwrap_or_default();
+        for thread in &ended {
+            self.drain_thread(*thread, sink);
+        }
+        // Without the list, threads are still found when they publish.
+        let tids = threads::list().unwrap_or_default();
+        if let Some(threads) = &mut *all.lock() {
+            threads.release(&ended);
+            threads.discover(&tids);
+            threads.find_stacks();
+        }
+    }
+
+    fn drain_thread(&mut self, thread: Thread, sink: &mut dyn FnMut(&Sample<'_>)) {
+        let ring = &STATES[thread.index].ring;
+        while let Some(tag) = ring.pop(&mut self.words) {
+            let Some(Record { weight, span, frames, end }) = Record::read(&self.words, tag) else { continue };
+            self.stats.samples += 1;
+            self.stats.weight += u64::from(weight);
+            *match end {
+                End::Entry => &mut self.stats.reached_entry,
+                End::TooDeep => &mut self.stats.too_deep,
+                End::NoModule => &mut self.stats.no_module,
+                End::NoRule => &mut self.stats.no_rule,
+                End::BadRead => &mut self.stats.bad_read,
+                End::NoProgress => &mut self.stats.no_progress,
+            } += 1;
+            sink(&Sample { tid: thread.tid, weight, span, frames, truncated: end != End::Entry });
+        }
+    }
+}
+
+impl Drop for Sampler {
+    fn drop(&mut self) {
+        self.stop();
+        *KEPT.lock() = Some(std::mem::take(&mut self.kept));
+    }
+}
+
+/// Totals of what the threads count.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lost {
+    samples: u64,
+    weight: u64,
+    excess: u64,
+    nested: u64,
+    without_state: u64,
+    clock_failures: u64,
+}
+
+impl Lost {
+    fn of(threads: &Threads<ThreadTimers>) -> Self {
+        let total = |counter: fn(&ThreadState) -> &AtomicU64| {
+            threads.states().iter().map(|state| counter(state).load(Ordering::Relaxed)).sum()
+        };
+        Self {
+            samples: total(|state| &state.lost),
+            weight: total(|state| &state.lost_weight),
+            excess: total(|state| &state.excess_weight),
+            nested: total(|state| &state.nested),
+            without_state: threads.without_state(),
+            clock_failures: threads.clock_failures(),
+        }
+    }
+
+    fn since(&self, before: &Self, stats: &mut SamplerStats) {
+        stats.lost_ring_full = self.samples - before.samples;
+        stats.lost_ring_full_weight = self.weight - before.weight;
+        stats.excess_weight = self.excess - before.excess;
+        stats.nested = self.nested - before.nested;
+        stats.threads_refused = self.without_state - before.without_state;
+        stats.timer_failures = self.clock_failures - before.clock_failures;
+    }
+}

@@ -1,0 +1,238 @@
+//! Which threads there are, which state each has, and whose clock ticks. Always behind a lock, never in the handler.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::Ordering;
+
+use super::clock::{Clock, Since};
+use super::state::{self, MAX_THREADS, STATES, ThreadState};
+use crate::sys::{stack, thread};
+
+/// A thread and the index of its state.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Thread {
+    pub(super) index: usize,
+    pub(super) tid: i32,
+}
+
+/// The state with the same index belongs to this thread.
+struct Record<T> {
+    tid: i32,
+    tick: Option<T>,
+    /// Whether a refusal of its clock was counted.
+    refused: bool,
+    /// Whether its stack was looked for.
+    looked_up: bool,
+}
+
+pub(super) struct Threads<C: Clock> {
+    clock: Option<C>,
+    records: Vec<Option<Record<C::Tick>>>,
+    by_tid: HashMap<i32, usize>,
+    free: Vec<usize>,
+    without_state: u64,
+    clock_failures: u64,
+}
+
+impl<C: Clock> Threads<C> {
+    pub(super) fn new() -> Self {
+        Self {
+            clock: None,
+            records: Vec::new(),
+            by_tid: HashMap::new(),
+            free: Vec::new(),
+            without_state: 0,
+            clock_failures: 0,
+        }
+    }
+
+    /// Starts to sample all of `tids`, the threads that there are. Fails when not one of them can be.
+    pub(super) fn start(&mut self, clock: C, tids: &[i32]) -> io::Result<()> {
+        self.clock = Some(clock);
+        // Nobody watched since the last stop: a thread's successor may even have its number.
+        let gone: Vec<Thread> = self.all().filter(|ended| !thread::exists(ended.tid)).collect();
+        for ended in &gone {
+            self.remove(*ended);
+        }
+        self.release(&gone);
+        for ended in self.all() {
+            let state = &STATES[ended.index];
+            state.ring.clear();
+            if !state.bound.load(Ordering::Acquire) {
+                state.unlearn();
+            }
+        }
+        for record in self.records.iter_mut().flatten() {
+            (record.refused, record.looked_up) = (false, false);
+        }
+        let mut outcome = Err(io::ErrorKind::NotFound.into());
+        for tid in tids {
+            match self.acquire(*tid).map(|index| self.tick(index, Since::Now)) {
+                Some(Ok(())) => outcome = Ok(()),
+                Some(Err(error)) if outcome.is_err() => outcome = Err(error),
+                _ => {}
+            }
+        }
+        outcome
+    }
+
+    /// Stops every clock. The threads keep their states: signals may be under way, and bound threads write to theirs.
+    pub(super) fn stop(&mut self) {
+        if let Some(clock) = self.clock.take() {
+            for tick in self.records.iter_mut().flatten().filter_map(|record| record.tick.take()) {
+                clock.stop(tick);
+            }
+        }
+    }
+
+    /// The index of the thread's state, or `None` when there are more threads than states.
+    pub(super) fn acquire(&mut self, tid: i32) -> Option<usize> {
+        if let Some(index) = self.by_tid.get(&tid) {
+            return Some(*index);
+        }
+        let index =
+            self.free.pop().or_else(|| (self.records.len() < MAX_THREADS).then_some(self.records.len()));
+        let Some(index) = index.filter(|index| STATES[*index].ring.allocate()) else {
+            self.without_state += 1;
+            return None;
+        };
+        if index == self.records.len() {
+            self.records.push(None);
+        }
+        self.records[index] = Some(Record { tid, tick: None, refused: false, looked_up: false });
+        self.by_tid.insert(tid, index);
+        Some(index)
+    }
+
+    /// Makes the clock tick for the thread if it does not and sampling is on.
+    pub(super) fn tick(&mut self, index: usize, since: Since) -> io::Result<()> {
+        let (Some(clock), Some(Some(record))) = (&mut self.clock, self.records.get_mut(index)) else {
+            return Ok(());
+        };
+        if record.tick.is_some() {
+            return Ok(());
+        }
+        STATES[index].catching_up.store(since == Since::Birth, Ordering::Relaxed);
+        match clock.start(record.tid, state::value(index), since) {
+            Ok(tick) => {
+                record.tick = Some(tick);
+                Ok(())
+            }
+            Err(error) => {
+                if !record.refused {
+                    record.refused = true;
+                    self.clock_failures += 1;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Looks for threads that have ended. Exact even if a new thread has the number of one that ended: the clock is the
+    /// old one's.
+    pub(super) fn ended(&mut self) -> Vec<Thread> {
+        let Some(clock) = &self.clock else { return Vec::new() };
+        let ended: Vec<Thread> = self
+            .occupied()
+            .filter(|(_, record)| match record.tick {
+                Some(tick) => !clock.runs(tick),
+                None => !thread::exists(record.tid),
+            })
+            .map(|(index, record)| Thread { index, tid: record.tid })
+            .collect();
+        for ended in &ended {
+            self.remove(*ended);
+        }
+        ended
+    }
+
+    /// Starts to sample those of `tids` that are new.
+    pub(super) fn discover(&mut self, tids: &[i32]) {
+        if self.clock.is_none() {
+            return;
+        }
+        for tid in tids {
+            if let Some(index) = self.acquire(*tid)
+                && self.tick(index, Since::Birth).is_err()
+                && !thread::exists(*tid)
+            {
+                // It ended since it was listed: nothing was refused.
+                self.clock_failures -= 1;
+                let ended = Thread { index, tid: *tid };
+                self.remove(ended);
+                self.release(&[ended]);
+            }
+        }
+    }
+
+    /// Finds the stacks of threads that were sampled without knowing it.
+    pub(super) fn find_stacks(&mut self) {
+        let mut mappings = None;
+        for (index, record) in self.records.iter_mut().enumerate() {
+            let Some(record) = record.as_mut().filter(|record| !record.looked_up) else { continue };
+            let state = &STATES[index];
+            let sp = state.seen_sp.load(Ordering::Acquire);
+            if sp != 0 {
+                record.looked_up = true;
+                let mappings = mappings.get_or_insert_with(stack::mappings);
+                state.bounds.learn(sp, state.seen_control_block.load(Ordering::Relaxed), mappings);
+            }
+        }
+    }
+
+    /// Gives drained states of ended threads to whoever comes next.
+    pub(super) fn release(&mut self, ended: &[Thread]) {
+        for ended in ended {
+            let state = &STATES[ended.index];
+            state.reset();
+            state.ring.retire();
+            self.free.push(ended.index);
+        }
+    }
+
+    /// Every thread that has a state.
+    pub(super) fn all(&self) -> impl Iterator<Item = Thread> {
+        self.occupied().map(|(index, record)| Thread { index, tid: record.tid })
+    }
+
+    /// Every state that was ever in use.
+    pub(super) fn states(&self) -> &'static [ThreadState] {
+        &STATES[..self.records.len()]
+    }
+
+    /// Threads whose clock ticks.
+    pub(super) fn ticking(&self) -> usize {
+        self.occupied().filter(|(_, record)| record.tick.is_some()).count()
+    }
+
+    /// Times a thread found no state free.
+    pub(super) fn without_state(&self) -> u64 {
+        self.without_state
+    }
+
+    /// Threads whose clock was refused.
+    pub(super) fn clock_failures(&self) -> u64 {
+        self.clock_failures
+    }
+
+    fn occupied(&self) -> impl Iterator<Item = (usize, &Record<C::Tick>)> {
+        self.records.iter().enumerate().filter_map(|(index, record)| Some((index, record.as_ref()?)))
+    }
+
+    fn remove(&mut self, ended: Thread) {
+        let record = self.records[ended.index].take();
+        if let (Some(clock), Some(tick)) = (&self.clock, record.and_then(|record| record.tick)) {
+            clock.stop(tick);
+        }
+        self.by_tid.remove(&ended.tid);
+    }
+}
+
+/// The ids of this process's threads.
+pub(super) fn list() -> io::Result<Vec<i32>> {
+    let mut tids = Vec::new();
+    for entry in std::fs::read_dir("/proc/self/task")? {
+        tids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
+    }
+    Ok(tids)
+}

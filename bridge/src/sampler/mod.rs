@@ -1,0 +1,158 @@
+//! The sampler: CPU stacks of every thread, each stamped with the span that was active at that instant.
+//!
+//! A CPU timer per thread raises SIGPROF on that thread; the handler reads the registers, the thread's label slot
+//! and the stack, and leaves a record in the thread's ring. [`Sampler::drain`] empties the rings on the collector's
+//! thread and is also where threads and modules are looked for. Nothing here symbolizes, aggregates or logs.
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod live;
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+#[path = "unsupported.rs"]
+mod live;
+
+use std::path::Path;
+use std::sync::Arc;
+
+pub(crate) use live::{Sampler, publish};
+#[cfg(feature = "bench-internals")]
+pub(crate) use live::{handler, signal_value};
+
+use crate::spans::{SpanRecord, SpanTable};
+
+/// The deepest stack a sample can hold, in frames.
+pub(crate) const MAX_DEPTH: usize = 256;
+
+/// How to sample.
+#[derive(Clone, Copy)]
+pub(crate) struct Options {
+    /// Samples per second of CPU time, 1 to 1000.
+    pub(crate) frequency: u32,
+    /// Where the keys given to [`publish`] are looked up.
+    pub(crate) spans: &'static SpanTable,
+    /// Frames kept of each stack, innermost first; at most [`MAX_DEPTH`].
+    pub(crate) max_depth: usize,
+}
+
+impl Options {
+    /// Stacks of up to 128 frames at `frequency` samples per second of CPU time.
+    pub(crate) fn new(frequency: u32, spans: &'static SpanTable) -> Self {
+        Self { frequency, spans, max_depth: 128 }
+    }
+}
+
+/// Why sampling cannot start, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum SamplerError {
+    /// Not a platform that the sampler knows.
+    #[error("CPU sampling is supported on Linux x86-64 only; spans still flow, without profiles")]
+    Unsupported,
+    /// One sampler per process.
+    #[error("a sampler is already running in this process; stop it before starting another")]
+    AlreadyRunning,
+    /// `frequency` out of range.
+    #[error("frequency {0} Hz is out of range; use 1 to 1000")]
+    Frequency(u32),
+    /// Someone else's process-wide profiling timer is armed.
+    #[error(
+        "another CPU profiler is running: its process-wide profiling timer (ITIMER_PROF) is armed; \
+         stop it first (pprof, pyroscope's backend-pprof-rs and gperftools use that timer)"
+    )]
+    OtherTimer,
+    /// Someone else put their handler over ours; chaining to it could loop.
+    #[error(
+        "another component replaced this profiler's SIGPROF handler after it was installed; \
+         run one CPU profiler per process"
+    )]
+    HandlerReplaced,
+    /// The kernel refused the signal handler.
+    #[error("cannot install the SIGPROF handler: {0}")]
+    Handler(#[source] std::io::Error),
+    /// No thread could be given a timer.
+    #[error(
+        "cannot create a CPU timer: {0}; check RLIMIT_SIGPENDING (ulimit -i) and seccomp rules for timer_create"
+    )]
+    Timer(#[source] std::io::Error),
+}
+
+/// One drained sample.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sample<'a> {
+    /// The thread it was taken on.
+    pub(crate) tid: i32,
+    /// Sampling periods of CPU time that it stands for, at least 1.
+    pub(crate) weight: u32,
+    /// The span that was active on the thread, if any.
+    pub(crate) span: Option<SpanRecord>,
+    /// Innermost first: the exact program counter, then return addresses as found on the stack.
+    pub(crate) frames: &'a [u64],
+    /// Whether the walk ended before the thread's entry.
+    pub(crate) truncated: bool,
+}
+
+/// A loaded module, as samples refer to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Module {
+    /// First address of its executable segments.
+    pub(crate) start: u64,
+    /// One past their last address.
+    pub(crate) end: u64,
+    /// Address in memory minus address in the file's own numbering.
+    pub(crate) bias: u64,
+    /// Offset in the file of what is mapped at `start`.
+    pub(crate) file_offset: u64,
+    /// The file; `[vdso]` for the kernel's.
+    pub(crate) path: Arc<Path>,
+    /// GNU build id, empty when the module has none.
+    pub(crate) build_id: Arc<[u8]>,
+    /// Whether it has been unloaded since. Samples of the last minute may still refer to it; a loaded module at the
+    /// same address comes first in [`Sampler::modules`].
+    pub(crate) unloaded: bool,
+}
+
+/// What became of the samples, since the process began unless said otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SamplerStats {
+    /// Samples drained.
+    pub(crate) samples: u64,
+    /// Sampling periods that the drained samples stand for.
+    pub(crate) weight: u64,
+    /// Samples lost because their thread's ring was full.
+    pub(crate) lost_ring_full: u64,
+    /// Sampling periods lost with them.
+    pub(crate) lost_ring_full_weight: u64,
+    /// Sampling periods cut off samples that claimed more than a second of CPU time at once.
+    pub(crate) excess_weight: u64,
+    /// Signals that arrived while the same thread was in the handler.
+    pub(crate) nested: u64,
+    /// Threads that found no record free: more than the sampler can follow at once.
+    pub(crate) threads_refused: u64,
+    /// Threads with a running timer now.
+    pub(crate) threads: u32,
+    /// Timers that the kernel refused (RLIMIT_SIGPENDING, seccomp); tried again at each look for threads.
+    pub(crate) timer_failures: u64,
+    /// Stacks that reached the thread's entry.
+    pub(crate) reached_entry: u64,
+    /// Stacks cut at the depth limit.
+    pub(crate) too_deep: u64,
+    /// Stacks that left the known modules, as in generated code.
+    pub(crate) no_module: u64,
+    /// Stacks that met an address without an unwind rule.
+    pub(crate) no_rule: u64,
+    /// Stacks that pointed outside the thread's stack.
+    pub(crate) bad_read: u64,
+    /// Stacks that did not move towards the thread's entry.
+    pub(crate) no_progress: u64,
+    /// Whether a handler was there before ours; signals that are not ours are passed on to it.
+    pub(crate) chained: bool,
+    /// Whether someone else has put their handler over ours: samples stop until that ends.
+    pub(crate) handler_replaced: bool,
+    /// Modules with an unwind table now.
+    pub(crate) modules: u32,
+    /// Memory of all unwind tables, in bytes.
+    pub(crate) table_bytes: u64,
+    /// Text that they cover, in bytes.
+    pub(crate) text_bytes: u64,
+    /// Unwind rows that no table rule can express; a stack that meets one ends there.
+    pub(crate) rows_not_expressible: u64,
+}

@@ -1,0 +1,138 @@
+//! What became of every sample: counters that the background threads write and [`Stats`], which anyone may read.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::config::Scope;
+use crate::sampler::SamplerStats;
+
+/// A snapshot of a profiler's doings since it started.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Whether it samples now.
+    pub running: bool,
+    /// Samples taken and counted into a profile.
+    pub samples: u64,
+    /// Those of them that carry a span.
+    pub labelled: u64,
+    /// CPU time that the samples stand for.
+    pub cpu_time: Duration,
+    /// CPU time of those that carry a span.
+    pub labelled_cpu_time: Duration,
+    /// What was lost, by cause.
+    pub lost: Lost,
+    /// Profiles delivered. A window with many different stacks becomes several.
+    pub profiles: u64,
+    /// Compressed bytes of the delivered profiles.
+    pub profile_bytes: u64,
+    /// Deliveries that failed and are or were tried again.
+    pub retries: u64,
+    /// Compressed bytes that wait for delivery now.
+    pub queued_bytes: u64,
+    /// Samples asked for per second of CPU time.
+    pub frequency: u32,
+    /// Samples really taken per second of CPU time: the kernel's tick may allow fewer than asked for, and each
+    /// then counts for more. Zero until there are any.
+    pub effective_frequency: f64,
+    /// What triggers samples.
+    pub clock: &'static str,
+    /// How stacks are walked.
+    pub unwinder: &'static str,
+    /// Share of stacks that were followed to their thread's entry, 0 to 1. Zero until there are any.
+    pub complete_stacks: f64,
+    /// The scope in force: [`Scope::Root`] or [`Scope::All`], or [`Scope::Auto`] when nothing runs.
+    pub scope: Scope,
+    /// Whether spans are followed. If not, another component has OpenTelemetry's context observer slot: profiles
+    /// are taken, but no sample carries a span.
+    pub context_observed: bool,
+    /// Threads sampled now.
+    pub threads: u32,
+    /// Distinct addresses whose symbols are kept.
+    pub symbols: u64,
+}
+
+/// Samples and spans that did not make it into a delivered profile, by cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Lost {
+    /// Samples: a thread took them faster than they were collected.
+    pub ring_full: u64,
+    /// Samples: the window held too many different stacks or spans already.
+    pub window_full: u64,
+    /// Samples: their window could not be handed on, as the exporter was busy with earlier ones.
+    pub exporter_busy: u64,
+    /// Samples: no more room to wait for the server; the oldest go first.
+    pub queue_full: u64,
+    /// Samples: the server refused their profile.
+    pub rejected: u64,
+    /// Samples: the profiler was stopped before their profile could be delivered.
+    pub shutdown: u64,
+    /// Samples: their profile could not be made.
+    pub failed: u64,
+    /// Spans that lost their place among the live ones; their later samples carry no span.
+    pub spans_evicted: u64,
+    /// Spans that had no room for the attribute `pyroscope.profile.id`; their samples carry no span.
+    pub attribute_refused: u64,
+    /// Threads that could not be sampled.
+    pub threads_refused: u64,
+}
+
+impl Lost {
+    /// Samples lost, all causes together.
+    pub fn samples(&self) -> u64 {
+        self.ring_full
+            + self.window_full
+            + self.exporter_busy
+            + self.queue_full
+            + self.rejected
+            + self.shutdown
+            + self.failed
+    }
+}
+
+/// Written by the background threads, never by a sampled one.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) samples: Count,
+    pub(crate) labelled: Count,
+    pub(crate) weight: Count,
+    pub(crate) labelled_weight: Count,
+    pub(crate) window_full: Count,
+    pub(crate) exporter_busy: Count,
+    pub(crate) queue_full: Count,
+    pub(crate) rejected: Count,
+    pub(crate) shutdown: Count,
+    pub(crate) failed: Count,
+    pub(crate) profiles: Count,
+    pub(crate) profile_bytes: Count,
+    pub(crate) retries: Count,
+    pub(crate) queued_bytes: Count,
+    pub(crate) symbols: Count,
+    /// As of the last drain.
+    pub(crate) sampler: Mutex<SamplerStats>,
+}
+
+/// A number that one thread changes and any may read.
+#[derive(Default)]
+pub(crate) struct Count(AtomicU64);
+
+impl Count {
+    pub(crate) fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+pub(crate) fn ratio(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}

@@ -1,0 +1,135 @@
+//! The SIGPROF handler's shell: installing it, taking the kernel's structures apart, passing foreign signals on.
+#![allow(unsafe_code)] // signal handlers
+
+use std::ffi::{c_int, c_void};
+use std::io;
+use std::mem::{MaybeUninit, transmute};
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crate::unwind::Registers;
+
+/// The signal of every timer.
+pub(crate) const SIGNAL: c_int = libc::SIGPROF;
+
+/// What is done about a timer's signal.
+pub(crate) trait OnTimer {
+    /// Runs in the signal handler of the thread that was interrupted at `registers`: async-signal-safe, without panics.
+    /// `false` means that `value` is of no timer of ours.
+    fn on_timer(value: usize, overrun: u32, registers: Registers) -> bool;
+}
+
+/// The kernel's `siginfo_t` of a timer.
+#[repr(C)]
+struct TimerInfo {
+    signal: c_int,
+    errno: c_int,
+    code: c_int,
+    _padding: c_int,
+    timer: c_int,
+    overrun: c_int,
+    value: usize,
+}
+
+/// The signature of a handler installed with `SA_SIGINFO`.
+pub(crate) type Handler = extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void);
+
+// The handler found when ours was installed: its address, or 0 for none, and whether it takes three arguments.
+static PREVIOUS: AtomicUsize = AtomicUsize::new(0);
+static PREVIOUS_TAKES_INFO: AtomicBool = AtomicBool::new(false);
+/// The address of our handler once it is installed.
+static OURS: AtomicUsize = AtomicUsize::new(0);
+
+/// How the handler came to be installed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Installed {
+    /// It is, and foreign signals go to nobody or, if `chained`, to the handler that was there before.
+    Yes { chained: bool },
+    /// It is not: someone put another one over it.
+    Replaced,
+}
+
+/// The handler that runs `H` on signals of timers; every other signal goes to the handler that was there before.
+pub(crate) extern "C" fn handler<H: OnTimer>(
+    signal: c_int,
+    info: *mut libc::siginfo_t,
+    context: *mut c_void,
+) {
+    // SAFETY: the kernel passes a valid siginfo_t; `TimerInfo` is its layout when the code is SI_TIMER, and the fields up
+    // to the code are common to all.
+    let timer = unsafe { &*info.cast::<TimerInfo>() };
+    if timer.code == libc::SI_TIMER {
+        // SAFETY: the kernel passes a valid ucontext_t as third argument.
+        let registers = unsafe { &(*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
+        let registers = Registers {
+            ip: registers[libc::REG_RIP as usize] as u64,
+            sp: registers[libc::REG_RSP as usize] as u64,
+            bp: registers[libc::REG_RBP as usize] as u64,
+        };
+        if H::on_timer(timer.value, timer.overrun.max(0) as u32, registers) {
+            return;
+        }
+    }
+    pass_on(signal, info, context);
+}
+
+#[cold]
+fn pass_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    let previous = PREVIOUS.load(Ordering::Acquire);
+    if previous == 0 {
+        return;
+    }
+    if PREVIOUS_TAKES_INFO.load(Ordering::Relaxed) {
+        // SAFETY: the address of a handler that was installed with SA_SIGINFO.
+        let previous = unsafe { transmute::<usize, Handler>(previous) };
+        previous(signal, info, context);
+    } else {
+        // SAFETY: the address of a handler that was installed without SA_SIGINFO.
+        let previous = unsafe { transmute::<usize, extern "C" fn(c_int)>(previous) };
+        previous(signal);
+    }
+}
+
+/// Installs the handler unless it is installed already.
+pub(crate) fn install<H: OnTimer>() -> io::Result<Installed> {
+    let current = current()?;
+    let ours = OURS.load(Ordering::Acquire);
+    let chained = || PREVIOUS.load(Ordering::Acquire) != 0;
+    if ours != 0 && current.sa_sigaction == ours {
+        return Ok(Installed::Yes { chained: chained() });
+    }
+    let occupied = current.sa_sigaction != libc::SIG_DFL && current.sa_sigaction != libc::SIG_IGN;
+    if ours != 0 && occupied {
+        // It may pass foreign signals on to ours, as ours would to it.
+        return Ok(Installed::Replaced);
+    }
+    PREVIOUS_TAKES_INFO.store(current.sa_flags & libc::SA_SIGINFO != 0, Ordering::Relaxed);
+    PREVIOUS.store(if occupied { current.sa_sigaction } else { 0 }, Ordering::Release);
+
+    let ours = handler::<H> as Handler as usize;
+    // SAFETY: a plain C structure for which zero is a valid value: no flags, an empty mask.
+    let mut action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
+    action.sa_sigaction = ours;
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
+    // SAFETY: `action` is valid, and its handler is async-signal-safe.
+    if unsafe { libc::sigaction(SIGNAL, &action, null_mut()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    OURS.store(ours, Ordering::Release);
+    Ok(Installed::Yes { chained: chained() })
+}
+
+/// Whether the handler that was installed is still there.
+pub(crate) fn still_installed() -> bool {
+    current().is_ok_and(|action| action.sa_sigaction == OURS.load(Ordering::Acquire))
+}
+
+fn current() -> io::Result<libc::sigaction> {
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: only asks, and fills `action`.
+    if unsafe { libc::sigaction(SIGNAL, std::ptr::null(), action.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: filled above.
+    Ok(unsafe { action.assume_init() })
+}

@@ -1,0 +1,66 @@
+//! Facts about threads that only libc and the kernel know.
+#![allow(unsafe_code)] // libc calls
+
+use std::arch::asm;
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+/// The calling thread's id.
+pub(crate) fn id() -> i32 {
+    // SAFETY: no arguments, cannot fail.
+    (unsafe { libc::syscall(libc::SYS_gettid) }) as i32
+}
+
+/// The address of the calling thread's control block: glibc and musl put it at the top of the stacks they allocate.
+/// Async-signal-safe: the ABI keeps it in the first word of the thread's segment.
+#[inline]
+pub(crate) fn control_block() -> u64 {
+    let address: u64;
+    // SAFETY: reads the word that x86-64's thread-local storage ABI puts at fs:0.
+    unsafe { asm!("mov {}, fs:[0]", out(reg) address, options(nostack, readonly, preserves_flags)) };
+    address
+}
+
+/// The calling thread's stack. Not for signal handlers: it allocates, and reads a file on the main thread.
+pub(crate) fn stack() -> Option<Range<u64>> {
+    let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
+    // SAFETY: takes no arguments.
+    let this = unsafe { libc::pthread_self() };
+    // SAFETY: initializes `attributes` when it returns 0.
+    if unsafe { libc::pthread_getattr_np(this, attributes.as_mut_ptr()) } != 0 {
+        return None;
+    }
+    let (mut low, mut size) = (std::ptr::null_mut(), 0);
+    // SAFETY: `attributes` was initialized above.
+    let result = unsafe { libc::pthread_attr_getstack(attributes.as_ptr(), &mut low, &mut size) };
+    // SAFETY: initialized above, not used after this.
+    unsafe { libc::pthread_attr_destroy(attributes.as_mut_ptr()) };
+    let low = low as u64;
+    (result == 0).then(|| low..low.saturating_add(size as u64))
+}
+
+/// Whether this process has a thread `tid`.
+pub(crate) fn exists(tid: i32) -> bool {
+    // SAFETY: signal 0 only asks.
+    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), tid, 0) == 0 }
+}
+
+/// Has `child` called in the child of every fork from now on, until the process ends.
+pub(crate) fn at_fork(child: extern "C" fn()) -> std::io::Result<()> {
+    // SAFETY: registers a plain function that lives as long as the program.
+    match unsafe { libc::pthread_atfork(None, None, Some(child)) } {
+        0 => Ok(()),
+        error => Err(std::io::Error::from_raw_os_error(error)),
+    }
+}
+
+/// CPU time that the calling thread has used.
+#[cfg(test)]
+pub(crate) fn cpu_time() -> std::time::Duration {
+    let mut time = MaybeUninit::<libc::timespec>::zeroed();
+    // SAFETY: fills `time`.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, time.as_mut_ptr()) };
+    // SAFETY: zeroed or filled: valid either way.
+    let time = unsafe { time.assume_init() };
+    std::time::Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
