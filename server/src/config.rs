@@ -48,6 +48,9 @@ pub struct ServeArgs {
     /// Largest request body in bytes, decompressed [default: 134217728]
     #[arg(long, env = "SPANFLAME_MAX_MESSAGE_BYTES", value_name = "BYTES")]
     pub max_message_bytes: Option<usize>,
+    /// Bytes of request bodies that may be in memory at a time; further requests wait [default: 536870912]
+    #[arg(long, env = "SPANFLAME_MAX_INFLIGHT_BYTES", value_name = "BYTES")]
+    pub max_inflight_bytes: Option<usize>,
     /// Memory that profiles may take in bytes; beyond it the oldest are dropped [default: 1073741824]
     #[arg(long, env = "SPANFLAME_MAX_HEAD_BYTES", value_name = "BYTES")]
     pub max_head_bytes: Option<usize>,
@@ -78,8 +81,10 @@ struct File {
     log_format: Option<LogFormat>,
     max_request_bytes: Option<usize>,
     max_message_bytes: Option<usize>,
+    max_inflight_bytes: Option<usize>,
     max_head_bytes: Option<usize>,
     max_profile_bytes: Option<usize>,
+    max_decoded_bytes: Option<usize>,
     max_samples: Option<usize>,
     max_labels_per_sample: Option<usize>,
     max_stack_depth: Option<usize>,
@@ -99,6 +104,7 @@ impl File {
         let max_profile_bytes = max_profile_bytes.or(self.max_profile_bytes);
         Limits {
             max_profile_bytes: max_profile_bytes.unwrap_or(default.max_profile_bytes),
+            max_decoded_bytes: self.max_decoded_bytes.unwrap_or(default.max_decoded_bytes),
             max_samples: self.max_samples.unwrap_or(default.max_samples),
             max_labels_per_sample: self.max_labels_per_sample.unwrap_or(default.max_labels_per_sample),
             max_stack_depth: self.max_stack_depth.unwrap_or(default.max_stack_depth),
@@ -130,6 +136,8 @@ pub struct Config {
     pub max_request_bytes: usize,
     /// Largest request body in bytes, decompressed.
     pub max_message_bytes: usize,
+    /// Bytes of request bodies that may be in memory at a time; further requests wait.
+    pub max_inflight_bytes: usize,
     /// Memory that profiles may take, in bytes; beyond it the oldest are dropped.
     pub max_head_bytes: usize,
     /// What one profile may hold.
@@ -194,6 +202,7 @@ impl Config {
             log_format: args.log_format.or(file.log_format).unwrap_or_default(),
             max_request_bytes: args.max_request_bytes.or(file.max_request_bytes).unwrap_or(64 << 20),
             max_message_bytes: args.max_message_bytes.or(file.max_message_bytes).unwrap_or(128 << 20),
+            max_inflight_bytes: args.max_inflight_bytes.or(file.max_inflight_bytes).unwrap_or(512 << 20),
             max_head_bytes: args.max_head_bytes.or(file.max_head_bytes).unwrap_or(1 << 30),
             limits,
         };
@@ -201,9 +210,12 @@ impl Config {
     }
 
     fn check(self) -> Result<Self, ConfigError> {
-        if self.max_head_bytes < 1 << 20 {
-            let (name, value) = ("max_head_bytes", self.max_head_bytes);
-            return Err(ConfigError::Range { name, value, expected: "1048576 bytes or more" });
+        for (name, value) in
+            [("max_head_bytes", self.max_head_bytes), ("max_inflight_bytes", self.max_inflight_bytes)]
+        {
+            if value < 1 << 20 {
+                return Err(ConfigError::Range { name, value, expected: "1048576 bytes or more" });
+            }
         }
         for (name, value) in [
             ("max_request_bytes", self.max_request_bytes),

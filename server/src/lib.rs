@@ -14,3 +14,6 @@ pub mod serve;
 pub mod store;
 pub mod telemetry;
 mod ui;
+
+#[cfg(test)]
+mod testing;

@@ -19,6 +19,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    #[command(args_override_self = true)]
     /// Take profiles in and answer queries until told to stop
     Serve(Box<ServeArgs>),
 }

@@ -133,3 +133,14 @@ fn current() -> io::Result<libc::sigaction> {
     // SAFETY: filled above.
     Ok(unsafe { action.assume_init() })
 }
+
+/// Installs `H` for another signal, for good and without regard for who had it.
+#[cfg(test)]
+pub(crate) fn install_for_test<H: OnTimer>(signal: c_int) {
+    // SAFETY: a plain C structure for which zero is a valid value.
+    let mut action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
+    action.sa_sigaction = handler::<H> as Handler as usize;
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
+    // SAFETY: `action` is valid.
+    assert_eq!(unsafe { libc::sigaction(signal, &action, null_mut()) }, 0);
+}

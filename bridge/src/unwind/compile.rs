@@ -198,6 +198,12 @@ impl Compiler<'_> {
         match row.cfa() {
             CfaRule::RegisterAndOffset { register, offset } => {
                 let base = base(*register)?;
+                // Between `pop rbp` and `ret` compilers keep saying where rbp was saved: below the stack pointer by now.
+                let popped = |n: i32| base == Base::Sp && offset.saturating_add(n.into()) < 0;
+                let saved_bp = match saved_bp {
+                    SavedBp::AtCfa(n) if popped(n) => SavedBp::Unchanged,
+                    other => other,
+                };
                 let packed = match saved_bp {
                     SavedBp::Unchanged => Rule::frame(base, *offset, None),
                     SavedBp::AtCfa(n) => Rule::frame(base, *offset, Some(-i64::from(n))),

@@ -2,21 +2,24 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use connectrpc::{CompressionProvider, ConnectError, ErrorCode, GzipProvider};
-use http_body_util::{BodyExt, Limited};
+use tokio::sync::OwnedSemaphorePermit;
 
+use super::body::Bounded;
 use super::error::ApiError;
 use super::{App, MAX_QUERY_BYTES};
 use crate::telemetry::RequestLabels;
+
+/// How long a request waits for memory.
+const MAX_MEMORY_WAIT: Duration = Duration::from_secs(10);
 
 const SERVER: HeaderValue = HeaderValue::from_static(concat!("spanflame/", env!("CARGO_PKG_VERSION")));
 
@@ -66,28 +69,42 @@ pub(super) async fn explain_errors(request: Request, next: Next) -> Response {
     response
 }
 
-/// Refuses bodies beyond the limit, counted as they arrive.
+/// Refuses bodies beyond the limit, counted as they arrive, and bodies for which there is no memory.
 pub(super) async fn bound_body(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    if request.method() != Method::POST {
+        return next.run(request).await;
+    }
     let push = request.uri().path().ends_with("/Push");
     let limit = if push { app.config.max_request_bytes } else { MAX_QUERY_BYTES };
     let grpc = is_grpc(request.headers());
-    let exceeded = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&exceeded);
-    let request = request.map(|body| {
-        Body::new(Limited::new(body, limit).map_err(move |error| {
-            flag.store(true, Ordering::Relaxed);
-            error
-        }))
-    });
-    let response = next.run(request).await;
-    let failed = response.status().is_client_error() || response.status().is_server_error();
-    if grpc || !failed || !exceeded.load(Ordering::Relaxed) {
+    let Some(_memory) = reserve(&app, request.headers(), limit).await else {
+        app.metrics.refuse("busy");
+        let message = "too many requests are being read (max_inflight_bytes); try again";
+        return ApiError::new(ErrorCode::Unavailable, message).into_response();
+    };
+    let (parts, body) = request.into_parts();
+    let (body, overflow) = Bounded::new(body, limit);
+    let response = next.run(Request::from_parts(parts, Body::new(body))).await;
+    if !overflow.drain().await || grpc {
         return response;
     }
     app.metrics.refuse("request_too_large");
     let name = if push { "max_request_bytes of" } else { "for queries of" };
     let message = format!("request body: over the limit {name} {limit} bytes");
     ApiError::with_status(StatusCode::PAYLOAD_TOO_LARGE, message).into_response()
+}
+
+/// Waits for the memory that a body may need: its length if it tells one and is not compressed, else all it may have.
+async fn reserve(app: &App, headers: &HeaderMap, limit: usize) -> Option<OwnedSemaphorePermit> {
+    let told = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let bytes = match told {
+        _ if headers.contains_key(header::CONTENT_ENCODING) => app.config.max_message_bytes,
+        Some(length) => limit.min(length),
+        None => limit,
+    };
+    let permits = u32::try_from(bytes.min(app.config.max_inflight_bytes) / 1024).unwrap_or(u32::MAX);
+    let memory = Arc::clone(&app.bodies).acquire_many_owned(permits);
+    tokio::time::timeout(MAX_MEMORY_WAIT, memory).await.ok()?.ok()
 }
 
 /// Answers a request whose handler panicked; the process lives on.

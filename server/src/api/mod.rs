@@ -2,6 +2,7 @@
 //!
 //! Handlers translate between the wire and the rooms behind it; nothing here decodes profiles, keeps or merges them.
 
+mod body;
 mod error;
 mod flame;
 mod guard;
@@ -13,7 +14,7 @@ mod status;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post_service;
 use axum::{Router, middleware};
@@ -44,7 +45,9 @@ pub(crate) struct App {
     engine: Engine,
     metrics: Metrics,
     /// One permit for each request that may compute at a time.
-    workers: Semaphore,
+    workers: Arc<Semaphore>,
+    /// One permit for each KiB of request bodies that may be in memory at a time.
+    bodies: Arc<Semaphore>,
 }
 
 impl App {
@@ -52,11 +55,12 @@ impl App {
     pub(crate) fn new(config: Config, store: Arc<Store>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            config,
             engine: Engine::new(Arc::clone(&store)),
             store,
             metrics: Metrics::default(),
-            workers: Semaphore::new(cores * 2),
+            workers: Arc::new(Semaphore::new(cores * 2)),
+            bodies: Arc::new(Semaphore::new(config.max_inflight_bytes / 1024)),
+            config,
         }
     }
 
@@ -75,9 +79,15 @@ impl App {
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> T + Send + 'static,
     ) -> T {
-        let _permit = self.workers.acquire().await.expect("the semaphore is never closed");
+        let permit = Arc::clone(&self.workers).acquire_owned().await.expect("the semaphore is never closed");
         let app = Arc::clone(self);
-        match tokio::task::spawn_blocking(move || work(&app)).await {
+        // The permit goes along: a caller that has given up leaves its work behind.
+        let work = tokio::task::spawn_blocking(move || {
+            let value = work(&app);
+            drop(permit);
+            value
+        });
+        match work.await {
             Ok(value) => value,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
@@ -115,8 +125,9 @@ fn rpc_service(app: &Arc<App>) -> Rpc {
     let router = PusherServiceExt::register(Arc::new(push::Pusher(Arc::clone(app))), router);
     let router = QuerierServiceExt::register(Arc::new(querier::Querier(Arc::clone(app))), router);
     let methods = router.methods().map(str::to_owned).collect();
+    // Bodies are bounded before they come here; this must not be tighter, since its refusal names no limit.
     let limits = connectrpc::Limits::default()
-        .with_max_request_body_size(app.config.max_request_bytes)
+        .with_max_request_body_size(app.config.max_request_bytes.max(MAX_QUERY_BYTES))
         .with_max_message_size(app.config.max_message_bytes);
     let service = ConnectRpcService::new(router)
         .with_limits(limits)
@@ -128,7 +139,7 @@ fn rpc_service(app: &Arc<App>) -> Rpc {
 }
 
 /// Answers paths that no route takes: 501 for what looks like an RPC, so that clients fall back, else 404.
-async fn unknown(State(_): State<Arc<App>>, request: Request) -> Response {
+async fn unknown(request: Request) -> Response {
     let path = request.uri().path().to_owned();
     // A client that is still sending would see a broken pipe instead of the answer.
     let _ = axum::body::to_bytes(request.into_body(), MAX_QUERY_BYTES).await;

@@ -27,6 +27,9 @@ use crate::selector::LabelSelector;
 /// The most points that one time series may have.
 const MAX_POINTS: f64 = 50_000.0;
 
+/// The most labels or matchers that one request may name.
+const MAX_NAMES: usize = 100;
+
 pub(super) struct Querier(pub(super) Arc<App>);
 
 impl QuerierService for Querier {
@@ -99,6 +102,7 @@ impl QuerierService for Querier {
         request: ServiceRequest<'_, SeriesRequest>,
     ) -> ServiceResult<impl Encodable<SeriesResponse> + Send + use<'a>> {
         let request = request.to_owned_message();
+        at_most_max_names("label_names", &request.label_names)?;
         let selector = matchers(&request.matchers)?;
         let range = flame::range(request.start, request.end)?;
         let sets = self
@@ -201,8 +205,16 @@ fn unimplemented<T>(method: &str) -> ServiceResult<T> {
     Err(ConnectError::unimplemented(format!("this server has no RPC /querier.v1.QuerierService/{method}")))
 }
 
+fn at_most_max_names(field: &str, names: &[String]) -> Result<(), ConnectError> {
+    if names.len() <= MAX_NAMES {
+        return Ok(());
+    }
+    Err(ConnectError::invalid_argument(format!("{field}: expected at most {MAX_NAMES}, got {}", names.len())))
+}
+
 /// The selector that all matchers of a request make together.
 fn matchers(texts: &[String]) -> Result<LabelSelector, ConnectError> {
+    at_most_max_names("matchers", texts)?;
     texts.iter().enumerate().try_fold(LabelSelector::default(), |all, (at, text)| {
         Ok(all.and(flame::selector(&format!("matchers[{at}]"), text)?))
     })
@@ -235,6 +247,7 @@ impl Totals {
     fn new(request: &SelectSeriesRequest) -> Result<Self, ConnectError> {
         let profile_type = flame::profile_type(&request.profile_typeID)?;
         let selector = flame::selector("label_selector", &request.label_selector)?;
+        at_most_max_names("group_by", &request.group_by)?;
         let range = time_range(request.start, request.end)?;
         let step_ms = step_ms(request.step, range)?;
         if !flame::call_site(request.stack_trace_selector.as_option()).is_empty() {

@@ -5,6 +5,8 @@
 pub struct Limits {
     /// Bytes of one pprof after decompression.
     pub max_profile_bytes: usize,
+    /// Memory that the parts of one decoded pprof may take, in bytes: small messages grow when they are decoded.
+    pub max_decoded_bytes: usize,
     /// Samples of one pprof.
     pub max_samples: usize,
     /// Labels of one sample.
@@ -31,6 +33,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_profile_bytes: 64 << 20,
+            max_decoded_bytes: 256 << 20,
             max_samples: 1_000_000,
             max_labels_per_sample: 100,
             max_stack_depth: 1000,

@@ -3,21 +3,33 @@
 //! Foreign bytes are bounded before they are believed. Nothing is stored or asked here.
 
 mod error;
+mod labels;
 mod limits;
+mod normalise;
+mod pprof;
+
+use bytes::Bytes;
 
 pub use error::IngestError;
 pub use limits::Limits;
 
-use bytes::Bytes;
-
 use crate::model::Profile;
 
-/// Reads one pprof with the labels of its series.
+#[cfg(test)]
+mod tests;
+
+/// Reads one pprof, gzipped or not, that was sent with these labels of its series and received at this time.
+///
+/// Gives one profile for each set of string labels that its samples carry (span and trace ids and span names are not
+/// such labels but columns), and none if no sample has a value. A profile without a time began when it was received.
 pub fn decode_series(
-    _labels: Vec<(String, String)>,
-    _raw_profile: Bytes,
-    _limits: &Limits,
-    _received_ms: i64,
+    labels: Vec<(String, String)>,
+    raw_profile: Bytes,
+    limits: &Limits,
+    received_ms: i64,
 ) -> Result<Vec<Profile>, IngestError> {
-    Ok(Vec::new())
+    let series = labels::SeriesLabels::new(labels, limits)?;
+    let bytes = pprof::decompress(raw_profile, limits)?;
+    let profile = pprof::decode(&bytes, limits)?;
+    normalise::normalise(&profile, &series, limits, received_ms)
 }

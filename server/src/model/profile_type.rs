@@ -58,7 +58,7 @@ impl FromStr for ProfileType {
         match parts[..] {
             [name, sample_type, sample_unit, period_type, period_unit]
             | [name, sample_type, sample_unit, period_type, period_unit, "delta"]
-                if !name.is_empty() && !sample_type.is_empty() && !sample_unit.is_empty() =>
+                if !name.is_empty() && !sample_type.is_empty() =>
             {
                 Ok(Self {
                     name: name.into(),

@@ -16,6 +16,9 @@ pub use self::spans::{EmptyReason, SpanListFilter, SpanListItem, SpanSummary, Ty
 use crate::model::{SpanId, TenantId, TraceId};
 use crate::store::{Store, StoreError};
 
+#[cfg(test)]
+mod tests;
+
 /// Why a question has no answer.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]

@@ -115,12 +115,15 @@ proptest! {
 
     #[test]
     fn every_value_can_be_written(value in any::<String>()) {
-        let text = format!("{{a={value:?}}}").replace("\\u{", "\\U{");
-        // Rust prints other characters as \u{hex}; Go wants eight digits.
-        let text = regex::Regex::new(r"\\U\{([0-9a-f]+)\}").unwrap().replace_all(&text, |c: &regex::Captures<'_>| {
-            format!("\\U{:0>8}", &c[1])
-        });
-        let text = text.replace("\\0", "\\000");
+        let escaped: String = value
+            .chars()
+            .map(|c| match c {
+                '"' | '\\' => format!("\\{c}"),
+                c if c.is_control() => format!("\\U{:08x}", u32::from(c)),
+                c => c.to_string(),
+            })
+            .collect();
+        let text = format!("{{a=\"{escaped}\"}}");
         if let Ok(selector) = LabelSelector::parse(&text) {
             prop_assert_eq!(&selector.series[0].value, &value);
         } else {

@@ -159,6 +159,23 @@ fn find(loaded: &Loaded<'_>, program: &Path, tables: &HashMap<Identity, Arc<Tabl
     Some(Found { module, identity, section })
 }
 
+/// Every loaded module with its `.eh_frame` and the section's address in the file's own numbering.
+#[cfg(test)]
+pub(super) fn loaded_sections() -> Vec<(Module, Vec<u8>, u64)> {
+    let program = std::env::current_exe().unwrap_or_default();
+    let mut sections = Vec::new();
+    modules::each(|loaded| {
+        sections.extend(find(loaded, &program, &HashMap::new()).and_then(
+            |Found { module, section, .. }| {
+                let (bytes, address) = section?;
+                Some((module, bytes, address))
+            },
+        ));
+        true
+    });
+    sections
+}
+
 struct Text {
     /// From the first executable segment to the last, in the file's own numbering.
     addresses: Range<u64>,

@@ -9,7 +9,7 @@
 mod spans;
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -22,6 +22,47 @@ use crate::model::{Labels, Profile, ProfileType, Symbols, SymbolsBuilder, Tenant
 
 /// Stack traces named under one read lock.
 const FRAMES_PER_LOCK: usize = 256;
+
+/// All partitions.
+#[derive(Debug, Default)]
+pub(super) struct Head {
+    /// By the number of their log file, oldest first.
+    partitions: RwLock<BTreeMap<u64, Arc<Partition>>>,
+}
+
+impl Head {
+    /// The partition of this log file, made when there is none.
+    pub(super) fn partition(&self, sequence: u64) -> Arc<Partition> {
+        if let Some(partition) = self.partitions.read().get(&sequence) {
+            return Arc::clone(partition);
+        }
+        Arc::clone(self.partitions.write().entry(sequence).or_default())
+    }
+
+    /// What a tenant has, oldest first.
+    pub(super) fn tenant(&self, tenant: &TenantId) -> Vec<Arc<dyn Source>> {
+        let partitions = self.partitions.read();
+        let parts = partitions.values().filter_map(|partition| partition.tenant(tenant));
+        parts.map(|part| part as Arc<dyn Source>).collect()
+    }
+
+    /// Drops the oldest partition unless it is the only one, and tells its number and what was in it. Queries that have
+    /// it in hand finish with it.
+    pub(super) fn drop_oldest(&self) -> Option<(u64, Arc<Partition>)> {
+        let mut partitions = self.partitions.write();
+        if partitions.len() > 1 { partitions.pop_first() } else { None }
+    }
+
+    /// Memory taken by all partitions.
+    pub(super) fn bytes(&self) -> usize {
+        self.partitions.read().values().map(|partition| partition.bytes()).sum()
+    }
+
+    /// How many partitions there are.
+    pub(super) fn len(&self) -> usize {
+        self.partitions.read().len()
+    }
+}
 
 /// The part of the head that one log file holds.
 #[derive(Debug, Default)]

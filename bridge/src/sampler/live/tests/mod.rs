@@ -1,5 +1,7 @@
 //! Against real signals and real threads. One sampler runs per process, so these tests take turns.
 
+mod oracle;
+
 use std::hint::black_box;
 use std::sync::atomic::AtomicU32;
 

@@ -1,0 +1,106 @@
+//! Request bodies with a limit, of which the client still learns why it was refused.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, HttpBody};
+use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt;
+use parking_lot::Mutex;
+
+/// How much of a refused body is read on, so that its sender gets to read the answer instead of a broken pipe.
+const DRAIN_BYTES: usize = 256 << 20;
+/// How long it is read on.
+const DRAIN_TIME: Duration = Duration::from_secs(10);
+
+/// A body that fails once it is longer than its limit.
+pub(super) struct Bounded {
+    body: Option<Body>,
+    left: usize,
+    overflow: Overflow,
+}
+
+/// Where the rest of a body goes that was too long.
+#[derive(Clone, Default)]
+pub(super) struct Overflow(Arc<Mutex<Option<Body>>>);
+
+#[derive(Debug, thiserror::Error)]
+#[error("request body is over its limit")]
+struct OverLimit;
+
+impl Bounded {
+    /// The body, and what tells afterwards whether it was too long.
+    pub(super) fn new(body: Body, limit: usize) -> (Self, Overflow) {
+        let overflow = Overflow::default();
+        (Self { body: Some(body), left: limit, overflow: overflow.clone() }, overflow)
+    }
+}
+
+impl Overflow {
+    /// If the body was too long, throws away what is still coming of it and answers true.
+    pub(super) async fn drain(self) -> bool {
+        let Some(mut rest) = self.0.lock().take() else { return false };
+        let drained = async {
+            let mut read = 0;
+            while read < DRAIN_BYTES {
+                match rest.frame().await {
+                    Some(Ok(frame)) => read += frame.data_ref().map_or(0, Bytes::len),
+                    _ => break,
+                }
+            }
+        };
+        // A slow sender has no claim to an answer.
+        let _ = tokio::time::timeout(DRAIN_TIME, drained).await;
+        true
+    }
+}
+
+impl HttpBody for Bounded {
+    type Data = Bytes;
+    type Error = axum::BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let Some(frame) = ready!(Pin::new(body).poll_frame(context)) else { return Poll::Ready(None) };
+        let frame = frame?;
+        match self.left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
+            Some(left) => {
+                self.left = left;
+                Poll::Ready(Some(Ok(frame)))
+            }
+            None => {
+                let rest = self.body.take();
+                *self.overflow.0.lock() = rest;
+                Poll::Ready(Some(Err(Box::new(OverLimit))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map(Body::size_hint).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_limit_is_the_last_length_that_passes() {
+        let (body, overflow) = Bounded::new(Body::from("12345"), 5);
+        assert_eq!(body.collect().await.expect("within the limit").to_bytes(), "12345");
+        assert!(!overflow.drain().await);
+        let (body, overflow) = Bounded::new(Body::from("123456"), 5);
+        assert!(body.collect().await.is_err());
+        assert!(overflow.drain().await);
+    }
+}

@@ -1,0 +1,398 @@
+//! Profiles as bytes: the payload of a log record. `docs/storage.md` has the layout.
+//!
+//! Reading trusts nothing: every count is checked against the bytes that are left and every reference against its table.
+
+use std::sync::Arc;
+
+use crate::model::{
+    Function, Labels, Line, Location, Mapping, Profile, ProfileType, SpanId, SpanRef, StringTable, Symbols,
+    TenantId, TraceId,
+};
+
+/// A payload that is none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct CodecError(&'static str);
+
+type Result<T> = std::result::Result<T, CodecError>;
+
+/// Writes a tenant's profiles; symbol tables that several of them share are written once.
+pub(super) fn encode(tenant: &TenantId, profiles: &[Profile], out: &mut Vec<u8>) {
+    let mut tables: Vec<&Arc<Symbols>> = Vec::new();
+    let of_profile: Vec<usize> = profiles
+        .iter()
+        .map(|profile| {
+            let known = tables.iter().rposition(|table| Arc::ptr_eq(table, &profile.symbols));
+            known.unwrap_or_else(|| {
+                tables.push(&profile.symbols);
+                tables.len() - 1
+            })
+        })
+        .collect();
+    put_text(out, tenant.as_str());
+    put(out, tables.len() as u64);
+    for table in tables {
+        put_symbols(out, table);
+    }
+    put(out, profiles.len() as u64);
+    for (profile, table) in profiles.iter().zip(of_profile) {
+        put(out, table as u64);
+        put_profile(out, profile);
+    }
+}
+
+/// Reads what [`encode`] wrote.
+pub(super) fn decode(bytes: &[u8]) -> Result<(TenantId, Vec<Profile>)> {
+    let mut input = Input(bytes);
+    let tenant = TenantId::new(input.text()?).map_err(|_| CodecError("bad tenant id"))?;
+    let tables: Vec<Arc<Symbols>> = input.list(|input| symbols(input).map(Arc::new))?;
+    let profiles = input.list(|input| {
+        let symbols = tables.get(input.index()?).ok_or(CodecError("no such symbol table"))?;
+        profile(input, Arc::clone(symbols))
+    })?;
+    if !input.0.is_empty() {
+        return Err(CodecError("bytes after the end"));
+    }
+    Ok((tenant, profiles))
+}
+
+fn put(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    put(out, text.len() as u64);
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn put_all(out: &mut Vec<u8>, values: impl IntoIterator<Item = u32>) {
+    for value in values {
+        put(out, u64::from(value));
+    }
+}
+
+fn put_symbols(out: &mut Vec<u8>, symbols: &Symbols) {
+    // Entry 0 of strings and mappings is always the same.
+    put(out, symbols.strings.len() as u64 - 1);
+    symbols.strings.iter().skip(1).for_each(|text| put_text(out, text));
+    put(out, symbols.functions.len() as u64);
+    for f in &symbols.functions {
+        put_all(out, [f.name, f.system_name, f.filename, f.start_line]);
+    }
+    put(out, symbols.mappings.len() as u64 - 1);
+    for m in &symbols.mappings[1..] {
+        [m.start, m.limit, m.offset].into_iter().for_each(|value| put(out, value));
+        put_all(out, [m.filename, m.build_id]);
+    }
+    put(out, symbols.lines.len() as u64);
+    for lines in symbols.lines.iter() {
+        put(out, lines.len() as u64);
+        put_all(out, lines.iter().flat_map(|line| [line.function, line.line]));
+    }
+    put(out, symbols.locations.len() as u64);
+    for l in &symbols.locations {
+        put_all(out, [l.mapping, l.lines]);
+        put(out, l.address);
+    }
+    put(out, symbols.stacks.len() as u64);
+    for stack in symbols.stacks.iter() {
+        put(out, stack.len() as u64);
+        put_all(out, stack.iter().copied());
+    }
+}
+
+fn put_profile(out: &mut Vec<u8>, profile: &Profile) {
+    put(out, profile.labels.len() as u64);
+    for (name, value) in profile.labels.iter() {
+        put_text(out, name);
+        put_text(out, value);
+    }
+    put(out, profile.types.len() as u64);
+    for kind in profile.types.iter() {
+        for part in [&kind.name, &kind.sample_type, &kind.sample_unit, &kind.period_type, &kind.period_unit] {
+            put_text(out, part);
+        }
+    }
+    let start = profile.start_nanos;
+    put(out, (start << 1 ^ start >> 63) as u64);
+    put(out, profile.duration_nanos as u64);
+    put(out, profile.period as u64);
+    put(out, profile.spans.len() as u64 - 1);
+    for span in &profile.spans[1..] {
+        let ids = [span.span_id, span.parent, span.local_root];
+        let mut flags = u8::from(span.trace_id.is_some()) << 3;
+        for (bit, id) in ids.iter().enumerate() {
+            flags |= u8::from(id.is_some()) << bit;
+        }
+        out.push(flags);
+        ids.iter().flatten().for_each(|id| out.extend_from_slice(&id.get().to_le_bytes()));
+        span.trace_id.iter().for_each(|id| out.extend_from_slice(&id.get().to_le_bytes()));
+        put_all(out, [span.name]);
+    }
+    put(out, profile.rows() as u64);
+    put_all(out, profile.row_stacks.iter().copied());
+    put_all(out, profile.row_spans.iter().copied());
+    profile.values.iter().for_each(|&value| put(out, value as u64));
+}
+
+/// Bytes still to be read.
+struct Input<'a>(&'a [u8]);
+
+impl<'a> Input<'a> {
+    fn take(&mut self, count: usize) -> Result<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(count).ok_or(CodecError("ends too early"))?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        Ok(self.take(N)?.try_into().expect("exactly as many were taken"))
+    }
+
+    fn number(&mut self) -> Result<u64> {
+        let mut value = 0;
+        for shift in (0..64).step_by(7) {
+            let [byte] = self.array()?;
+            let bits = u64::from(byte & 0x7f);
+            if shift == 63 && bits > 1 {
+                break;
+            }
+            value |= bits << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(CodecError("number of more than 64 bits"))
+    }
+
+    fn small(&mut self) -> Result<u32> {
+        u32::try_from(self.number()?).map_err(|_| CodecError("number of more than 32 bits"))
+    }
+
+    fn index(&mut self) -> Result<usize> {
+        Ok(self.small()? as usize)
+    }
+
+    /// A number below `end`.
+    fn below(&mut self, end: usize) -> Result<u32> {
+        let value = self.small()?;
+        if (value as usize) < end { Ok(value) } else { Err(CodecError("reference to nothing")) }
+    }
+
+    /// A count of things that take at least one byte each.
+    fn count(&mut self) -> Result<usize> {
+        let count = self.number()?;
+        if count > self.0.len() as u64 {
+            return Err(CodecError("more entries than bytes"));
+        }
+        Ok(count as usize)
+    }
+
+    fn list<T>(&mut self, mut item: impl FnMut(&mut Self) -> Result<T>) -> Result<Vec<T>> {
+        (0..self.count()?).map(|_| item(self)).collect()
+    }
+
+    fn text(&mut self) -> Result<&'a str> {
+        let count = self.count()?;
+        std::str::from_utf8(self.take(count)?).map_err(|_| CodecError("text is not UTF-8"))
+    }
+
+    fn id(&mut self, present: bool) -> Result<Option<SpanId>> {
+        if !present {
+            return Ok(None);
+        }
+        SpanId::new(u64::from_le_bytes(self.array()?)).map(Some).ok_or(CodecError("id of zero"))
+    }
+}
+
+fn symbols(input: &mut Input<'_>) -> Result<Symbols> {
+    let mut symbols = Symbols::default();
+    for _ in 0..input.count()? {
+        symbols.strings.push(input.text()?);
+    }
+    let strings = symbols.strings.len();
+    symbols.functions = input.list(|input| {
+        Ok(Function {
+            name: input.below(strings)?,
+            system_name: input.below(strings)?,
+            filename: input.below(strings)?,
+            start_line: input.small()?,
+        })
+    })?;
+    for _ in 0..input.count()? {
+        symbols.mappings.push(Mapping {
+            start: input.number()?,
+            limit: input.number()?,
+            offset: input.number()?,
+            filename: input.below(strings)?,
+            build_id: input.below(strings)?,
+        });
+    }
+    let functions = symbols.functions.len();
+    for _ in 0..input.count()? {
+        let lines =
+            input.list(|input| Ok(Line { function: input.below(functions)?, line: input.small()? }))?;
+        symbols.lines.push(&lines);
+    }
+    let (mappings, lines) = (symbols.mappings.len(), symbols.lines.len());
+    symbols.locations = input.list(|input| {
+        Ok(Location { mapping: input.below(mappings)?, lines: input.below(lines)?, address: input.number()? })
+    })?;
+    let locations = symbols.locations.len();
+    for _ in 0..input.count()? {
+        let stack = input.list(|input| input.below(locations))?;
+        symbols.stacks.push(&stack);
+    }
+    Ok(symbols)
+}
+
+fn profile(input: &mut Input<'_>, symbols: Arc<Symbols>) -> Result<Profile> {
+    let labels = Labels::new(input.list(|input| Ok((input.text()?, input.text()?)))?);
+    let types: Vec<ProfileType> = input.list(|input| {
+        Ok(ProfileType {
+            name: input.text()?.into(),
+            sample_type: input.text()?.into(),
+            sample_unit: input.text()?.into(),
+            period_type: input.text()?.into(),
+            period_unit: input.text()?.into(),
+        })
+    })?;
+    let start = input.number()?;
+    let start_nanos = (start >> 1) as i64 ^ -((start & 1) as i64);
+    let (duration_nanos, period) = (input.number()? as i64, input.number()? as i64);
+    let strings: &StringTable = &symbols.strings;
+    let mut spans = vec![SpanRef::default()];
+    for _ in 0..input.count()? {
+        let [flags] = input.array()?;
+        let (span_id, parent) = (input.id(flags & 1 != 0)?, input.id(flags & 2 != 0)?);
+        let local_root = input.id(flags & 4 != 0)?;
+        let trace_id = match flags & 8 {
+            0 => None,
+            _ => Some(TraceId::new(u128::from_le_bytes(input.array()?)).ok_or(CodecError("id of zero"))?),
+        };
+        let name = input.below(strings.len())?;
+        spans.push(SpanRef { span_id, trace_id, name, parent, local_root });
+    }
+    let rows = input.count()?;
+    let column = |input: &mut Input<'_>, end: usize| -> Result<Vec<u32>> {
+        (0..rows).map(|_| input.below(end)).collect()
+    };
+    let row_stacks = column(input, symbols.stacks.len())?;
+    let row_spans = column(input, spans.len())?;
+    let cells = rows.checked_mul(types.len()).filter(|&cells| cells <= input.0.len());
+    let cells = cells.ok_or(CodecError("more entries than bytes"))?;
+    let values = (0..cells).map(|_| Ok(input.number()? as i64)).collect::<Result<Vec<i64>>>()?;
+    Ok(Profile {
+        labels,
+        types: types.into(),
+        start_nanos,
+        duration_nanos,
+        period,
+        symbols,
+        spans,
+        row_stacks,
+        row_spans,
+        values,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::PprofBuilder;
+
+    fn profiles() -> Vec<Profile> {
+        let mut builder = PprofBuilder::new()
+            .sample(&["main", "a"], 1, &[("span_id", "00f067aa0ba902b7"), ("span_name", "GET /")])
+            .sample(
+                &["main", "b"],
+                300,
+                &[("trace_id", "4bf92f3577b34da6a3ce929d0e0e4736"), ("endpoint", "/pay")],
+            )
+            .sample(
+                &["ä"],
+                1 << 36,
+                &[("local_root_span_id", "#7"), ("parent_span_id", "#18446744073709551615")],
+            );
+        builder.pprof.location[1].address = u64::MAX;
+        builder.pprof.location[1].line.clear();
+        builder.pprof.time_nanos = -5;
+        builder.profiles(&[("pod", "a")])
+    }
+
+    fn encoded() -> Vec<u8> {
+        let mut bytes = Vec::new();
+        encode(&TenantId::new("team-a").unwrap(), &profiles(), &mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let (tenant, decoded) = decode(&encoded()).unwrap();
+        assert_eq!(tenant.as_str(), "team-a");
+        assert_eq!(decoded, profiles());
+        assert!(Arc::ptr_eq(&decoded[0].symbols, &decoded[1].symbols), "shared tables stay shared");
+    }
+
+    #[test]
+    fn no_prefix_is_read_as_the_whole() {
+        let bytes = encoded();
+        for end in 0..bytes.len() {
+            assert!(decode(&bytes[..end]).is_err(), "{end} of {}", bytes.len());
+        }
+        assert!(decode(&[&bytes[..], &[0]].concat()).is_err());
+    }
+
+    #[test]
+    fn no_flipped_bit_panics() {
+        let bytes = encoded();
+        for at in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut flipped = bytes.clone();
+                flipped[at] ^= 1 << bit;
+                let _ = decode(&flipped);
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_of_every_length() {
+        for value in [0, 1, 127, 128, 1 << 63, u64::MAX] {
+            let mut bytes = Vec::new();
+            put(&mut bytes, value);
+            assert_eq!(Input(&bytes).number(), Ok(value));
+        }
+        assert!(Input(&[0xff; 9]).number().is_err());
+        assert!(Input(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2]).number().is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            let _ = decode(&bytes);
+        }
+
+        #[test]
+        fn any_profile_round_trips(
+            counts in prop::collection::vec((0..9u8, 1..i64::MAX / 10_000_000, prop::option::of(1..9u64)), 1..30),
+            start in any::<i64>(),
+        ) {
+            let builder = counts.iter().fold(PprofBuilder::new(), |builder, (frame, count, span)| {
+                let id = span.map(|span| format!("{span:016x}"));
+                let labels: Vec<_> = id.iter().map(|id| ("span_id", id.as_str())).collect();
+                builder.sample(&["main", &format!("f{frame}")], *count, &labels)
+            });
+            let mut profiles = builder.profiles(&[]);
+            profiles.iter_mut().for_each(|profile| profile.start_nanos = start);
+            let mut bytes = Vec::new();
+            encode(&TenantId::anonymous(), &profiles, &mut bytes);
+            prop_assert_eq!(decode(&bytes).unwrap().1, profiles);
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Crashes at every step of a workload, with every kind of loss: nothing acknowledged is lost, nothing is there twice,
+//! nothing is there that nobody sent.
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind as IoErrorKind;
+
+use super::fake_disk::{FakeDisk, Fault, LOSSES, Loss};
+use super::*;
+use crate::testing::PprofBuilder;
+
+/// Appends of the workload.
+const APPENDS: u64 = 12;
+
+fn open(disk: &FakeDisk) -> Result<Store, StoreError> {
+    let mut options = StoreOptions::new("/data");
+    // A new file every few appends.
+    options.log_file_bytes = 900;
+    options.clock = Arc::new(|| 0);
+    Store::open_on(Arc::new(disk.clone()), options)
+}
+
+fn profiles(number: u64) -> Vec<Profile> {
+    let name = number.to_string();
+    PprofBuilder::new().sample(&["main", &name], number as i64, &[]).profiles(&[("number", &name)])
+}
+
+fn append(store: &Store, number: u64) -> Result<(), StoreError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(store.append(&TenantId::anonymous(), profiles(number)))
+}
+
+/// The appends that queries see, with how often.
+fn seen(store: &Store) -> BTreeMap<u64, u64> {
+    let mut seen = BTreeMap::new();
+    for source in store.snapshot(&TenantId::anonymous()) {
+        let series = source.series(None).unwrap();
+        for chunk in source.chunks(&series.iter().map(|s| s.id).collect::<Vec<_>>(), None).unwrap() {
+            let labels = &series[chunk.series as usize].labels;
+            let number = labels.get("number").unwrap().parse().unwrap();
+            assert_eq!(chunk.totals[0], number as i64, "what was sent is what is there");
+            *seen.entry(number).or_default() += 1;
+        }
+    }
+    seen
+}
+
+#[derive(Default)]
+struct Outcome {
+    acknowledged: Vec<u64>,
+    refused: Vec<u64>,
+}
+
+/// Appends 1, 2, … and tells which were acknowledged.
+fn work(disk: &FakeDisk) -> Outcome {
+    let mut outcome = Outcome::default();
+    let Ok(store) = open(disk) else { return outcome };
+    for number in 1..=APPENDS {
+        match append(&store, number) {
+            Ok(()) => outcome.acknowledged.push(number),
+            Err(_) => outcome.refused.push(number),
+        }
+        let seen = seen(&store);
+        assert_eq!(
+            seen.keys().copied().collect::<Vec<_>>(),
+            outcome.acknowledged,
+            "seen at once, and only then"
+        );
+    }
+    outcome
+}
+
+fn check(disk: &FakeDisk, outcome: &Outcome, context: &str) -> Store {
+    let store = open(disk).unwrap_or_else(|error| panic!("{context}: {error}"));
+    let seen = seen(&store);
+    for number in &outcome.acknowledged {
+        assert_eq!(seen.get(number), Some(&1), "{context}: {number} was acknowledged, seen {seen:?}");
+    }
+    for (number, times) in &seen {
+        assert_eq!(*times, 1, "{context}: {number}");
+        assert!((1..=APPENDS).contains(number), "{context}: {number} was never sent");
+    }
+    store
+}
+
+fn steps_of_the_workload() -> usize {
+    let disk = FakeDisk::default();
+    let outcome = work(&disk);
+    assert_eq!(outcome.acknowledged.len() as u64, APPENDS);
+    disk.steps()
+}
+
+#[test]
+fn power_failure_at_every_step() {
+    let steps = steps_of_the_workload();
+    assert!(steps > 2 * APPENDS as usize, "the workload begins new files");
+    for step in 0..steps {
+        let disk = FakeDisk::default().with_fault(step, Fault::PowerFailure);
+        let outcome = work(&disk);
+        for loss in LOSSES {
+            let context = format!("power failure at step {step}, {loss:?}");
+            let disk = disk.after(loss);
+            let store = check(&disk, &outcome, &context);
+            assert_eq!(store.status().damaged_bytes, 0, "{context}: a crash is no damage");
+            // It goes on, and stands a second loss.
+            append(&store, APPENDS + 1).unwrap();
+            drop(store);
+            let store = open(&disk.after(Loss::Everything)).unwrap();
+            let seen = seen(&store);
+            for number in outcome.acknowledged.iter().chain([&(APPENDS + 1)]) {
+                assert_eq!(seen.get(number), Some(&1), "{context}, then another: {number}");
+            }
+        }
+    }
+}
+
+#[test]
+fn power_failure_during_recovery() {
+    let disk = FakeDisk::default().with_fault(25, Fault::PowerFailure);
+    let outcome = work(&disk);
+    for loss in LOSSES {
+        for step in 0..12 {
+            let recovering = disk.after(loss).with_fault(step, Fault::PowerFailure);
+            drop(open(&recovering));
+            for second in LOSSES {
+                check(&recovering.after(second), &outcome, &format!("{loss:?}, again at {step}, {second:?}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn errors_at_every_step_refuse_writes_and_lose_nothing() {
+    let faults = [
+        Fault::Once(IoErrorKind::Other),
+        Fault::Once(IoErrorKind::StorageFull),
+        Fault::For(2, IoErrorKind::Other),
+        Fault::For(9, IoErrorKind::StorageFull),
+    ];
+    for step in 0..steps_of_the_workload() {
+        for fault in faults {
+            let disk = FakeDisk::default().with_fault(step, fault);
+            let outcome = work(&disk);
+            assert!(
+                outcome.acknowledged.len() as u64 >= APPENDS - 9,
+                "{fault:?} at {step}: it recovers by itself"
+            );
+            for loss in LOSSES {
+                let context = format!("{fault:?} at step {step}, then {loss:?}");
+                let store = check(&disk.after(loss), &outcome, &context);
+                if matches!(fault, Fault::Once(_)) {
+                    assert_eq!(store.status().damaged_bytes, 0, "{context}");
+                    let seen = seen(&store);
+                    assert!(
+                        outcome.refused.iter().all(|n| !seen.contains_key(n)),
+                        "{context}: refused is refused"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_and_ends() {
+    let disk = FakeDisk::default();
+    let store = open(&disk).unwrap();
+    append(&store, 1).unwrap();
+    let disk = disk.clone().with_fault(disk.steps(), Fault::For(6, IoErrorKind::StorageFull));
+    let error = append(&store, 2).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Full);
+    assert!(error.to_string().contains("no space left in data directory /data/log"), "{error}");
+    assert!(!store.status().accepts_writes);
+    assert_eq!(seen(&store).len(), 1, "reads go on");
+    while append(&store, 3).is_err() {}
+    assert!(store.status().accepts_writes);
+    drop(store);
+    let store = open(&disk.after(Loss::Everything)).unwrap();
+    assert_eq!(seen(&store).into_keys().collect::<Vec<_>>(), [1, 3]);
+}
+
+#[test]
+fn damage_anywhere_costs_only_what_it_hits_and_is_set_aside() {
+    let disk = FakeDisk::default();
+    work(&disk);
+    let files: Vec<PathBuf> = disk.paths();
+    assert!(files.len() > 2);
+    let length = disk.read(&files[0]).unwrap().len();
+    for at in (0..length).step_by(7) {
+        let disk = disk.after(Loss::Nothing);
+        disk.rot(&files[0], |bytes| bytes[at] ^= 0x10);
+        let store = open(&disk).unwrap();
+        let found = seen(&store).len() as u64;
+        let lost = u64::from(at >= log::format::HEADER_BYTES);
+        assert_eq!(found, APPENDS - lost, "byte {at}");
+        assert!(store.status().damaged_bytes > 0, "byte {at}");
+        drop(store);
+        assert_eq!(disk.paths().iter().filter(|path| path.to_string_lossy().contains("damaged")).count(), 1);
+        let store = open(&disk).unwrap();
+        assert_eq!(seen(&store).len() as u64, APPENDS - lost, "byte {at}, opened again");
+        assert_eq!(store.status().damaged_bytes, 0, "it was set aside once");
+    }
+}
+
+#[test]
+fn a_newer_version_is_refused() {
+    let disk = FakeDisk::default();
+    work(&disk);
+    let path = &disk.paths()[0];
+    disk.rot(path, |bytes| {
+        bytes[8] = 2;
+        let sum = crc32fast::hash(&bytes[..28]).to_le_bytes();
+        bytes[28..32].copy_from_slice(&sum);
+    });
+    let error = open(&disk).err().unwrap();
+    assert!(error.to_string().contains("written in format version 2"), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Fatal);
+}

@@ -1,0 +1,10 @@
+//! The real binary on loopback, asked as Grafana, agents, the page and attackers ask it.
+
+mod contract;
+mod crash;
+mod hostile;
+mod page;
+mod push;
+mod rest;
+mod startup;
+mod support;

@@ -1,0 +1,97 @@
+//! Profiles in: what agents send, and that good ones survive bad neighbours.
+
+use buffa::Message;
+use http::Method;
+use spanflame_wire::push::v1::{PushRequest, RawSample};
+
+use crate::support::{PUSH, SPAN, Server, TRACE, checkout, cpu_profile, gzip, series, service};
+
+#[test]
+fn json_and_gzip_requests_store_the_same() {
+    let server = Server::start();
+    let request = PushRequest { series: checkout(), ..Default::default() };
+    let json = serde_json::to_vec(&request).expect("json");
+    let headers = [("content-type", "application/json"), ("content-encoding", "gzip")];
+    let answer = server.send(Method::POST, PUSH, &headers, gzip(&json));
+    assert_eq!((answer.status, answer.text()), (200, "{}"));
+    let span = server.get(&format!("/api/v1/spans/{SPAN}")).json();
+    assert_eq!(span["cpuNanos"], 30_000_000);
+
+    let other = Server::start();
+    let headers = [("content-type", "application/proto"), ("content-encoding", "gzip")];
+    let answer = other.send_h2c(PUSH, &headers, gzip(&request.encode_to_vec()));
+    assert_eq!((answer.status, answer.body.len()), (200, 0));
+    assert_eq!(other.get(&format!("/api/v1/spans/{SPAN}")).json(), span);
+}
+
+#[test]
+fn plain_pprof_and_the_older_spelling_of_span_ids_are_taken() {
+    let server = Server::start();
+    let profile = cpu_profile(1_767_225_605_000, &[(&["main"], 10_000_000, &[("profile_id", SPAN)])]);
+    server.pushed(vec![series(
+        &[("__name__", "process_cpu"), ("service_name", "old")],
+        profile.encode_to_vec(),
+    )]);
+    assert_eq!(server.get(&format!("/api/v1/spans/{SPAN}")).json()["service"], "old");
+}
+
+#[test]
+fn nothing_to_store_is_fine() {
+    let server = Server::start();
+    server.pushed(Vec::new());
+    let empty = cpu_profile(1_767_225_605_000, &[]);
+    server.pushed(vec![service("idle", &empty)]);
+    assert_eq!(server.query("GetProfileStats", "{}").text(), "{}");
+}
+
+#[test]
+fn neighbours_of_a_bad_profile_are_stored_and_the_bad_one_is_named() {
+    let server = Server::start();
+    let good = |span: &str| {
+        cpu_profile(1_767_225_605_000, &[(&["work"], 10_000_000, &[("span_id", span), ("trace_id", TRACE)])])
+    };
+    let mut two = service("two", &good("00000000000000b2"));
+    two.samples.push(RawSample { raw_profile: b"\x1f\x8bnot gzip".to_vec(), ..Default::default() });
+    let answer = server.push(vec![
+        service("one", &good("00000000000000a1")),
+        series(&[("__name__", "process_cpu"), ("service_name", "broken")], vec![0xff; 40]),
+        two,
+    ]);
+    let message = answer.refused(400, "invalid_argument");
+    assert!(message.starts_with("2 of 4 profiles refused, the others are stored"), "{message}");
+    assert!(
+        message.contains(r#"series[1]{__name__="process_cpu", service_name="broken"}.samples[0]: "#),
+        "{message}"
+    );
+    assert!(
+        message.contains(r#"series[2]{__name__="process_cpu", service_name="two"}.samples[1]: "#),
+        "{message}"
+    );
+    for span in ["00000000000000a1", "00000000000000b2"] {
+        assert_eq!(server.get(&format!("/api/v1/spans/{span}")).status, 200, "{span}");
+    }
+    let metrics = server.get("/metrics");
+    for line in [
+        "spanflame_pushes_total 1\n",
+        "spanflame_profiles_total 2\n",
+        "spanflame_samples_total 2\n",
+        "spanflame_refusals_total{reason=\"invalid_profile\"} 2\n",
+        "spanflame_store_profiles 2\n",
+        "spanflame_store_spans 2\n",
+    ] {
+        assert!(metrics.text().contains(line), "{line}: {}", metrics.text());
+    }
+    server.logged("profiles refused");
+}
+
+#[test]
+fn the_list_of_refusals_is_bounded() {
+    let server = Server::start();
+    let bad =
+        |at: usize| series(&[("service_name", &format!("s{at}")), ("long", &"x".repeat(1000))], vec![0xff]);
+    let message = server.push((0..50).map(bad).collect()).refused(400, "invalid_argument");
+    assert!(message.starts_with("50 of 50 profiles refused; "), "{message}");
+    assert!(message.contains("series[19]") && !message.contains("series[20]"), "{message}");
+    assert!(message.ends_with("and 30 more"), "{message}");
+    assert!(message.len() < 10_000);
+}

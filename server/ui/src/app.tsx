@@ -1,0 +1,61 @@
+// The frame around every page, and the choice of the page.
+
+import { useEffect } from "preact/hooks";
+import { Link } from "./components/link.tsx";
+import { HomePage } from "./pages/home.tsx";
+import { MissingPage } from "./pages/missing.tsx";
+import { SpanPage } from "./pages/span.tsx";
+import { routeOf, useLocation } from "./router.ts";
+import { type Theme, useTheme } from "./theme.ts";
+
+export function App() {
+  const { path, query } = useLocation();
+  const { theme, dark, setTheme } = useTheme();
+  const route = routeOf(path);
+  useEffect(() => {
+    if (route.page !== "span") document.title = "Spanflame";
+  }, [path]);
+  return (
+    <>
+      <a class="skip" href="#content" onClick={skipToContent}>
+        Skip to content
+      </a>
+      <header class="site">
+        <Link to="" class="brand">
+          <Mark />
+          Spanflame
+        </Link>
+        <label class="theme">
+          Theme
+          <select value={theme} onChange={(event) => setTheme(event.currentTarget.value as Theme)}>
+            <option value="system">System</option>
+            <option value="light">Light</option>
+            <option value="dark">Dark</option>
+          </select>
+        </label>
+      </header>
+      <main id="content" tabIndex={-1}>
+        {route.page === "home" && <HomePage query={query} />}
+        {route.page === "span" && <SpanPage key={route.id} id={route.id} query={query} dark={dark} />}
+        {route.page === "missing" && <MissingPage path={path} />}
+      </main>
+    </>
+  );
+}
+
+// The fragment would be taken for an address below the page's own; focus is all that is wanted.
+function skipToContent(event: Event): void {
+  event.preventDefault();
+  document.getElementById("content")?.focus();
+}
+
+function Mark() {
+  return (
+    <svg viewBox="0 0 32 32" width="22" height="22" aria-hidden="true">
+      <rect x="2" y="4" width="28" height="6" rx="1.5" fill="#c2410c" />
+      <rect x="2" y="12" width="19" height="6" rx="1.5" fill="#ea580c" />
+      <rect x="23" y="12" width="7" height="6" rx="1.5" fill="#f59e0b" />
+      <rect x="5" y="20" width="10" height="6" rx="1.5" fill="#f59e0b" />
+    </svg>
+  );
+}

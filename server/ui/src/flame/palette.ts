@@ -1,0 +1,106 @@
+// Colours: one hue per crate, chosen by the crate's name so that a crate looks the same in every span; runtime crates,
+// code without a crate and the root are grey. Text on a bar keeps a contrast of at least 4.5:1 in both themes.
+
+import { FOLDED_NAME } from "./collapse.ts";
+import { crateOf, isRuntime } from "./names.ts";
+import type { FlameTree } from "./tree.ts";
+
+/** Hues (degrees, OKLCH) far enough apart to be told from each other. */
+const HUES = [47, 250, 155, 345, 85, 300, 200, 20, 125, 275, 175, 65, 225, 325];
+
+export interface Palette {
+  /** Fill of a bar, by name index. */
+  fills: string[];
+  /** Fill of every bar that a search did not find. */
+  faded: string;
+  text: string;
+  fadedText: string;
+  match: string;
+  matchText: string;
+  strip: string;
+  outline: string;
+  /** Crates by self value, heaviest first. */
+  legend: { crate: string; fill: string; self: number }[];
+}
+
+/** Name of the legend's entry for code outside of any Rust crate. */
+export const NO_CRATE = "native";
+
+/** Name of the legend's entry for the runtime, folded or not. */
+export const RUNTIME = "runtime";
+
+const STEPS = [-0.024, -0.012, 0, 0.012, 0.024];
+const MIDDLE = 2;
+
+/** Chooses colours for a tree. */
+export function paletteFor(tree: FlameTree, dark: boolean): Palette {
+  const crates = tree.names.map((name, i) => legendEntry(name, i));
+  const self = new Map<string, number>();
+  const weight = new Map<string, number>();
+  for (let bar = 1; bar < tree.size; bar++) {
+    const crate = crates[tree.name[bar]!]!;
+    self.set(crate, (self.get(crate) ?? 0) + tree.self[bar]!);
+    weight.set(crate, (weight.get(crate) ?? 0) + tree.total[bar]!);
+  }
+  const shades = shadesOf([...weight], dark);
+  const shadesOfName = (i: number) => shades.get(crates[i]!) ?? shades.get(RUNTIME)!;
+  return {
+    // A small change of lightness from function to function keeps neighbours of one crate apart.
+    fills: tree.names.map((name, i) => shadesOfName(i)[variant(name)]!),
+    faded: dark ? "oklch(0.3 0.008 250)" : "oklch(0.94 0.004 250)",
+    text: dark ? "#f3f5f7" : "#16191d",
+    fadedText: dark ? "#9aa3ad" : "#5c6570",
+    match: dark ? "oklch(0.8 0.16 85)" : "oklch(0.85 0.17 88)",
+    matchText: "#1a1400",
+    strip: dark ? "oklch(0.42 0.02 250)" : "oklch(0.82 0.015 250)",
+    outline: dark ? "#ffffff" : "#0b1320",
+    legend: [...self]
+      .filter(([, value]) => value > 0)
+      .sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1))
+      .map(([crate, value]) => ({ crate, self: value, fill: shades.get(crate)![MIDDLE]! })),
+  };
+}
+
+function legendEntry(name: string, index: number): string {
+  if (index === 0 || name === FOLDED_NAME || isRuntime(name)) return RUNTIME;
+  return crateOf(name) || NO_CRATE;
+}
+
+/** Five shades for every crate: of the hue its name picks or, where a heavier crate holds it, of the next free one. */
+function shadesOf(weights: [string, number][], dark: boolean): Map<string, string[]> {
+  const grey = STEPS.map((step) =>
+    dark ? `oklch(${0.37 + step / 2} 0.012 250)` : `oklch(${0.9 + step / 2} 0.008 250)`,
+  );
+  const shades = new Map([
+    [RUNTIME, grey],
+    [NO_CRATE, grey],
+  ]);
+  const taken = new Set<number>();
+  for (const [crate] of weights.sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1))) {
+    if (shades.has(crate)) continue;
+    let slot = checksum(crate) % HUES.length;
+    for (let tries = 0; tries < HUES.length && taken.has(slot); tries++) slot = (slot + 1) % HUES.length;
+    taken.add(slot);
+    const hue = HUES[slot]!;
+    shades.set(
+      crate,
+      STEPS.map((step) =>
+        dark ? `oklch(${0.47 + step} 0.095 ${hue})` : `oklch(${0.84 + step} 0.09 ${hue})`,
+      ),
+    );
+  }
+  return shades;
+}
+
+/** Which of the shades a function has. */
+function variant(name: string): number {
+  const last = name.length - 1;
+  return (name.length + name.charCodeAt(last) + 3 * (name.charCodeAt(last - 3) || 0)) % STEPS.length || 0;
+}
+
+function checksum(text: string): number {
+  let hash = 5381;
+  for (let i = 0; i < Math.min(text.length, 256); i++)
+    hash = (Math.imul(hash, 33) ^ text.charCodeAt(i)) >>> 0;
+  return hash;
+}

@@ -1,0 +1,147 @@
+// The top table: every function with its self and total value, sortable, as text.
+
+import { useEffect, useMemo, useState } from "preact/hooks";
+import { CopyButton } from "../components/copy.tsx";
+import { formatShare, formatValue } from "../format.ts";
+import { FOLDED_NAME } from "./collapse.ts";
+import { displayName } from "./names.ts";
+import type { Palette } from "./palette.ts";
+import { sortRows, type TopColumn, type TopRow } from "./top.ts";
+import type { FlameTree } from "./tree.ts";
+
+interface Props {
+  tree: FlameTree;
+  /** Every function of the tree. */
+  rows: readonly TopRow[];
+  palette: Palette;
+  unit: string;
+  matches: Uint8Array | undefined;
+  column: TopColumn;
+  descending: boolean;
+  onSort: (column: TopColumn, descending: boolean) => void;
+  onSearch: (name: string) => void;
+}
+
+/** Rows shown at first, and added by each "Show more". */
+const PAGE = 50;
+
+const COLUMNS: { column: TopColumn; title: string }[] = [
+  { column: "name", title: "Function" },
+  { column: "self", title: "Self" },
+  { column: "total", title: "Total" },
+];
+
+export function TopTable({
+  tree,
+  rows: all,
+  palette,
+  unit,
+  matches,
+  column,
+  descending,
+  onSort,
+  onSearch,
+}: Props) {
+  const [limit, setLimit] = useState(PAGE);
+  useEffect(() => setLimit(PAGE), [tree, matches]);
+  const rows = useMemo(() => {
+    if (!matches) return sortRows(all, tree.names, column, descending);
+    const named = new Set<number>();
+    for (let bar = 0; bar < tree.size; bar++) if (matches[bar]) named.add(tree.name[bar]!);
+    return sortRows(
+      all.filter((row) => named.has(row.name)),
+      tree.names,
+      column,
+      descending,
+    );
+  }, [all, matches, column, descending]);
+  const whole = tree.total[0]!;
+  return (
+    <section class="top" aria-labelledby="top-title">
+      <div class="section-head">
+        <h2 id="top-title">Functions</h2>
+        <p class="quiet">
+          {matches ? `${rows.length} of ${all.length} match the search` : `${all.length} in this span`}
+        </p>
+      </div>
+      <table class="functions">
+        <thead>
+          <tr>
+            {COLUMNS.map(({ column: key, title }) => {
+              const isSorted = key === column;
+              const direction = isSorted ? (descending ? "descending" : "ascending") : undefined;
+              return (
+                <th
+                  key={key}
+                  scope="col"
+                  class={key === "name" ? "" : "number"}
+                  {...(direction ? { "aria-sort": direction } : {})}
+                >
+                  <button
+                    type="button"
+                    class="sort"
+                    onClick={() => onSort(key, isSorted ? !descending : key !== "name")}
+                  >
+                    {key === "name" && title}
+                    <span class="arrow" aria-hidden="true">
+                      {isSorted ? (descending ? "▼" : "▲") : ""}
+                    </span>
+                    {key !== "name" && title}
+                  </button>
+                </th>
+              );
+            })}
+          </tr>
+        </thead>
+        <tbody>
+          {rows.slice(0, limit).map((row) => {
+            const name = tree.names[row.name]!;
+            const isFolded = name === FOLDED_NAME;
+            const shown = isFolded ? "Runtime frames (folded)" : displayName(name, 240);
+            return (
+              <tr key={row.name}>
+                <td>
+                  <div class="function">
+                    <span class="swatch" style={{ background: palette.fills[row.name] }} />
+                    {isFolded ? (
+                      <span>{shown}</span>
+                    ) : (
+                      <>
+                        <button
+                          type="button"
+                          class="name link"
+                          title="Search for this function"
+                          onClick={() => onSearch(name)}
+                        >
+                          {shown}
+                        </button>
+                        <CopyButton text={name} what={`name of ${displayName(name, 60)}`} />
+                      </>
+                    )}
+                  </div>
+                </td>
+                <Value value={row.self} whole={whole} unit={unit} />
+                <Value value={row.total} whole={whole} unit={unit} />
+              </tr>
+            );
+          })}
+        </tbody>
+      </table>
+      {rows.length === 0 && <p class="quiet">No function matches.</p>}
+      {rows.length > limit && (
+        <button type="button" onClick={() => setLimit(limit + PAGE)}>
+          Show {Math.min(PAGE, rows.length - limit)} more of {rows.length - limit}
+        </button>
+      )}
+    </section>
+  );
+}
+
+function Value({ value, whole, unit }: { value: number; whole: number; unit: string }) {
+  return (
+    <td class="number">
+      <span class="amount">{formatValue(value, unit)}</span>{" "}
+      <span class="share">{formatShare(value / whole)}</span>
+    </td>
+  );
+}

@@ -1,0 +1,320 @@
+// The rest of the page against the real server: list, look-up, failures, hostile names, themes, accessibility, sub-path.
+
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { createRequire } from "node:module";
+import { after, before, test } from "node:test";
+import type { Browser, BrowserContextOptions, Page } from "playwright-core";
+import { launch, withPage } from "../support/browser.ts";
+import {
+  hostileSpan,
+  newId,
+  newSpan,
+  PERIOD,
+  paySpan,
+  profileOf,
+  SCRIPT_NAME,
+  type TestSpan,
+} from "../support/dataset.ts";
+import { canvas } from "../support/graph.ts";
+import { eventually } from "../support/poll.ts";
+import { mountUnder } from "../support/proxy.ts";
+import { push, testServer, type TestServer } from "../support/server.ts";
+
+let server: TestServer;
+let browser: Browser;
+let span: TestSpan;
+let hostile: TestSpan;
+let axeSource: string;
+
+before(async () => {
+  server = await testServer();
+  span = paySpan();
+  hostile = hostileSpan();
+  for (const each of [span, hostile]) await push(server, each.service, profileOf(each));
+  axeSource = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+  browser = await launch();
+});
+
+after(async () => {
+  await browser?.close();
+  await server?.stop();
+});
+
+function check(title: string, run: (page: Page) => Promise<void>, options?: BrowserContextOptions): void {
+  test(title, () => withPage(browser, server.url, run, options));
+}
+
+const home = (page: Page, query = "") => page.goto(`${server.url}/${query}`);
+const openSpan = async (page: Page, id: string) => {
+  await page.goto(`${server.url}/span/${id}`);
+  await canvas(page).waitFor();
+};
+const path = (page: Page) => new URL(page.url()).pathname;
+const lookUp = async (page: Page, text: string) => {
+  await page.getByLabel("Span id or trace id").fill(text);
+  await page.getByRole("button", { name: "Open" }).click();
+};
+
+check("the home page lists the spans with their numbers", async (page) => {
+  await home(page, `?trace=${span.traceId}`);
+  const row = page.locator(".spans tbody tr");
+  await row.waitFor();
+  const cells = await row.locator("td").allTextContents();
+  assert.equal(cells[0], `POST /pay${span.spanId}`);
+  assert.deepEqual(cells.slice(1, 4), ["checkout", "1 s", "100"]);
+  assert.ok(cells[4]!.startsWith(span.traceId.slice(0, 8)));
+  assert.match(cells[5]!, /ago|just now/);
+  await page.getByRole("link", { name: "POST /pay" }).click();
+  await canvas(page).waitFor();
+  assert.equal(path(page), `/span/${span.spanId}`);
+  await page.goBack();
+  await row.waitFor();
+});
+
+check("spans stand in the order of their CPU time, and a service narrows the list", async (page) => {
+  const service = `ordered-${newId(4)}`;
+  for (const samples of [2, 9, 5]) {
+    const each = newSpan(service, `op ${samples}`, [{ frames: ["app::work"], value: samples * PERIOD }]);
+    await push(server, service, profileOf(each));
+  }
+  await home(page, `?service=${service}`);
+  await page.locator(".spans").waitFor();
+  assert.deepEqual(await page.locator(".spans tbody .wide a").allTextContents(), ["op 9", "op 5", "op 2"]);
+  await page.getByRole("link", { name: "Show all" }).click();
+  await page.getByRole("link", { name: "POST /pay" }).first().waitFor();
+  await home(page, "?service=nobody-has-this-name");
+  await page.getByText("No span matches").waitFor();
+});
+
+check("the look-up takes an id as it is pasted", async (page) => {
+  await home(page);
+  await lookUp(page, `  ${span.spanId.toUpperCase().replace(/(.{8})/, "$1 ")} `);
+  await canvas(page).waitFor();
+  assert.equal(path(page), `/span/${span.spanId}`);
+  await page.getByRole("link", { name: "Spanflame" }).click();
+  await lookUp(page, span.traceId);
+  await page.getByRole("link", { name: "POST /pay" }).waitFor();
+  assert.equal(new URL(page.url()).searchParams.get("trace"), span.traceId);
+});
+
+check("the look-up says what is wrong with an id", async (page) => {
+  await home(page);
+  for (const [text, message] of [
+    ["abc", /this has 3/],
+    ["xyzxyzxyzxyzxyzx", /only the characters/],
+    ["", /Enter a span id/],
+    ['${__span.tags["pyroscope.profile.id"]}', /never filled in/],
+  ] as const) {
+    await lookUp(page, text);
+    await eventually(async () => assert.match((await page.locator(".problem").textContent())!, message));
+    assert.equal(path(page), "/");
+  }
+});
+
+check("an empty server explains how to send the first profile", async (page) => {
+  await page.route("**/api/v1/spans?*", (route) => route.fulfill({ json: { spans: [] } }));
+  await home(page);
+  await page.getByText("No span profiles yet").waitFor();
+  assert.ok((await page.locator("main").textContent())!.includes(`PYROSCOPE_SERVER_ADDRESS=${server.url} `));
+  await page.unroute("**/api/v1/spans?*");
+  await page.getByRole("button", { name: "Look again" }).click();
+  await page.locator(".spans").waitFor();
+});
+
+check("an unknown span says so and why, and appears once its profile is there", async (page) => {
+  const late = newSpan("late", "GET /late", [{ frames: ["app::work"], value: 3 * PERIOD }]);
+  await page.goto(`${server.url}/span/${late.spanId}`);
+  await page.getByRole("heading", { name: `No profile for span ${late.spanId}` }).waitFor();
+  const answer = (await (await fetch(`${server.url}/api/v1/spans/${late.spanId}`)).json()) as {
+    message: string;
+    reason: string;
+    hints: string[];
+  };
+  const text = (await page.locator("main").textContent())!;
+  assert.equal(answer.reason, "unknown_span");
+  assert.ok(answer.hints.length > 0);
+  for (const part of [answer.message, answer.reason, ...answer.hints]) assert.ok(text.includes(part), part);
+  assert.match(text, /The server holds \d[\d,]* profiles with \d[\d,]* spans, from \d{4}-/);
+  await push(server, late.service, profileOf(late));
+  await page.getByRole("button", { name: "Try again" }).click();
+  await canvas(page).waitFor();
+  assert.equal(await page.getByTestId("cpu").textContent(), "30 ms");
+  assert.match((await page.getByTestId("uncertainty").textContent())!, /3 samples.*from 12\.5% to 87\.5%/);
+});
+
+check("an address that holds no span id says so", async (page) => {
+  for (const [id, heading, message] of [
+    ["abc", "This is no span id", /this has 3/],
+    [encodeURIComponent('${__span.tags["pyroscope.profile.id"]}'), "This is no span id", /never filled in/],
+    [encodeURIComponent("<script>window.pwned=1</script>"), "This is no span id", /only the characters/],
+    [span.traceId, "This is a trace id", /32 of them name a trace/],
+  ] as const) {
+    await page.goto(`${server.url}/span/${id}`);
+    await page.getByRole("heading", { name: heading }).waitFor();
+    assert.match((await page.locator("main").textContent())!, message);
+  }
+  await page.getByRole("link", { name: "Spans of this trace" }).click();
+  await page.getByRole("link", { name: "POST /pay" }).waitFor();
+});
+
+check("an id in upper case leads to the span", async (page) => {
+  await openSpan(page, span.spanId.toUpperCase());
+  await eventually(async () => assert.equal(path(page), `/span/${span.spanId}`));
+});
+
+check("a server that does not answer can be tried again", async (page) => {
+  await page.route("**/api/**", (route) => route.abort());
+  await page.goto(`${server.url}/span/${span.spanId}`);
+  await page.getByRole("heading", { name: "No connection" }).waitFor();
+  await page.unroute("**/api/**");
+  await page.getByRole("button", { name: "Try again" }).click();
+  await canvas(page).waitFor();
+});
+
+check("an answer that breaks the encoding is refused with the place", async (page) => {
+  await page.route("**/profile?*", (route) =>
+    route.fulfill({
+      json: {
+        flamegraph: { names: ["total"], levels: [{ values: ["0", "1", "0", "0"] }, { values: ["0"] }] },
+      },
+    }),
+  );
+  await page.goto(`${server.url}/span/${span.spanId}`);
+  await page.getByText("level 1: 1 numbers, expected a multiple of 4").waitFor();
+});
+
+check("hostile names stay text and break nothing", async (page) => {
+  await openSpan(page, hostile.spanId);
+  assert.equal(await page.locator("h1").textContent(), "<script>window.pwned=3</script> \ufffdمرحبا");
+  assert.equal(await page.locator(".eyebrow").textContent(), "<b>shop</b>");
+  const names = await page.locator(".functions .link").allTextContents();
+  assert.ok(names.includes(SCRIPT_NAME));
+  assert.ok(names.includes("دالة::حساب\ufffdgnirts"));
+  assert.ok(names.some((name) => name.startsWith("long::x") && name.length <= 240));
+  assert.equal(
+    await page.locator("main script, main img, h1 *, .eyebrow a *, .functions .link *").count(),
+    0,
+  );
+  const box = (await canvas(page).boundingBox())!;
+  for (let y = 10; y < 100; y += 20) await page.mouse.move(box.x + box.width - 20, box.y + y);
+  await page.mouse.move(box.x + 20, box.y + 30);
+  await page.locator(".tooltip").waitFor();
+  assert.ok((await page.locator(".tooltip").boundingBox())!.height < 500);
+  const sizes = await page.evaluate(() => ({
+    sideways: document.documentElement.scrollWidth - innerWidth,
+    highest: Math.max(...[...document.querySelectorAll(".functions tr")].map((row) => row.clientHeight)),
+  }));
+  assert.ok(sizes.sideways <= 0 && sizes.highest < 80, JSON.stringify(sizes));
+  await home(page);
+  await page.getByRole("link", { name: "<b>shop</b>" }).first().waitFor();
+  await page.goto(`${server.url}/?service=${encodeURIComponent("<img src=x onerror=window.pwned=1>")}`);
+  await page.getByText("No span matches").waitFor();
+});
+
+check("the theme follows the system until the reader chooses", async (page) => {
+  const ground = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+  const root = () =>
+    canvas(page).evaluate((element) => [
+      ...(element as HTMLCanvasElement).getContext("2d")!.getImageData(2, 2, 1, 1).data,
+    ]);
+  const dark = "rgb(16, 19, 23)";
+  const light = "rgb(247, 248, 249)";
+  await page.emulateMedia({ colorScheme: "dark" });
+  await openSpan(page, span.spanId);
+  assert.equal(await ground(), dark);
+  await eventually(async () => assert.ok((await root())[0]! < 120));
+  await page.emulateMedia({ colorScheme: "light" });
+  assert.equal(await ground(), light);
+  await eventually(async () => assert.ok((await root())[0]! > 180));
+  await page.getByLabel("Theme").selectOption("dark");
+  assert.equal(await ground(), dark);
+  await page.reload();
+  await canvas(page).waitFor();
+  assert.equal(await ground(), dark, "the choice is kept");
+  await page.getByLabel("Theme").selectOption("system");
+  assert.equal(await ground(), light);
+});
+
+for (const colorScheme of ["light", "dark"] as const) {
+  check(
+    `no accessibility violation, ${colorScheme}`,
+    async (page) => {
+      await home(page);
+      await page.locator(".spans").waitFor();
+      await audit(page, "home");
+      await lookUp(page, "abc");
+      await audit(page, "home with a problem");
+      await openSpan(page, span.spanId);
+      await audit(page, "span");
+      await page.getByPlaceholder("Search functions").fill("sha2");
+      await page.getByLabel("Fold runtime frames").uncheck();
+      await page.getByTestId("found").filter({ hasText: "40.0%" }).waitFor();
+      await audit(page, "span, searched and unfolded");
+      await openSpan(page, hostile.spanId);
+      await audit(page, "span with hostile names and few samples");
+      await page.goto(`${server.url}/span/${newId(8)}`);
+      await page.getByRole("heading", { name: "No profile" }).waitFor();
+      await audit(page, "unknown span");
+      await page.setViewportSize({ width: 360, height: 700 });
+      await openSpan(page, span.spanId);
+      await audit(page, "narrow span");
+    },
+    { colorScheme },
+  );
+}
+
+test("works under a sub-path", async () => {
+  const mount = await mountUnder("/tools/profiles/", server.url);
+  try {
+    await withPage(browser, mount.url, async (page) => {
+      await page.goto(`${mount.url}/span/${span.spanId}`);
+      await canvas(page).waitFor();
+      assert.equal(await page.getByTestId("cpu").textContent(), "1 s");
+      await page.getByRole("link", { name: "Spanflame" }).click();
+      assert.equal(path(page), "/tools/profiles/");
+      await lookUp(page, span.spanId);
+      await canvas(page).waitFor();
+      assert.equal(path(page), `/tools/profiles/span/${span.spanId}`);
+      await page.reload();
+      await canvas(page).waitFor();
+      await page.goto(`${mount.url}/?trace=${span.traceId}`);
+      await page.getByRole("link", { name: "POST /pay" }).waitFor();
+    });
+    assert.deepEqual(
+      mount.strays.filter((stray) => stray !== "/favicon.ico"),
+      [],
+    );
+  } finally {
+    mount.stop();
+  }
+});
+
+test("pages are checked for changes, assets are kept for good, and the policy is strict", async () => {
+  const html = await fetch(`${server.url}/span/${span.spanId}`);
+  assert.equal(html.headers.get("cache-control"), "no-cache");
+  const policy = html.headers.get("content-security-policy")!;
+  for (const rule of ["default-src 'none'", "script-src 'self'", "style-src 'self'", "base-uri 'none'"])
+    assert.ok(policy.includes(rule), rule);
+  assert.ok(!policy.includes("unsafe"));
+  const script = /src="(\.\.\/assets\/[^"]+\.js)"/.exec(await html.text())![1]!;
+  const asset = await fetch(new URL(script, html.url));
+  assert.equal(asset.status, 200);
+  assert.match(asset.headers.get("cache-control")!, /immutable/);
+  assert.match(asset.headers.get("content-type")!, /^text\/javascript/);
+});
+
+interface AxeResult {
+  violations: { id: string; help: string; nodes: { html: string; failureSummary: string }[] }[];
+}
+
+async function audit(page: Page, what: string): Promise<void> {
+  await page.evaluate(axeSource);
+  const { violations } = await page.evaluate(() =>
+    (window as unknown as { axe: { run(): Promise<AxeResult> } }).axe.run(),
+  );
+  const told = violations.map(
+    ({ id, help, nodes }) => `${id}: ${help}\n${nodes.map((node) => node.html).join("\n")}`,
+  );
+  assert.deepEqual(told, [], what);
+}
