@@ -291,8 +291,8 @@ impl Profiler {
     /// Ends the current window, and waits until it and all before it are delivered.
     ///
     /// # Errors
-    /// When that takes longer than `timeout`, or the receiving end cannot be reached or refuses a profile. What is
-    /// not delivered then waits on.
+    /// When that takes longer than `timeout`, or the receiving end cannot be reached: what is not delivered then
+    /// waits on. Also when it has refused a profile since the last flush: that one is lost.
     pub fn flush(&self, timeout: Duration) -> Result<(), FlushError> {
         let Some(running) = &self.running else { return Ok(()) };
         if running.stopped.load(Ordering::Acquire) {
@@ -307,8 +307,8 @@ impl Profiler {
     /// Does nothing the second time.
     ///
     /// # Errors
-    /// When that takes longer than `timeout`, or the receiving end cannot be reached or refuses a profile. What is
-    /// not delivered then is lost, and counted.
+    /// When that takes longer than `timeout`, or the receiving end cannot be reached or has refused a profile since
+    /// the last flush. What is not delivered then is lost, and counted.
     pub fn shutdown(&self, timeout: Duration) -> Result<(), FlushError> {
         let Some(running) = &self.running else { return Ok(()) };
         if running.stopped.swap(true, Ordering::AcqRel) {

@@ -22,6 +22,10 @@ use crate::spans::{SpanRecord, SpanTable};
 /// The deepest stack a sample can hold, in frames.
 pub(crate) const MAX_DEPTH: usize = 256;
 
+/// Held by every test of this crate that starts a sampler: one runs per process.
+#[cfg(test)]
+pub(crate) static TURN: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
+
 /// How to sample.
 #[derive(Clone, Copy)]
 pub(crate) struct Options {
@@ -125,7 +129,7 @@ pub(crate) struct SamplerStats {
     pub(crate) excess_weight: u64,
     /// Signals that arrived while the same thread was in the handler.
     pub(crate) nested: u64,
-    /// Threads that found no record free: more than the sampler can follow at once.
+    /// Times a thread could not be followed because 8192 others are, or for want of memory; tried again at each look.
     pub(crate) threads_refused: u64,
     /// Threads with a running timer now.
     pub(crate) threads: u32,
