@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub(crate) use live::{Sampler, publish};
-#[cfg(feature = "bench-internals")]
+#[cfg(all(feature = "bench-internals", target_os = "linux", target_arch = "x86_64"))]
 pub(crate) use live::{handler, signal_value};
 
 use crate::spans::{SpanRecord, SpanTable};
