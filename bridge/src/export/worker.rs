@@ -65,6 +65,7 @@ impl Worker {
         loop {
             match jobs.recv_timeout(self.until_due()) {
                 Ok(Job::Window(window)) => self.take(&window),
+                #[cfg(feature = "pyroscope")]
                 // Only asked for where there is no exporter.
                 Ok(Job::Encode(window, reply)) => drop(reply.send(self.encoder.encode(&window))),
                 Ok(Job::Flush(reply)) => {

@@ -83,6 +83,7 @@ pub(crate) enum SamplerError {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample<'a> {
     /// The thread it was taken on.
+    #[cfg(any(test, feature = "bench-internals"))]
     pub(crate) tid: i32,
     /// Sampling periods of CPU time that it stands for, at least 1.
     pub(crate) weight: u32,

@@ -397,3 +397,32 @@ fn an_attribute_that_finds_no_room_means_no_label() {
     assert!(kept.samples().iter().all(|sample| sample.span_id.is_none()));
     assert_eq!(profiler.stats().lost.attribute_refused, 1);
 }
+
+#[test]
+fn stacks_are_whole_and_show_inlined_calls_with_files_and_lines() {
+    let _turn = alone();
+    let (profiler, kept) = profiler(|builder| builder);
+    BURNERS[4].1(Duration::from_millis(80));
+    finish(&profiler);
+    let samples = kept.samples();
+    // The loop is inlined into the function that burns, which this test calls.
+    let burned = samples.iter().filter(|sample| sample.has(BURNERS[4].0));
+    let mut seen = 0;
+    for Sample { frames, places, .. } in burned {
+        seen += 1;
+        let burner = frames.iter().position(|frame| frame == "bridge::support::burn_ebony");
+        let burner = burner.unwrap_or_else(|| panic!("a name with its path: {frames:?}"));
+        assert!(frames[burner - 1].ends_with("spin"), "{frames:?}");
+        assert!(frames[burner + 1].starts_with("bridge::attribution::stacks_are_whole"), "{frames:?}");
+        for frame in [burner - 1, burner] {
+            let (file, line) = &places[frame];
+            assert!(file.ends_with("tests/bridge/support.rs") && *line > 100, "{file}:{line}");
+        }
+        let hashed = |frame: &String| frame.rsplit_once("::h").is_some_and(|(_, hash)| hash.len() == 16);
+        assert!(!frames.iter().any(hashed), "{frames:?}");
+    }
+    assert!(seen > 0);
+    let stats = profiler.stats();
+    assert!(stats.complete_stacks > 0.9, "{stats:?}");
+    assert!(stats.effective_frequency > 0.0 && stats.effective_frequency <= 1000.0);
+}
