@@ -9,11 +9,12 @@ use std::fmt::Write;
 
 /// The rate that the slow-down target names, and one that gives a signal at every tick.
 const RATES: [u32; 2] = [100, 1000];
-const SEGMENT_MILLIS: u64 = 50;
+/// Many periods of the slower rate: the process's timer starts anew with each segment.
+const SEGMENT_MILLIS: u64 = 100;
 
 /// Alternates the profilers' processes; each alternates its own segments with the profiler off, on, off.
 pub fn measure(setup: &Setup) -> Result<Report> {
-    let (batches, rounds) = setup.pick((1, 20), (4, 60));
+    let (batches, rounds) = setup.pick((1, 10), (4, 30));
     let profilers = [Profiler::Spanflame, Profiler::Pyroscope, Profiler::PprofDefault];
     let binaries = Subjects::new(&setup.subject).binaries(&profilers[..setup.pick(2, 3)])?;
     let mut rows = Vec::new();

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 const TASKS: usize = 1_200;
 const WORKERS: usize = 4;
 /// Bursts of one span; between them other tasks run on the thread.
-const BURSTS: u32 = 40;
+const BURSTS: u32 = 12;
 const FLUSH: Duration = Duration::from_secs(60);
 
 macro_rules! burn_functions {
@@ -111,7 +111,7 @@ async fn spans(tracer: opentelemetry_sdk::trace::SdkTracer, kind: usize, kinds: 
         async {
             for burst in 0..BURSTS {
                 black_box(burn());
-                if burst % 8 == 7 {
+                if burst % 4 == 3 {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 } else {
                     tokio::task::yield_now().await;

@@ -53,7 +53,7 @@ pub(crate) enum Spanflame {
     },
     /// Without the collector, so that nobody but us empties the rings; a span is active.
     Bare {
-        sampler: Mutex<Sampler>,
+        sampler: Box<Mutex<Sampler>>,
         span: u64,
     },
 }
@@ -66,7 +66,7 @@ impl Subject for Spanflame {
         }
         let sampler = Sampler::start(hz, 128).map_err(|error| anyhow!(error))?;
         let span = sampler.span(1).context("no room for a span")?;
-        Ok(Self::Bare { sampler: Mutex::new(sampler), span })
+        Ok(Self::Bare { sampler: Box::new(Mutex::new(sampler)), span })
     }
 
     fn signal_value(&self) -> Result<usize> {
