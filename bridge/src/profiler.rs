@@ -107,12 +107,12 @@ impl ProfilerBuilder {
         let config = self.resolve(&|name| std::env::var_os(name))?;
         if !config.enabled {
             tracing::info!("profiling is disabled");
-            return Ok((Profiler { running: None }, SpanBackend::new(None)));
+            return Ok((Profiler { running: None }, SpanBackend::for_agent(None)));
         }
         supported()?;
         let profiler = Profiler::start(config, None, "pyroscope agent")?;
         let commands = profiler.running.as_ref().map(|running| running.commands.lock().clone());
-        Ok((profiler, SpanBackend::new(commands)))
+        Ok((profiler, SpanBackend::for_agent(commands)))
     }
 }
 
@@ -193,10 +193,11 @@ impl Profiler {
         spawn("spanflame-export", move || {
             // Made here, as symbolization keeps to one thread.
             let encoder = Encoder::new(policy, counted);
-            match exporter {
-                Some(exporter) => Worker::new(encoder, exporter, labels).run(&queue),
-                None => encoder.serve(&queue),
+            if let Some(exporter) = exporter {
+                return Worker::new(encoder, exporter, labels).run(&queue);
             }
+            #[cfg(feature = "pyroscope")]
+            encoder.serve(&queue);
         })?;
         let collector = Collector::new(sampler, live, counters, config.frequency, upload_interval, jobs);
         spawn("spanflame-collect", move || collector.run(&inbox))?;
@@ -244,12 +245,6 @@ impl Profiler {
         let period = Duration::from_secs(1) / *frequency;
         let cpu_time = |weight: u64| Duration::from_nanos((period.as_nanos() as u64).saturating_mul(weight));
         let (samples, weight) = (counters.samples.get(), counters.weight.get());
-        let stacks = sampler.reached_entry
-            + sampler.too_deep
-            + sampler.no_module
-            + sampler.no_rule
-            + sampler.bad_read
-            + sampler.no_progress;
         Stats {
             running: !running.stopped.load(Ordering::Relaxed),
             samples,
@@ -276,7 +271,7 @@ impl Profiler {
             effective_frequency: f64::from(*frequency) * ratio(samples, weight),
             clock: "thread CPU timers",
             unwinder: "precompiled .eh_frame tables",
-            complete_stacks: ratio(sampler.reached_entry, stacks),
+            complete_stacks: ratio(counters.complete.get(), samples),
             scope: match live.tagging() {
                 Tagging::Off => Scope::Auto,
                 Tagging::Root => Scope::Root,
@@ -291,8 +286,8 @@ impl Profiler {
     /// Ends the current window, and waits until it and all before it are delivered.
     ///
     /// # Errors
-    /// When that takes longer than `timeout`, or the receiving end cannot be reached or refuses a profile. What is
-    /// not delivered then waits on.
+    /// When that takes longer than `timeout`, or the receiving end cannot be reached: what is not delivered then
+    /// waits on. Also when it has refused a profile since the last flush: that one is lost.
     pub fn flush(&self, timeout: Duration) -> Result<(), FlushError> {
         let Some(running) = &self.running else { return Ok(()) };
         if running.stopped.load(Ordering::Acquire) {
@@ -307,8 +302,8 @@ impl Profiler {
     /// Does nothing the second time.
     ///
     /// # Errors
-    /// When that takes longer than `timeout`, or the receiving end cannot be reached or refuses a profile. What is
-    /// not delivered then is lost, and counted.
+    /// When that takes longer than `timeout`, or the receiving end cannot be reached or has refused a profile since
+    /// the last flush. What is not delivered then is lost, and counted.
     pub fn shutdown(&self, timeout: Duration) -> Result<(), FlushError> {
         let Some(running) = &self.running else { return Ok(()) };
         if running.stopped.swap(true, Ordering::AcqRel) {

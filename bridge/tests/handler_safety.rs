@@ -1,1 +1,357 @@
-fn main() {}
+//! The signal handler in hostile surroundings: no allocation, errno untouched, tiny stacks, forks, libraries that come
+//! and go, unwinding and an allocator under load. One sampler runs per process, so these tests take turns.
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#![allow(unsafe_code)] // a counting allocator, fork, dlopen, forged signals
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::ffi::CString;
+use std::hint::black_box;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use spanflame::bench_support::{self, Sampler};
+
+/// Counts what each thread allocates and frees.
+struct Counting;
+
+thread_local! {
+    static CALLS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count() {
+    CALLS.with(|calls| calls.set(calls.get() + 1));
+}
+
+// SAFETY: passes every call on to the system allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        count();
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+static TURN: Mutex<()> = Mutex::new(());
+
+/// The kernel's `siginfo_t` of a timer, at its full size.
+#[repr(C)]
+struct TimerInfo {
+    signal: i32,
+    errno: i32,
+    code: i32,
+    padding: i32,
+    timer: i32,
+    overrun: i32,
+    value: usize,
+    rest: [u64; 12],
+}
+
+/// Sends the calling thread what its timer would; it has arrived on return.
+fn tick(value: usize) {
+    let mut info = TimerInfo {
+        signal: libc::SIGPROF,
+        errno: 0,
+        code: libc::SI_TIMER,
+        padding: 0,
+        timer: 0,
+        overrun: 2,
+        value,
+        rest: [0; 12],
+    };
+    // SAFETY: takes no arguments.
+    let pid = unsafe { libc::getpid() };
+    // SAFETY: takes no arguments.
+    let tid = unsafe { libc::syscall(libc::SYS_gettid) };
+    // SAFETY: `info` is a siginfo_t of the kernel's layout and size, and the thread is the caller.
+    let result =
+        unsafe { libc::syscall(libc::SYS_rt_tgsigqueueinfo, pid, tid, libc::SIGPROF, &raw mut info) };
+    assert_eq!(result, 0);
+}
+
+fn cpu_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: fills `time`.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+#[inline(never)]
+fn burn(time: Duration) {
+    let until = cpu_time() + time;
+    let mut x = 1u64;
+    while cpu_time() < until {
+        for _ in 0..10_000 {
+            x = black_box(x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
+        }
+    }
+}
+
+#[inline(never)]
+fn at_depth(depth: u32, run: &mut dyn FnMut()) -> u32 {
+    if depth == 0 {
+        run();
+        return 0;
+    }
+    black_box(at_depth(black_box(depth - 1), run)) + 1
+}
+
+#[test]
+fn the_handler_neither_allocates_nor_touches_errno() {
+    let _turn = TURN.lock();
+    let mut sampler = Sampler::start(100, 128).expect("starts");
+    let value = bench_support::signal_value().expect("registered");
+    bench_support::publish(sampler.span(42).expect("room"));
+    for depth in [0, 10, 60, 200] {
+        sampler.drain();
+        // SAFETY: the calling thread's errno is always there.
+        let errno = unsafe { &mut *libc::__errno_location() };
+        *errno = 12_345;
+        let before = CALLS.with(Cell::get);
+        at_depth(depth, &mut || (0..20).for_each(|_| tick(value)));
+        assert_eq!(CALLS.with(Cell::get), before, "allocations at depth {depth}");
+        assert_eq!(*errno, 12_345);
+        let mut whole = 0;
+        sampler.drain_into(&mut |sample| {
+            if sample.weight == 3 && sample.span_id == Some(42) {
+                assert!(sample.frames.len() > depth as usize || sample.truncated);
+                whole += 1;
+            }
+        });
+        assert_eq!(whole, 20, "{}", sampler.stats());
+    }
+    // A full ring is no reason for anything else either.
+    let before = CALLS.with(Cell::get);
+    at_depth(100, &mut || (0..200).for_each(|_| tick(value)));
+    assert_eq!(CALLS.with(Cell::get), before);
+    assert!(!sampler.stats().contains("lost_ring_full: 0,"), "{}", sampler.stats());
+    bench_support::publish(0);
+}
+
+#[test]
+fn a_first_sample_without_known_stack_bounds_allocates_nothing_either() {
+    let _turn = TURN.lock();
+    let mut sampler = Sampler::start(1000, 128).expect("starts");
+    // Never publishes: found by the scan, so its first samples ask the kernel about each page.
+    let thread = std::thread::spawn(|| {
+        let before = CALLS.with(Cell::get);
+        burn(Duration::from_millis(600));
+        (CALLS.with(Cell::get) - before, bench_tid())
+    });
+    let mut whole = std::collections::HashMap::new();
+    while !thread.is_finished() {
+        std::thread::sleep(Duration::from_millis(20));
+        sampler.drain_into(&mut |sample| *whole.entry((sample.tid, sample.truncated)).or_insert(0u32) += 1);
+    }
+    let (calls, tid) = thread.join().expect("burns");
+    assert_eq!(calls, 0);
+    assert!(whole.get(&(tid, false)).is_some_and(|samples| *samples > 10), "{whole:?}");
+}
+
+fn bench_tid() -> i32 {
+    // SAFETY: takes no arguments.
+    (unsafe { libc::syscall(libc::SYS_gettid) }) as i32
+}
+
+#[test]
+fn a_thread_with_the_smallest_stack_survives() {
+    let _turn = TURN.lock();
+    let mut sampler = Sampler::start(1000, 128).expect("starts");
+    for publishes in [true, false] {
+        let thread = std::thread::Builder::new().stack_size(16 * 1024).spawn(move || {
+            if publishes {
+                bench_support::publish(0);
+            }
+            burn(Duration::from_millis(400));
+        });
+        let thread = thread.expect("spawned");
+        while !thread.is_finished() {
+            sampler.drain();
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        thread.join().expect("survives");
+    }
+    assert!(sampler.drain() < u64::MAX);
+}
+
+#[test]
+fn a_forked_child_burns_unharmed_and_may_sample_for_itself() {
+    let _turn = TURN.lock();
+    let mut sampler = Sampler::start(1000, 128).expect("starts");
+    bench_support::publish(sampler.span(7).expect("room"));
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                bench_support::publish(0);
+                burn(Duration::from_millis(5));
+            }
+        });
+        for round in 0..20 {
+            burn(Duration::from_millis(5));
+            // SAFETY: the child uses only what fork leaves usable with glibc, and leaves by _exit.
+            match unsafe { libc::fork() } {
+                0 => {
+                    bench_support::publish(1);
+                    burn(Duration::from_millis(30));
+                    let nothing = sampler.drain() == 0;
+                    sampler.stop();
+                    let mut again = round % 2 == 0;
+                    if !again && let Ok(mut own) = Sampler::start(1000, 128) {
+                        bench_support::publish(own.span(8).unwrap_or_default());
+                        burn(Duration::from_millis(100));
+                        let (mut labelled, mut other) = (0, 0);
+                        own.drain_into(&mut |sample| match sample.span_id {
+                            Some(8) => labelled += 1,
+                            _ => other += 1,
+                        });
+                        again = labelled > 0 && other <= labelled;
+                    }
+                    // SAFETY: ends the child at once.
+                    unsafe { libc::_exit(i32::from(!(nothing && again))) };
+                }
+                child => {
+                    assert!(child > 0);
+                    let mut status = 0;
+                    // SAFETY: fills `status`.
+                    let waited = unsafe { libc::waitpid(child, &mut status, 0) };
+                    assert_eq!((waited, status), (child, 0), "in round {round}");
+                }
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    let mut samples = 0;
+    sampler.drain_into(&mut |_| samples += 1);
+    assert!(samples > 0, "the parent samples on");
+    bench_support::publish(0);
+}
+
+#[test]
+fn refused_timers_are_counted_and_nothing_else_suffers() {
+    let _turn = TURN.lock();
+    let mut sampler = Sampler::start(100, 128).expect("starts");
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: fills `limit`.
+    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_SIGPENDING, &mut limit) }, 0);
+    let none = libc::rlimit { rlim_cur: 0, ..limit };
+    // SAFETY: only lowers this process's soft limit; raised again below.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_SIGPENDING, &none) }, 0);
+    std::thread::scope(|scope| {
+        for _ in 0..5 {
+            scope.spawn(|| {
+                bench_support::publish(1);
+                burn(Duration::from_millis(5));
+            });
+        }
+    });
+    sampler.drain();
+    // SAFETY: restores what was there.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_SIGPENDING, &limit) }, 0);
+    assert!(sampler.stats().contains("timer_failures: 5,"), "{}", sampler.stats());
+}
+
+/// Opens and closes a library that the program does not use.
+fn load_and_unload(name: &str) -> bool {
+    let name = CString::new(name).expect("no zero byte");
+    // SAFETY: a library of libc's own, without constructors that matter.
+    let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
+    if handle.is_null() {
+        return false;
+    }
+    // SAFETY: opened above.
+    unsafe { libc::dlclose(handle) };
+    true
+}
+
+#[inline(never)]
+fn panics(depth: u32) -> u32 {
+    if depth == 0 {
+        std::panic::resume_unwind(Box::new(7u32));
+    }
+    black_box(panics(black_box(depth - 1))) + 1
+}
+
+#[test]
+fn a_storm_of_panics_libraries_and_allocations_does_no_harm() {
+    let _turn = TURN.lock();
+    let seconds =
+        std::env::var("SPANFLAME_STORM_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(4);
+    let mut sampler = Sampler::start(1000, 128).expect("starts");
+    let until = Instant::now() + Duration::from_secs(seconds);
+    let (caught, loads, traces) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let (mut samples, mut truncated, mut weight) = (0u64, 0u64, 0u64);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while Instant::now() < until {
+                bench_support::publish(3);
+                assert!(std::panic::catch_unwind(|| panics(20)).is_err());
+                bench_support::publish(0);
+                caught.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        scope.spawn(|| {
+            while Instant::now() < until {
+                for name in [
+                    "libanl.so.1",
+                    "libthread_db.so.1",
+                    "libnsl.so.1",
+                    "libBrokenLocale.so.1",
+                    "libmvec.so.1",
+                ] {
+                    loads.fetch_add(u64::from(load_and_unload(name)), Ordering::Relaxed);
+                }
+            }
+        });
+        scope.spawn(|| {
+            let mut kept: Vec<Vec<u8>> = Vec::new();
+            let mut size = 1usize;
+            while Instant::now() < until {
+                size = size.wrapping_mul(75).wrapping_add(74) % 65_537;
+                kept.push(vec![1; size]);
+                if kept.len() > 100 {
+                    kept.swap_remove(size % 100);
+                }
+            }
+        });
+        scope.spawn(|| {
+            while Instant::now() < until {
+                black_box(std::backtrace::Backtrace::force_capture());
+                traces.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        scope.spawn(|| {
+            while Instant::now() < until {
+                std::thread::spawn(|| burn(Duration::from_micros(300))).join().expect("burns");
+            }
+        });
+        while Instant::now() < until {
+            sampler.drain_into(&mut |sample| {
+                samples += 1;
+                truncated += u64::from(sample.truncated);
+                weight += u64::from(sample.weight);
+            });
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    });
+    println!(
+        "{samples} samples, {weight} periods, {truncated} truncated; {caught:?} panics, {loads:?} loads, {traces:?} traces"
+    );
+    println!("{}", sampler.stats());
+    assert!(caught.into_inner() > 0 && loads.into_inner() > 0 && traces.into_inner() > 0);
+    assert!(
+        samples > 0 && truncated * 10 < samples,
+        "{truncated} of {samples} truncated: {}",
+        sampler.stats()
+    );
+}

@@ -31,6 +31,8 @@ pub(crate) struct Worker {
     probe: Pause,
     /// The receiving end has not been asked what it is since the last failure.
     unknown: bool,
+    /// A refusal that no flush has told of yet.
+    refused: Option<ExportError>,
     /// The last error logged, so that an outage is told of once.
     complaint: Option<ExportError>,
 }
@@ -50,6 +52,7 @@ impl Worker {
             pause: Pause::default(),
             probe: Pause::default(),
             unknown: true,
+            refused: None,
             complaint: None,
         }
     }
@@ -62,6 +65,7 @@ impl Worker {
         loop {
             match jobs.recv_timeout(self.until_due()) {
                 Ok(Job::Window(window)) => self.take(&window),
+                #[cfg(feature = "pyroscope")]
                 // Only asked for where there is no exporter.
                 Ok(Job::Encode(window, reply)) => drop(reply.send(self.encoder.encode(&window))),
                 Ok(Job::Flush(reply)) => {
@@ -154,18 +158,19 @@ impl Worker {
 
     /// Delivers in order until the queue is empty, the receiving end fails or time is up.
     fn deliver_all(&mut self, deadline: Option<Instant>) -> Result<(), FlushError> {
-        let mut refused = Ok(());
         while !self.queue.is_empty() {
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Err(FlushError::Stopped);
             }
             match self.deliver() {
-                Ok(()) => {}
                 Err(error) if error.is_retryable() => return Err(FlushError::Export(error.to_string())),
-                Err(error) => refused = Err(FlushError::Export(error.to_string())),
+                Ok(()) | Err(_) => {}
             }
         }
-        refused
+        match self.refused.take() {
+            Some(error) => Err(FlushError::Export(error.to_string())),
+            None => Ok(()),
+        }
     }
 
     /// Delivers the oldest profile, if there is one.
@@ -194,6 +199,7 @@ impl Worker {
                     self.pause.lengthen();
                 } else if let Some(profile) = self.pop() {
                     counters.rejected.add(profile.samples);
+                    self.refused = Some(error.clone());
                 }
             }
         }

@@ -22,6 +22,10 @@ use crate::spans::{SpanRecord, SpanTable};
 /// The deepest stack a sample can hold, in frames.
 pub(crate) const MAX_DEPTH: usize = 256;
 
+/// Held by every test of this crate that starts a sampler: one runs per process.
+#[cfg(test)]
+pub(crate) static TURN: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
+
 /// How to sample.
 #[derive(Clone, Copy)]
 pub(crate) struct Options {
@@ -79,6 +83,7 @@ pub(crate) enum SamplerError {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample<'a> {
     /// The thread it was taken on.
+    #[cfg(any(test, feature = "bench-internals"))]
     pub(crate) tid: i32,
     /// Sampling periods of CPU time that it stands for, at least 1.
     pub(crate) weight: u32,

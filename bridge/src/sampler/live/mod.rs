@@ -323,7 +323,14 @@ impl Sampler {
                 End::BadRead => &mut self.stats.bad_read,
                 End::NoProgress => &mut self.stats.no_progress,
             } += 1;
-            sink(&Sample { tid: thread.tid, weight, span, frames, truncated: end != End::Entry });
+            sink(&Sample {
+                #[cfg(any(test, feature = "bench-internals"))]
+                tid: thread.tid,
+                weight,
+                span,
+                frames,
+                truncated: end != End::Entry,
+            });
         }
     }
 }

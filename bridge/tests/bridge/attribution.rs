@@ -1,0 +1,399 @@
+//! Every sample belongs to the span that was active on its thread, whatever threads the span's task ran on.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use crate::support::{BURNERS, Sample, alone, finish, profiler};
+use opentelemetry::trace::{
+    FutureExt as _, SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState, Tracer as _,
+    TracerProvider as _,
+};
+use opentelemetry::{Context, KeyValue, Value};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::{
+    InMemorySpanExporter, Sampler, SdkTracerProvider, SimpleSpanProcessor, SpanData,
+};
+use spanflame::{PROFILE_ID, Profiler, Scope};
+use tracing::Instrument as _;
+use tracing_subscriber::layer::SubscriberExt as _;
+
+fn provider(profiler: &Profiler, sampler: Sampler) -> (SdkTracerProvider, InMemorySpanExporter) {
+    let exporter = InMemorySpanExporter::default();
+    let provider = SdkTracerProvider::builder()
+        .with_sampler(sampler)
+        .with_resource(Resource::builder_empty().with_service_name("checkout").build())
+        .with_span_processor(profiler.wrap(SimpleSpanProcessor::new(exporter.clone())))
+        .build();
+    (provider, exporter)
+}
+
+fn profile_id(span: &SpanData) -> Option<String> {
+    let mut ids = span.attributes.iter().filter(|attribute| attribute.key.as_str() == PROFILE_ID);
+    let id = ids.next().map(|attribute| match &attribute.value {
+        Value::String(id) => id.as_str().to_owned(),
+        other => panic!("grafana needs a string, not {other:?}"),
+    });
+    assert!(ids.next().is_none(), "one attribute");
+    id
+}
+
+fn id(span: &SpanData) -> String {
+    span.span_context.span_id().to_string()
+}
+
+fn named<'a>(spans: &'a [SpanData], name: &str) -> &'a SpanData {
+    spans.iter().find(|span| span.name == name).unwrap_or_else(|| panic!("no span {name}"))
+}
+
+/// Total CPU time of the samples that pass `filter`.
+fn nanos<'a>(samples: impl IntoIterator<Item = &'a Sample>, filter: impl Fn(&Sample) -> bool) -> i64 {
+    samples.into_iter().filter(|sample| filter(sample)).map(|sample| sample.nanos).sum()
+}
+
+/// No id on a sample that is not the attribute of an exported span.
+fn assert_no_orphans(samples: &[Sample], spans: &[SpanData]) {
+    let exported: HashSet<String> = spans.iter().filter_map(profile_id).collect();
+    for sample in samples {
+        if let Some(id) = &sample.span_id {
+            assert!(exported.contains(id), "{id} leads nowhere: {sample:?}");
+        }
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().expect("a runtime")
+}
+
+#[test]
+fn interleaved_tasks_on_several_workers_keep_their_samples_apart() {
+    let _turn = alone();
+    let (profiler, kept) = profiler(|builder| builder.scope(Scope::All));
+    let (provider, exporter) = provider(&profiler, Sampler::AlwaysOn);
+    let tracer = provider.tracer("test");
+
+    runtime().block_on(async {
+        let mut tasks = Vec::new();
+        for (name, burn) in BURNERS.iter().copied() {
+            let span = tracer.start(name);
+            let cx = Context::new().with_span(span);
+            tasks.push(tokio::spawn(
+                async move {
+                    for round in 0..40 {
+                        burn(Duration::from_millis(2));
+                        // Give the worker away, so that another task goes on here and this one elsewhere.
+                        if round % 4 == 0 {
+                            tokio::time::sleep(Duration::from_millis(1)).await;
+                        } else {
+                            tokio::task::yield_now().await;
+                        }
+                    }
+                }
+                .with_context(cx),
+            ));
+        }
+        for task in tasks {
+            task.await.expect("no task fails");
+        }
+    });
+    finish(&profiler);
+    let spans = exporter.get_finished_spans().expect("spans");
+    let samples = kept.samples();
+    assert_no_orphans(&samples, &spans);
+
+    for (name, _) in BURNERS {
+        let own = profile_id(named(&spans, name)).expect("every span is tagged");
+        let burned: Vec<&Sample> = samples.iter().filter(|sample| sample.has(name)).collect();
+        assert!(
+            nanos(burned.iter().copied(), |_| true) > 20_000_000,
+            "{name} burned 80 ms: {stats:?}",
+            stats = profiler.stats()
+        );
+        for sample in burned {
+            assert_eq!(sample.span_id.as_deref(), Some(&*own), "{sample:?}");
+            assert_eq!(sample.span_name.as_deref(), Some(*name));
+            assert_eq!(sample.trace_id, Some(named(&spans, name).span_context.trace_id().to_string()));
+        }
+    }
+    let stats = profiler.stats();
+    assert_eq!(stats.lost.samples(), 0, "{stats:?}");
+    assert!(stats.context_observed && stats.labelled > 0 && stats.labelled <= stats.samples);
+    let labelled: i64 = samples.iter().filter(|s| s.span_id.is_some()).map(|s| s.count).sum();
+    assert_eq!(labelled as u64, stats.labelled);
+}
+
+/// Burns in a root, in a child of it, in the root again, and in no span.
+fn nest(provider: &SdkTracerProvider) {
+    let tracer = provider.tracer("test");
+    tracer.in_span("root", |_| {
+        BURNERS[0].1(Duration::from_millis(60));
+        tracer.in_span("child", |_| BURNERS[1].1(Duration::from_millis(60)));
+        BURNERS[2].1(Duration::from_millis(60));
+    });
+    BURNERS[3].1(Duration::from_millis(60));
+}
+
+#[test]
+fn in_scope_all_a_child_has_its_own_samples_and_its_parent_is_restored() {
+    let _turn = alone();
+    let (profiler, kept) = profiler(|builder| builder.scope(Scope::All));
+    let (provider, exporter) = provider(&profiler, Sampler::AlwaysOn);
+    nest(&provider);
+    finish(&profiler);
+    let (samples, spans) = (kept.samples(), exporter.get_finished_spans().expect("spans"));
+    assert_no_orphans(&samples, &spans);
+    let (root, child) = (named(&spans, "root"), named(&spans, "child"));
+    assert_eq!(profile_id(root), Some(id(root)));
+    assert_eq!(profile_id(child), Some(id(child)));
+    let root_number = u64::from_be_bytes(root.span_context.span_id().to_bytes());
+    for (burner, span) in [(0, Some(root)), (1, Some(child)), (2, Some(root)), (3, None)] {
+        let (name, _) = BURNERS[burner];
+        assert!(nanos(&samples, |sample| sample.has(name)) > 20_000_000, "{name}");
+        for sample in samples.iter().filter(|sample| sample.has(name)) {
+            assert_eq!(sample.span_id, span.map(id), "{name}");
+            assert_eq!(sample.span_name, span.map(|span| span.name.to_string()));
+            assert_eq!(sample.local_root, span.map(|_| root_number));
+            assert_eq!(sample.parent, (burner == 1).then_some(root_number));
+        }
+    }
+}
+
+#[test]
+fn in_scope_root_descendants_count_for_the_local_root() {
+    let _turn = alone();
+    let (profiler, kept) = profiler(|builder| builder.scope(Scope::Root));
+    let (provider, exporter) = provider(&profiler, Sampler::AlwaysOn);
+    nest(&provider);
+    finish(&profiler);
+    let (samples, spans) = (kept.samples(), exporter.get_finished_spans().expect("spans"));
+    assert_no_orphans(&samples, &spans);
+    let (root, child) = (named(&spans, "root"), named(&spans, "child"));
+    assert_eq!(profile_id(root), Some(id(root)));
+    assert_eq!(profile_id(child), None);
+    for (burner, span) in [(0, Some(root)), (1, Some(root)), (2, Some(root)), (3, None)] {
+        let (name, _) = BURNERS[burner];
+        assert!(nanos(&samples, |sample| sample.has(name)) > 20_000_000, "{name}");
+        for sample in samples.iter().filter(|sample| sample.has(name)) {
+            assert_eq!(sample.span_id, span.map(id), "{name}");
+            assert_eq!(sample.span_name.as_deref(), span.map(|_| "root"));
+            assert_eq!((sample.local_root, sample.parent), (None, None));
+        }
+    }
+}
+
+#[test]
+fn a_remote_parent_makes_a_local_root_and_an_ended_parent_does_not() {
+    let _turn = alone();
+    let (profiler, _kept) = profiler(|builder| builder.scope(Scope::Root));
+    let (provider, exporter) = provider(&profiler, Sampler::AlwaysOn);
+    let tracer = provider.tracer("test");
+    let remote = |is_remote| {
+        let (trace, span) = (TraceId::from(7u128), SpanId::from(9u64));
+        let span = SpanContext::new(trace, span, TraceFlags::SAMPLED, is_remote, TraceState::NONE);
+        Context::new().with_remote_span_context(span)
+    };
+    drop(tracer.start_with_context("of remote", &remote(true)));
+    drop(tracer.start_with_context("of unknown", &remote(false)));
+    let parent = Context::new().with_span(tracer.start_with_context("parent", &Context::new()));
+    parent.span().end();
+    drop(tracer.start_with_context("of ended", &parent));
+    drop(tracer.start_with_context("of nobody", &Context::new()));
+    drop(tracer.start_with_context("of value", &parent.with_value(5u8)));
+    finish(&profiler);
+    drop(tracer.start_with_context("after the end", &Context::new()));
+
+    let spans = exporter.get_finished_spans().expect("spans");
+    for (name, tagged) in [
+        ("of remote", true),
+        ("of unknown", true),
+        ("parent", true),
+        ("of ended", false),
+        ("of nobody", true),
+        ("of value", true),
+        ("after the end", false),
+    ] {
+        let span = named(&spans, name);
+        assert_eq!(profile_id(span), tagged.then(|| id(span)), "{name}");
+    }
+}
+
+#[test]
+fn spans_that_are_not_exported_get_no_label() {
+    let _turn = alone();
+    let (profiler, kept) = profiler(|builder| builder.scope(Scope::All));
+    let (never, nothing) = provider(&profiler, Sampler::AlwaysOff);
+    let (half, some) = provider(&profiler, Sampler::TraceIdRatioBased(0.5));
+    let foreign_exporter = InMemorySpanExporter::default();
+    let foreign = SdkTracerProvider::builder().with_simple_exporter(foreign_exporter.clone()).build();
+    let (burn, foreign_burn) = (BURNERS[0], BURNERS[1]);
+
+    never.tracer("test").in_span("never", |_| burn.1(Duration::from_millis(50)));
+    foreign.tracer("test").in_span("foreign", |_| foreign_burn.1(Duration::from_millis(50)));
+    let tracer = half.tracer("test");
+    for _ in 0..40 {
+        tracer.in_span("half", |_| BURNERS[2].1(Duration::from_millis(3)));
+    }
+    // One of ours inside a foreign one, and the other way round.
+    foreign.tracer("test").in_span("outer", |_| {
+        half.tracer("test").in_span("inner", |_| BURNERS[3].1(Duration::from_millis(5)));
+    });
+    finish(&profiler);
+
+    let (samples, spans) = (kept.samples(), some.get_finished_spans().expect("spans"));
+    assert_eq!(nothing.get_finished_spans().expect("spans").len(), 0);
+    assert!(
+        foreign_exporter.get_finished_spans().expect("spans").iter().all(|span| profile_id(span).is_none())
+    );
+    assert!(spans.len() > 1 && spans.len() < 41, "about half: {}", spans.len());
+    assert_no_orphans(&samples, &spans);
+    for (name, _) in [burn, foreign_burn] {
+        assert!(nanos(&samples, |sample| sample.has(name)) > 15_000_000, "{name}");
+        assert!(samples.iter().filter(|sample| sample.has(name)).all(|sample| sample.span_id.is_none()));
+    }
+}
+
+#[test]
+fn tracing_spans_are_followed_through_instrumented_futures() {
+    let _turn = alone();
+    let (profiler, kept) = profiler(|builder| builder.scope(Scope::All));
+    let (provider, exporter) = provider(&profiler, Sampler::AlwaysOn);
+    let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+    let subscriber = tracing_subscriber::registry().with(layer);
+    let dispatch = tracing::Dispatch::new(subscriber);
+
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(3)
+        .enable_all()
+        .on_thread_start({
+            let dispatch = dispatch.clone();
+            move || std::mem::forget(tracing::dispatcher::set_default(&dispatch))
+        })
+        .build()
+        .expect("a runtime");
+    let _default = tracing::dispatcher::set_default(&dispatch);
+    runtime.block_on(async {
+        let mut tasks = Vec::new();
+        for (index, (name, burn)) in BURNERS.iter().copied().enumerate().take(6) {
+            let span = tracing::info_span!("request", otel.name = name, index);
+            tasks.push(tokio::spawn(
+                async move {
+                    for _ in 0..20 {
+                        burn(Duration::from_millis(2));
+                        tokio::task::yield_now().await;
+                        async { BURNERS[6 + index].1(Duration::from_millis(2)) }
+                            .instrument(tracing::info_span!("step", otel.name = BURNERS[6 + index].0))
+                            .await;
+                    }
+                }
+                .instrument(span),
+            ));
+        }
+        for task in tasks {
+            task.await.expect("no task fails");
+        }
+    });
+    finish(&profiler);
+    let (samples, spans) = (kept.samples(), exporter.get_finished_spans().expect("spans"));
+    assert_no_orphans(&samples, &spans);
+    for (name, _) in BURNERS {
+        let ids: HashSet<String> = spans.iter().filter(|span| span.name == *name).map(id).collect();
+        assert!(nanos(&samples, |sample| sample.has(name)) > 10_000_000, "{name}");
+        for sample in samples.iter().filter(|sample| sample.has(name)) {
+            let own = sample.span_id.as_ref().unwrap_or_else(|| panic!("no label: {sample:?}"));
+            assert!(ids.contains(own), "{name}: a foreign id {own}");
+        }
+    }
+}
+
+#[test]
+fn a_label_does_not_outlive_its_span_and_old_contexts_still_work() {
+    let _turn = alone();
+    // Made before anyone observes contexts, if this test is the first of its process.
+    let early = opentelemetry_sdk::trace::SdkTracerProvider::builder().build();
+    drop(early);
+    let (profiler, kept) = profiler(|builder| builder.scope(Scope::All));
+    let (provider, exporter) = provider(&profiler, Sampler::AlwaysOn);
+    let tracer = provider.tracer("test");
+    let cx = Context::new().with_span(tracer.start_with_context("ended elsewhere", &Context::new()));
+    {
+        let _guard = cx.clone().attach();
+        BURNERS[0].1(Duration::from_millis(40));
+        std::thread::scope(|scope| {
+            scope.spawn(|| cx.span().end());
+        });
+        BURNERS[1].1(Duration::from_millis(40));
+    }
+    // Detached in another order than attached.
+    let (a, b) = (
+        Context::new().with_span(tracer.start_with_context("a", &Context::new())),
+        Context::new().with_span(tracer.start_with_context("b", &Context::new())),
+    );
+    let (first, second) = (a.clone().attach(), b.clone().attach());
+    drop(first);
+    BURNERS[2].1(Duration::from_millis(40));
+    drop(second);
+    BURNERS[3].1(Duration::from_millis(40));
+    drop((a, b));
+    finish(&profiler);
+
+    let (samples, spans) = (kept.samples(), exporter.get_finished_spans().expect("spans"));
+    let expected: HashMap<usize, Option<String>> = HashMap::from([
+        (0, Some(id(named(&spans, "ended elsewhere")))),
+        (1, None),
+        (2, Some(id(named(&spans, "b")))),
+        (3, None),
+    ]);
+    for (burner, span_id) in expected {
+        let (name, _) = BURNERS[burner];
+        assert!(nanos(&samples, |sample| sample.has(name)) > 12_000_000, "{name}");
+        for sample in samples.iter().filter(|sample| sample.has(name)) {
+            assert_eq!(sample.span_id, span_id, "{name}");
+        }
+    }
+}
+
+#[test]
+fn profiles_are_labelled_with_the_provider_s_resource_and_carry_true_times() {
+    let _turn = alone();
+    let before = std::time::SystemTime::now();
+    let (profiler, kept) = profiler(|builder| builder.label("region", "eu"));
+    let (provider, _exporter) = provider(&profiler, Sampler::AlwaysOn);
+    provider.tracer("test").in_span("work", |_| BURNERS[0].1(Duration::from_millis(30)));
+    profiler.flush(Duration::from_secs(60)).expect("delivered");
+    provider.tracer("test").in_span("work", |_| BURNERS[0].1(Duration::from_millis(30)));
+    finish(&profiler);
+    let profiles = kept.profiles();
+    assert_eq!(profiles.len(), 2);
+    assert!(profiles[0].start >= before);
+    assert!(profiles[1].start >= profiles[0].start + profiles[0].duration - Duration::from_millis(1));
+    for profile in &profiles {
+        let value =
+            |key: &str| profile.labels.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str());
+        assert_eq!(value("__name__"), Some("process_cpu"));
+        assert_eq!(value("service_name"), Some("checkout"));
+        assert_eq!(value("region"), Some("eu"));
+        assert_eq!(value("process.runtime.name"), Some("rust"));
+    }
+}
+
+#[test]
+fn an_attribute_that_finds_no_room_means_no_label() {
+    let _turn = alone();
+    let (profiler, kept) = profiler(|builder| builder.scope(Scope::All));
+    let exporter = InMemorySpanExporter::default();
+    let provider = SdkTracerProvider::builder()
+        .with_max_attributes_per_span(1)
+        .with_span_processor(profiler.wrap(SimpleSpanProcessor::new(exporter.clone())))
+        .build();
+    let tracer = provider.tracer("test");
+    let builder = tracer.span_builder("full").with_attributes([KeyValue::new("a", 1)]);
+    let cx = Context::new().with_span(builder.start_with_context(&tracer, &Context::new()));
+    {
+        let _guard = cx.attach();
+        BURNERS[0].1(Duration::from_millis(40));
+    }
+    finish(&profiler);
+    let spans = exporter.get_finished_spans().expect("spans");
+    assert_eq!(profile_id(named(&spans, "full")), None);
+    assert!(kept.samples().iter().all(|sample| sample.span_id.is_none()));
+    assert_eq!(profiler.stats().lost.attribute_refused, 1);
+}

@@ -1,0 +1,325 @@
+//! Delivery over real sockets: what a server receives, and what happens when it refuses, fails, hangs or is away.
+
+use std::collections::HashMap;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use opentelemetry::trace::{Tracer as _, TracerProvider as _};
+use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SimpleSpanProcessor};
+use parking_lot::Mutex;
+use prost::Message as _;
+use pyroscope::encode::r#gen::push::PushRequest;
+use spanflame::{FlushError, Profiler, ProfilerBuilder, Scope, StartError};
+
+use crate::support::{BURNERS, Sample, alone, decode, eventually};
+
+pub(crate) struct Request {
+    pub(crate) path: String,
+    pub(crate) headers: HashMap<String, String>,
+    pub(crate) body: Vec<u8>,
+}
+
+/// What to answer to a request: status line and body.
+type Answer = Box<dyn Fn(&Request) -> (&'static str, String) + Send + Sync>;
+
+/// A server on loopback, one thread per connection.
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    requests: Arc<Mutex<Vec<Request>>>,
+    stop: Arc<AtomicBool>,
+    listener: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    pub(crate) fn start(answer: impl Fn(&Request) -> (&'static str, String) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let (requests, stop) = (Arc::<Mutex<Vec<Request>>>::default(), Arc::<AtomicBool>::default());
+        let answer: Arc<Answer> = Arc::new(Box::new(answer));
+        let (kept, stopped) = (requests.clone(), stop.clone());
+        let listener = thread::spawn(move || {
+            for stream in listener.incoming() {
+                if stopped.load(Ordering::Acquire) {
+                    return;
+                }
+                let (kept, answer) = (kept.clone(), answer.clone());
+                thread::spawn(move || serve(stream.expect("a connection"), &kept, &answer));
+            }
+        });
+        Self { address, requests, stop, listener: Some(listener) }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Requests to `path` so far.
+    pub(crate) fn received<T>(&self, path: &str, read: impl Fn(&Request) -> T) -> Vec<T> {
+        self.requests.lock().iter().filter(|request| request.path.ends_with(path)).map(read).collect()
+    }
+
+    pub(crate) fn pushes(&self) -> Vec<PushRequest> {
+        self.received("/push.v1.PusherService/Push", |request| {
+            let body = match request.headers.get("content-encoding").map(String::as_str) {
+                Some("gzip") => {
+                    let mut plain = Vec::new();
+                    flate2::read::GzDecoder::new(&*request.body).read_to_end(&mut plain).expect("gzip");
+                    plain
+                }
+                _ => request.body.clone(),
+            };
+            PushRequest::decode(&*body).expect("a push request")
+        })
+    }
+
+    pub(crate) fn samples(&self) -> Vec<Sample> {
+        let series = self.pushes().into_iter().flat_map(|push| push.series);
+        series.flat_map(|series| series.samples).flat_map(|sample| decode(&sample.raw_profile)).collect()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        // Wakes the listener up.
+        let _ = TcpStream::connect(self.address);
+        if let Some(listener) = self.listener.take() {
+            let _ = listener.join();
+        }
+    }
+}
+
+fn serve(stream: TcpStream, kept: &Mutex<Vec<Request>>, answer: &Answer) {
+    let mut reader = BufReader::new(stream);
+    while let Some(request) = read_request(&mut reader) {
+        let (status, body) = answer(&request);
+        kept.lock().push(request);
+        let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        if reader.get_mut().write_all(head.as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Request> {
+    let mut line = String::new();
+    reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
+    let path = line.split_whitespace().nth(1)?.to_owned();
+    let mut headers = HashMap::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        let Some((name, value)) = line.trim_end().split_once(':') else { break };
+        headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
+    }
+    let mut body = vec![0; headers.get("content-length").and_then(|n| n.parse().ok()).unwrap_or(0)];
+    reader.read_exact(&mut body).ok()?;
+    Some(Request { path, headers, body })
+}
+
+/// As a Spanflame server answers, or a Pyroscope one of some version.
+fn build_info(application: &str, version: &str) -> String {
+    format!(r#"{{"status":"success","data":{{"application":"{application}","version":"{version}"}}}}"#)
+}
+
+fn start(configure: impl FnOnce(ProfilerBuilder) -> ProfilerBuilder) -> Profiler {
+    let builder = Profiler::builder().frequency(1000).service_name("checkout").enabled(true);
+    configure(builder).start().expect("the profiler starts")
+}
+
+/// Burns in a root span and in a child of it. The ids of both.
+fn burn(profiler: &Profiler) -> (String, String) {
+    let exporter = InMemorySpanExporter::default();
+    let provider = SdkTracerProvider::builder()
+        .with_span_processor(profiler.wrap(SimpleSpanProcessor::new(exporter.clone())))
+        .build();
+    let tracer = provider.tracer("test");
+    tracer.in_span("root", |_| {
+        BURNERS[0].1(Duration::from_millis(40));
+        tracer.in_span("child", |_| BURNERS[1].1(Duration::from_millis(40)));
+    });
+    let spans = exporter.get_finished_spans().expect("spans");
+    let id = |name| {
+        let span = spans.iter().find(|span| span.name == name).expect("the span ended");
+        span.span_context.span_id().to_string()
+    };
+    (id("root"), id("child"))
+}
+
+fn id_of(samples: &[Sample], burner: usize) -> Vec<&str> {
+    let samples = samples.iter().filter(|sample| sample.has(BURNERS[burner].0));
+    let mut ids: Vec<&str> = samples.map(|sample| sample.span_id.as_deref().unwrap_or("none")).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
+
+#[test]
+fn a_push_is_what_pyroscope_servers_take() {
+    let _turn = alone();
+    let server = Server::start(|request| {
+        let ok = "200 OK";
+        if request.path.contains("buildinfo") {
+            (ok, build_info("pyroscope", "1.18.0"))
+        } else {
+            (ok, String::new())
+        }
+    });
+    let profiler = start(|builder| {
+        builder
+            .server_address(server.url() + "/base")
+            .basic_auth("me", "secret")
+            .tenant_id("team-a")
+            .label("region", "eu")
+    });
+    eventually("the server is asked what it is", || !server.received("buildinfo", |_| ()).is_empty());
+    let (root, _) = burn(&profiler);
+    profiler.shutdown(Duration::from_secs(60)).expect("delivered");
+
+    for path in ["/base/push.v1.PusherService/Push", "/base/api/v1/status/buildinfo"] {
+        let headers = server.received(path, |request| request.headers.clone());
+        assert_eq!(headers.len(), 1, "{path}");
+        assert_eq!(headers[0]["authorization"], "Basic bWU6c2VjcmV0");
+        assert_eq!(headers[0]["x-scope-orgid"], "team-a");
+        assert!(headers[0]["user-agent"].starts_with("spanflame/"));
+    }
+    let headers = server.received("/Push", |request| request.headers.clone());
+    assert_eq!(headers[0]["content-type"], "application/proto");
+
+    let pushes = server.pushes();
+    let series = &pushes[0].series[0];
+    assert!(series.samples[0].raw_profile.starts_with(&[0x1f, 0x8b]), "gzip");
+    let labels: Vec<(&str, &str)> = series.labels.iter().map(|l| (&*l.name, &*l.value)).collect();
+    assert!(labels.is_sorted());
+    for label in [("__name__", "process_cpu"), ("service_name", "checkout"), ("region", "eu")] {
+        assert!(labels.contains(&label), "{labels:?}");
+    }
+    // Not a Spanflame server: children count for their root, and a trace id would become a series.
+    let samples = server.samples();
+    assert_eq!(id_of(&samples, 0), [&*root]);
+    assert_eq!(id_of(&samples, 1), [&*root]);
+    assert!(samples.iter().all(|sample| sample.trace_id.is_none() && sample.local_root.is_none()));
+    let stats = profiler.stats();
+    assert_eq!((stats.profiles, stats.lost.samples(), stats.running), (1, 0, false), "{stats:?}");
+}
+
+#[test]
+fn a_spanflame_server_gets_every_span_its_own_samples() {
+    let _turn = alone();
+    let server = Server::start(|request| {
+        let body =
+            if request.path.contains("buildinfo") { build_info("spanflame", "0.1.0") } else { String::new() };
+        ("200 OK", body)
+    });
+    let profiler = start(|builder| builder.server_address(server.url()));
+    eventually("the scope is decided", || profiler.stats().scope == Scope::All);
+    let (root, child) = burn(&profiler);
+    profiler.shutdown(Duration::from_secs(60)).expect("delivered");
+    let samples = server.samples();
+    assert_eq!(id_of(&samples, 0), [&*root], "{:?}", profiler.stats());
+    assert_eq!(id_of(&samples, 1), [&*child]);
+    let root_number = u64::from_str_radix(&root, 16).expect("hexadecimal");
+    for sample in samples.iter().filter(|sample| sample.has(BURNERS[1].0)) {
+        assert_eq!((sample.parent, sample.local_root), (Some(root_number), Some(root_number)));
+        assert!(sample.trace_id.is_some());
+    }
+}
+
+#[test]
+fn a_busy_server_is_tried_again_and_a_refusal_is_not() {
+    let _turn = alone();
+    let busy = Arc::new(AtomicBool::new(true));
+    let state = busy.clone();
+    let server = Server::start(move |request| match () {
+        () if request.path.contains("buildinfo") => ("404 Not Found", String::new()),
+        () if state.load(Ordering::Acquire) => {
+            ("429 Too Many Requests", r#"{"message":"slow down"}"#.to_owned())
+        }
+        () => ("200 OK", String::new()),
+    });
+    let profiler = start(|builder| builder.server_address(server.url()));
+    burn(&profiler);
+    let error = profiler.flush(Duration::from_secs(60)).expect_err("the server is busy");
+    assert!(matches!(&error, FlushError::Export(message) if message.contains("slow down")), "{error}");
+    assert!(profiler.stats().retries >= 1);
+    busy.store(false, Ordering::Release);
+    eventually("the profile is delivered after a pause", || profiler.stats().profiles == 1);
+    profiler.shutdown(Duration::from_secs(60)).expect("delivered");
+    assert_eq!(profiler.stats().lost.samples(), 0);
+    assert!(!id_of(&server.samples(), 0).is_empty());
+
+    let refusing =
+        Server::start(|_| ("400 Bad Request", r#"{"code":"invalid_argument","message":"no"}"#.to_owned()));
+    let profiler = start(|builder| builder.server_address(refusing.url()));
+    burn(&profiler);
+    profiler.flush(Duration::from_secs(60)).expect_err("refused");
+    // There may be a window after the flush, refused like the one before.
+    let _ = profiler.shutdown(Duration::from_secs(60));
+    let stats = profiler.stats();
+    assert!(stats.lost.rejected > 0 && stats.retries == 0 && stats.profiles == 0, "{stats:?}");
+    // Whatever was pushed was pushed once.
+    let pushes = refusing.received("/Push", |request| request.body.clone());
+    assert!(pushes.windows(2).all(|pair| pair[0] != pair[1]));
+}
+
+#[test]
+fn a_server_that_never_answers_costs_neither_sampling_nor_the_shutdown() {
+    let _turn = alone();
+    // Accepts, and keeps silent.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", silent.local_addr().expect("an address"));
+    let profiler = start(|builder| builder.server_address(url).upload_interval(Duration::from_secs(1)));
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut before = 0;
+    // More windows than can wait while the exporter is held up: the rest is dropped and counted.
+    while profiler.stats().lost.exporter_busy == 0 {
+        assert!(Instant::now() < deadline, "{:?}", profiler.stats());
+        burn(&profiler);
+        let samples = profiler.stats().samples;
+        assert!(samples >= before);
+        before = samples;
+    }
+    let start = Instant::now();
+    let error = profiler.shutdown(Duration::from_millis(500)).expect_err("nobody answers");
+    assert!(matches!(error, FlushError::TimedOut(_) | FlushError::Export(_)), "{error}");
+    assert!(
+        start.elapsed() < Duration::from_secs(20),
+        "bounded, far below the ten seconds a push may take twice"
+    );
+    assert_eq!(profiler.stats().profiles, 0);
+}
+
+#[test]
+fn a_server_that_is_away_is_no_reason_not_to_start_or_not_to_stop() {
+    let _turn = alone();
+    // A port that nobody listens on any more.
+    let address = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("an address");
+    let profiler = start(|builder| builder.server_address(format!("http://{address}")));
+    assert!(matches!(Profiler::builder().enabled(true).start(), Err(StartError::AlreadyRunning)));
+    burn(&profiler);
+    let error = profiler.shutdown(Duration::from_secs(60)).expect_err("nobody is there");
+    assert!(matches!(error, FlushError::Export(_)), "{error}");
+    let stats = profiler.stats();
+    assert!(stats.lost.shutdown > 0, "{stats:?}");
+    assert_eq!(profiler.flush(Duration::from_secs(1)), Err(FlushError::Stopped));
+    assert_eq!(profiler.shutdown(Duration::from_secs(1)), Ok(()));
+}
+
+#[test]
+fn a_disabled_profiler_leaves_spans_alone() {
+    let _turn = alone();
+    let profiler = Profiler::builder().enabled(false).start().expect("nothing to go wrong");
+    let exporter = InMemorySpanExporter::default();
+    let provider = SdkTracerProvider::builder()
+        .with_span_processor(profiler.wrap(SimpleSpanProcessor::new(exporter.clone())))
+        .with_span_processor(profiler.span_processor())
+        .build();
+    provider.tracer("test").in_span("plain", |_| ());
+    assert!(exporter.get_finished_spans().expect("spans")[0].attributes.is_empty());
+    assert!(!profiler.stats().running);
+    profiler.flush(Duration::from_secs(1)).expect("nothing to do");
+}

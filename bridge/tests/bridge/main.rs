@@ -1,0 +1,7 @@
+//! The bridge as its users see it: real spans, real samples, real sockets.
+
+mod attribution;
+mod delivery;
+#[cfg(feature = "pyroscope")]
+mod pyroscope_agent;
+mod support;
