@@ -30,6 +30,9 @@ use crate::unwind::End;
 
 /// How often threads and modules are looked for, at most.
 const LOOK: Duration = Duration::from_millis(100);
+/// The same with more threads than `MANY`: each costs two system calls a look.
+const SLOW_LOOK: Duration = Duration::from_millis(250);
+const MANY: usize = 128;
 
 /// Forks in a row, each of which may sample anew.
 const MAX_FORKS: usize = 16;
@@ -87,7 +90,7 @@ fn bind(slot: &Cell<Option<&'static ThreadState>>, key: SpanKey) {
     // What follows allocates; an allocator that publishes must not come here again.
     slot.set(Some(&NOBODY));
     let Some(threads) = threads() else { return };
-    let Some(index) = threads.lock().as_mut().and_then(|threads| threads.acquire(thread::id())) else {
+    let Some(index) = threads.lock().as_mut().and_then(|threads| threads.adopt(thread::id())) else {
         return;
     };
     let state = &STATES[index];
@@ -128,8 +131,8 @@ extern "C" fn forked() {
     RUNNING.store(false, Ordering::Relaxed);
     FORKS.fetch_add(1, Ordering::Relaxed);
     LATEST.fetch_add(1, Ordering::Relaxed);
-    // The code map may be read by nobody, and is not worth the copied pages that freeing it would cost.
-    drop(SESSION.replace(None));
+    // Not freed: that would cost more in copied pages than it gives back.
+    let _ = SESSION.replace(None);
     for state in &STATES {
         state.after_fork();
     }
@@ -225,7 +228,8 @@ impl Sampler {
         for i in 0..self.active.len() {
             self.drain_thread(self.active[i], sink);
         }
-        if !self.running || self.looked.elapsed() < LOOK {
+        let pause = if self.active.len() > MANY { SLOW_LOOK } else { LOOK };
+        if !self.running || self.looked.elapsed() < pause {
             return;
         }
         self.looked = Instant::now();
@@ -300,12 +304,18 @@ impl Sampler {
         for thread in &ended {
             self.drain_thread(*thread, sink);
         }
-        // Without the list, threads are still found when they publish.
-        let tids = threads::list().unwrap_or_default();
-        if let Some(threads) = &mut *all.lock() {
+        let sampled = all.lock().as_mut().map(|threads| {
             threads.release(&ended);
-            threads.discover(&tids);
             threads.find_stacks();
+            threads.ticking()
+        });
+        // All of those live, so if there are no more, there is none to find.
+        if sampled != threads::count() {
+            // Without the list, threads are still found when they publish.
+            let tids = threads::list().unwrap_or_default();
+            if let Some(threads) = &mut *all.lock() {
+                threads.discover(&tids);
+            }
         }
     }
 
