@@ -193,11 +193,13 @@ impl Profiler {
         spawn("spanflame-export", move || {
             // Made here, as symbolization keeps to one thread.
             let encoder = Encoder::new(policy, counted);
-            if let Some(exporter) = exporter {
-                return Worker::new(encoder, exporter, labels).run(&queue);
+            match exporter {
+                Some(exporter) => Worker::new(encoder, exporter, labels).run(&queue),
+                #[cfg(feature = "pyroscope")]
+                None => encoder.serve(&queue),
+                #[cfg(not(feature = "pyroscope"))]
+                None => {}
             }
-            #[cfg(feature = "pyroscope")]
-            encoder.serve(&queue);
         })?;
         let collector = Collector::new(sampler, live, counters, config.frequency, upload_interval, jobs);
         spawn("spanflame-collect", move || collector.run(&inbox))?;
