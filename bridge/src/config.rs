@@ -311,7 +311,7 @@ pub(crate) struct Config {
 }
 
 /// Where profiles go when no exporter was given.
-#[derive(Default)]
+#[derive(Default, PartialEq)]
 pub(crate) struct Destination {
     pub(crate) server_address: String,
     pub(crate) basic_auth: Option<(String, String)>,

@@ -1,4 +1,176 @@
 //! Span profiles for Rust services.
+//!
+//! Open a trace in Grafana, press *Profiles for this span*, and see the flame graph of the CPU time that this very span
+//! used. This crate is the half that runs inside your service:
+//!
+//! - a span processor puts `pyroscope.profile.id` on your OpenTelemetry spans;
+//! - a sampler takes CPU stacks, each stamped with the span that was *active on that thread at that instant*: across
+//!   `.await`, worker threads and nested spans;
+//! - an exporter pushes them as pprof to a Spanflame or Grafana Pyroscope server.
+//!
+//! Linux on x86-64. Elsewhere the crate compiles, `start()` says that it is unsupported, and spans flow as before.
+//!
+//! # Quick start
+//!
+//! ## One call
+//!
+//! Wrap the span processor that you already have. Settings come from the environment.
+//!
+//! ```rust,no_run
+//! use opentelemetry_sdk::trace::{BatchSpanProcessor, SdkTracerProvider};
+//! # use opentelemetry_sdk::trace::InMemorySpanExporter;
+//! # fn main() {
+//! # let exporter = InMemorySpanExporter::default();
+//! let provider = SdkTracerProvider::builder()
+//!     .with_span_processor(spanflame::profile_spans(BatchSpanProcessor::builder(exporter).build()))
+//!     .build();
+//! // At the end: delivers the last spans and the last profile.
+//! provider.shutdown().ok();
+//! # }
+//! ```
+//!
+//! It never fails: if profiling cannot start, the reason is logged through `tracing` and spans are not affected.
+//!
+//! ## `tracing`
+//!
+//! Nothing more to do. `tracing-opentelemetry` 0.32 and later activates a span's context whenever it is entered, and
+//! `#[instrument]` and `.instrument(span)` enter it on every poll.
+//!
+//! ```rust,no_run
+//! use opentelemetry::trace::TracerProvider as _;
+//! use opentelemetry_sdk::trace::{BatchSpanProcessor, SdkTracerProvider};
+//! use tracing_subscriber::layer::SubscriberExt as _;
+//! # use opentelemetry_sdk::trace::InMemorySpanExporter;
+//! # fn main() {
+//! # let exporter = InMemorySpanExporter::default();
+//! let provider = SdkTracerProvider::builder()
+//!     .with_span_processor(spanflame::profile_spans(BatchSpanProcessor::builder(exporter).build()))
+//!     .build();
+//! let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("shop"));
+//! let subscriber = tracing_subscriber::registry().with(layer);
+//! # drop(subscriber);
+//! # }
+//! ```
+//!
+//! Keep the layer's context activation on (it is by default).
+//!
+//! ## A guard, settings in code, several processors
+//!
+//! ```rust,no_run
+//! use std::time::Duration;
+//! use opentelemetry_sdk::trace::{BatchSpanProcessor, SdkTracerProvider};
+//! # use opentelemetry_sdk::trace::InMemorySpanExporter;
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let exporter = InMemorySpanExporter::default();
+//! let profiler = spanflame::Profiler::builder()
+//!     .server_address("http://127.0.0.1:4040")
+//!     .service_name("checkout")
+//!     .label("region", "eu")
+//!     .frequency(100)
+//!     .start()?;
+//!
+//! let provider = SdkTracerProvider::builder()
+//!     .with_span_processor(profiler.wrap(BatchSpanProcessor::builder(exporter).build()))
+//!     .build();
+//!
+//! println!("{:?}", profiler.stats());
+//! profiler.shutdown(Duration::from_secs(5))?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`Profiler::span_processor`] is a processor to add beside others, where wrapping is not possible. The SDK then copies
+//! each span once more when it ends.
+//!
+//! ## Beside a `pyroscope` agent
+//!
+//! With the feature `pyroscope`, change the agent's backend. The agent goes on pushing, under its own application name
+//! and tags; samples now carry spans.
+//!
+//! ```rust,no_run
+//! # #[cfg(feature = "pyroscope")]
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use pyroscope::pyroscope::PyroscopeAgentBuilder;
+//!
+//! let (profiler, backend) = spanflame::Profiler::builder().frequency(100).pyroscope_backend()?;
+//! let url = "http://127.0.0.1:4040";
+//! let agent = PyroscopeAgentBuilder::new(url, "checkout", 100, "spanflame", "0.1.0", backend).build()?.start()?;
+//! // … and at the end:
+//! agent.stop()?.shutdown();
+//! # drop(profiler);
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "pyroscope"))]
+//! # fn main() {}
+//! ```
+//!
+//! At the end, stop the agent first: its last report takes the last samples. Leave the agent's feature `backend-pprof-rs`
+//! out: two samplers in one process disturb each other.
+//!
+//! # Work that leaves its task
+//!
+//! Labels follow OpenTelemetry's context. `spawn_blocking`, `std::thread::spawn` and rayon do not carry it, so what
+//! runs there belongs to no span, unless you take it along:
+//!
+//! ```rust
+//! use opentelemetry::Context;
+//! # #[tokio::main]
+//! # async fn main() {
+//! let cx = Context::current();
+//! tokio::task::spawn_blocking(move || {
+//!     let _active = cx.attach();
+//!     // The CPU time used here counts for the span.
+//! })
+//! .await
+//! .unwrap();
+//! # }
+//! ```
+//!
+//! For a task of its own, `opentelemetry::trace::FutureExt::with_context(cx)`, or with `tracing`,
+//! `.instrument(Span::current())`.
+//!
+//! How much CPU time runs in no span is `labelled_cpu_time` against `cpu_time` in [`Profiler::stats`].
+//!
+//! # Which spans have profiles
+//!
+//! | scope | `pyroscope.profile.id` on | a sample counts for |
+//! |---|---|---|
+//! | `root` | local roots: spans without a parent in this process | the local root |
+//! | `all` | every sampled span | the innermost active span |
+//! | `auto` (default) | as `all` on a Spanflame server, which adds children up into their parents; as `root` elsewhere and until the server has answered | |
+//!
+//! Only sampled spans are tagged and only tagged spans are labels, so *Profiles for this span* leads to a profile
+//! whenever the span used enough CPU time to be sampled.
+//!
+//! # What it costs
+//!
+//! - A sample runs a signal handler on the sampled thread: no lock, no allocation, no system call. At the default
+//!   100 Hz that is at most 100 times per second of CPU time and thread.
+//! - Attaching and detaching a context: one look at a prepared record and one store.
+//! - Starting and ending a span: an attribute and an entry in a fixed table. With span names on (the default), also a
+//!   copy of each tagged span's data at its start, as the SDK offers no other way to read its name;
+//!   `SPANFLAME_SPAN_NAMES=false` saves it.
+//! - Two background threads, a fixed 2 MB table of live spans, and symbols of the addresses that were seen. Symbols are
+//!   looked up off the sampled threads.
+//! - While the server is away: at most 8 MB of compressed profiles wait, the oldest go first, everything dropped is
+//!   counted in [`Stats::lost`].
+//!
+//! # Limits
+//!
+//! - **Short spans.** At 100 Hz a span needs about 10 ms of CPU time for one sample on average, 30 ms for a picture.
+//!   Spans that are short but many add up by name, not by id. A higher `frequency` helps up to the kernel's tick (often
+//!   250 Hz): beyond it samples do not get more frequent, they only count for less or more.
+//!   [`Stats::effective_frequency`] says what is reached.
+//! - **CPU time only.** A span that waits uses no CPU and has no samples.
+//! - **A span that is started but never made current** has no samples.
+//! - **A context guard held across `.await`** on a `LocalSet` or in `block_on` leaks into other tasks of that thread;
+//!   use `with_context` or `instrument`.
+//! - **One observer.** OpenTelemetry has a single context observer slot per process. If another component took it
+//!   first, the profiler says so in the log and in [`Stats::context_observed`], tags no span and labels no sample.
+//! - **The attribute limit.** A span at its limit cannot be tagged. With span names on it is then left out and counted in
+//!   `Stats::lost.attribute_refused`.
+//!
+//! Every setting and its variable: [`ProfilerBuilder`].
 
 mod aggregate;
 #[cfg(all(feature = "bench-internals", target_os = "linux", target_arch = "x86_64"))]

@@ -107,12 +107,12 @@ impl ProfilerBuilder {
         let config = self.resolve(&|name| std::env::var_os(name))?;
         if !config.enabled {
             tracing::info!("profiling is disabled");
-            return Ok((Profiler { running: None }, SpanBackend::new(None)));
+            return Ok((Profiler { running: None }, SpanBackend::for_agent(None)));
         }
         supported()?;
         let profiler = Profiler::start(config, None, "pyroscope agent")?;
         let commands = profiler.running.as_ref().map(|running| running.commands.lock().clone());
-        Ok((profiler, SpanBackend::new(commands)))
+        Ok((profiler, SpanBackend::for_agent(commands)))
     }
 }
 
@@ -195,7 +195,10 @@ impl Profiler {
             let encoder = Encoder::new(policy, counted);
             match exporter {
                 Some(exporter) => Worker::new(encoder, exporter, labels).run(&queue),
+                #[cfg(feature = "pyroscope")]
                 None => encoder.serve(&queue),
+                #[cfg(not(feature = "pyroscope"))]
+                None => {}
             }
         })?;
         let collector = Collector::new(sampler, live, counters, config.frequency, upload_interval, jobs);
@@ -244,12 +247,6 @@ impl Profiler {
         let period = Duration::from_secs(1) / *frequency;
         let cpu_time = |weight: u64| Duration::from_nanos((period.as_nanos() as u64).saturating_mul(weight));
         let (samples, weight) = (counters.samples.get(), counters.weight.get());
-        let stacks = sampler.reached_entry
-            + sampler.too_deep
-            + sampler.no_module
-            + sampler.no_rule
-            + sampler.bad_read
-            + sampler.no_progress;
         Stats {
             running: !running.stopped.load(Ordering::Relaxed),
             samples,
@@ -276,7 +273,7 @@ impl Profiler {
             effective_frequency: f64::from(*frequency) * ratio(samples, weight),
             clock: "thread CPU timers",
             unwinder: "precompiled .eh_frame tables",
-            complete_stacks: ratio(sampler.reached_entry, stacks),
+            complete_stacks: ratio(counters.complete.get(), samples),
             scope: match live.tagging() {
                 Tagging::Off => Scope::Auto,
                 Tagging::Root => Scope::Root,

@@ -98,6 +98,7 @@ impl Lost {
 pub(crate) struct Counters {
     pub(crate) samples: Count,
     pub(crate) labelled: Count,
+    pub(crate) complete: Count,
     pub(crate) weight: Count,
     pub(crate) labelled_weight: Count,
     pub(crate) window_full: Count,

@@ -9,6 +9,7 @@ use opentelemetry::Context;
 
 use super::{Aggregator, Limits, SpanLabel, Window};
 use crate::error::FlushError;
+#[cfg(feature = "pyroscope")]
 use crate::export::pprof::Encoded;
 use crate::live::Live;
 use crate::sampler::{Sampler, SamplerStats};
@@ -22,6 +23,7 @@ pub(crate) enum Command {
     /// End the window now and deliver everything.
     Flush(Reply),
     /// End the window now and hand its profiles over.
+    #[cfg(feature = "pyroscope")]
     Take(Profiles),
     /// Stop sampling, then as [`Flush`](Self::Flush), and end. The last attempt to deliver starts before the
     /// deadline or not at all.
@@ -32,14 +34,19 @@ pub(crate) enum Command {
 pub(crate) type Reply = Sender<Result<(), FlushError>>;
 
 /// Where the profiles of a window are awaited.
+#[cfg(feature = "pyroscope")]
 pub(crate) type Profiles = Sender<Vec<Encoded>>;
 
 /// What the exporter's thread is given.
 pub(crate) enum Job {
     Window(Box<Window>),
+    #[cfg(feature = "pyroscope")]
     Encode(Box<Window>, Profiles),
     Flush(Reply),
-    Stop { deadline: Instant, reply: Reply },
+    Stop {
+        deadline: Instant,
+        reply: Reply,
+    },
 }
 
 pub(crate) struct Collector {
@@ -99,6 +106,7 @@ impl Collector {
                     }
                     self.send(Job::Flush(reply));
                 }
+                #[cfg(feature = "pyroscope")]
                 Ok(Command::Take(reply)) => {
                     self.drain();
                     let window = Box::new(self.cut());
@@ -138,6 +146,9 @@ impl Collector {
             }
             counters.samples.add(1);
             counters.weight.add(u64::from(sample.weight));
+            if !sample.truncated {
+                counters.complete.add(1);
+            }
             if span.is_some() {
                 counters.labelled.add(1);
                 counters.labelled_weight.add(u64::from(sample.weight));
@@ -195,8 +206,11 @@ impl Collector {
             return;
         };
         // A reply that is asked for is dropped with the job, which the asker takes for "not delivered".
-        if let Job::Window(window) | Job::Encode(window, _) = job {
-            self.counters.exporter_busy.add(window.rows.samples());
+        match job {
+            Job::Window(window) => self.counters.exporter_busy.add(window.rows.samples()),
+            #[cfg(feature = "pyroscope")]
+            Job::Encode(window, _) => self.counters.exporter_busy.add(window.rows.samples()),
+            Job::Flush(_) | Job::Stop { .. } => {}
         }
     }
 }

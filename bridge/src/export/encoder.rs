@@ -2,13 +2,16 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+#[cfg(feature = "pyroscope")]
 use std::sync::mpsc::Receiver as Channel;
 
+#[cfg(feature = "pyroscope")]
 use opentelemetry::Context;
 
 use super::Receiver;
 use super::pprof::{self, SampleLabels};
 use crate::aggregate::Window;
+#[cfg(feature = "pyroscope")]
 use crate::aggregate::collector::Job;
 use crate::config::{Scope, TraceIdLabel};
 use crate::live::{Charge, Live, Tagging};
@@ -96,6 +99,7 @@ impl Encoder {
     }
 
     /// The body of a thread without an exporter: makes profiles when asked to.
+    #[cfg(feature = "pyroscope")]
     pub(crate) fn serve(mut self, jobs: &Channel<Job>) {
         let _suppressed = Context::enter_telemetry_suppressed_scope();
         for job in jobs {

@@ -26,7 +26,7 @@ pub(crate) struct SpanBackend {
 
 impl SpanBackend {
     /// As the agent's builder takes it.
-    pub(crate) fn new(commands: Option<Sender<Command>>) -> BackendImpl<BackendUninitialized> {
+    pub(crate) fn for_agent(commands: Option<Sender<Command>>) -> BackendImpl<BackendUninitialized> {
         BackendImpl::new(Box::new(Self { commands, left_over: VecDeque::new() }))
     }
 

@@ -1,6 +1,8 @@
 //! The exporter's thread: encodes windows, keeps what could not be delivered yet within a budget of bytes, and tries
 //! again with growing, random pauses. The oldest profile is the first to go when the budget is spent.
 
+#[cfg(test)]
+mod tests;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -27,6 +29,8 @@ pub(crate) struct Worker {
     labels: Arc<ProfileLabels>,
     queue: VecDeque<Profile>,
     queued_bytes: usize,
+    /// How many bytes may wait.
+    budget: usize,
     pause: Pause,
     probe: Pause,
     /// The receiving end has not been asked what it is since the last failure.
@@ -49,6 +53,7 @@ impl Worker {
             labels,
             queue: VecDeque::new(),
             queued_bytes: 0,
+            budget: QUEUE_BYTES,
             pause: Pause::default(),
             probe: Pause::default(),
             unknown: true,
@@ -65,6 +70,7 @@ impl Worker {
         loop {
             match jobs.recv_timeout(self.until_due()) {
                 Ok(Job::Window(window)) => self.take(&window),
+                #[cfg(feature = "pyroscope")]
                 // Only asked for where there is no exporter.
                 Ok(Job::Encode(window, reply)) => drop(reply.send(self.encoder.encode(&window))),
                 Ok(Job::Flush(reply)) => {
@@ -140,7 +146,7 @@ impl Worker {
             self.queued_bytes += profile.pprof.len();
             self.queue.push_back(profile);
         }
-        while self.queued_bytes > QUEUE_BYTES
+        while self.queued_bytes > self.budget
             && let Some(oldest) = self.pop()
         {
             self.encoder.counters.queue_full.add(oldest.samples);

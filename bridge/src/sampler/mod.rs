@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub(crate) use live::{Sampler, publish};
-#[cfg(feature = "bench-internals")]
+#[cfg(all(feature = "bench-internals", target_os = "linux", target_arch = "x86_64"))]
 pub(crate) use live::{handler, signal_value};
 
 use crate::spans::{SpanRecord, SpanTable};
@@ -83,6 +83,7 @@ pub(crate) enum SamplerError {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample<'a> {
     /// The thread it was taken on.
+    #[cfg(any(test, feature = "bench-internals"))]
     pub(crate) tid: i32,
     /// Sampling periods of CPU time that it stands for, at least 1.
     pub(crate) weight: u32,

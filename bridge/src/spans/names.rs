@@ -1,6 +1,5 @@
 //! Span names as small numbers, so that a record stays fixed-size and the handler never touches a string.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -43,12 +42,12 @@ impl Names {
     }
 
     /// The number of `name`.
-    pub(crate) fn intern(&self, name: &Cow<'static, str>) -> NameId {
-        if let Some(id) = self.inner.read().ids.get(name.as_ref()) {
+    pub(crate) fn intern(&self, name: &str) -> NameId {
+        if let Some(id) = self.inner.read().ids.get(name) {
             return *id;
         }
         let mut inner = self.inner.write();
-        if let Some(id) = inner.ids.get(name.as_ref()) {
+        if let Some(id) = inner.ids.get(name) {
             return *id;
         }
         // The two fixed names do not count.
@@ -56,7 +55,7 @@ impl Names {
             return NameId::OTHER;
         }
         let id = NameId(inner.names.len() as u32);
-        let name: Arc<str> = Arc::from(name.as_ref());
+        let name: Arc<str> = Arc::from(name);
         inner.names.push(name.clone());
         inner.ids.insert(name, id);
         id
@@ -76,14 +75,14 @@ mod tests {
     #[test]
     fn names_keep_their_numbers_and_the_excess_is_called_other() {
         let names = Names::new(2);
-        let pay = names.intern(&"GET /pay".into());
-        let cart = names.intern(&Cow::Owned("GET /cart".to_owned()));
-        assert_eq!(names.intern(&"GET /pay".into()), pay);
-        assert_eq!(names.intern(&"GET /one-too-many".into()), NameId::OTHER);
+        let pay = names.intern("GET /pay");
+        let cart = names.intern("GET /cart");
+        assert_eq!(names.intern("GET /pay"), pay);
+        assert_eq!(names.intern("GET /one-too-many"), NameId::OTHER);
         assert_eq!(&*names.get(pay), "GET /pay");
         assert_eq!(&*names.get(cart), "GET /cart");
         assert_eq!(&*names.get(NameId::OTHER), "other");
         assert_eq!(&*names.get(NameId::NONE), "");
-        assert_eq!(names.intern(&"".into()), NameId::NONE);
+        assert_eq!(names.intern(""), NameId::NONE);
     }
 }

@@ -20,7 +20,7 @@ use self::reader::Reader;
 use crate::sampler::Module;
 
 /// Addresses whose answers are kept: about 10 MB. Past it, the ones kept longest go first.
-const MAX_LOCATIONS: usize = 64 * 1024;
+const MAX_ANSWERS: usize = 64 * 1024;
 /// Distinct functions whose names are kept.
 const MAX_FUNCTIONS: usize = 64 * 1024;
 
@@ -68,9 +68,15 @@ pub(crate) struct Symbolizer {
     /// Reads files and keeps much of them in memory, so it is let go when there is nothing new to look up.
     reader: Option<Reader>,
     files: HashMap<FileId, u32>,
-    locations: HashMap<(u32, u64), (Arc<[Line]>, bool), DefaultHashBuilder>,
+    /// By file and offset in it.
+    answers: HashMap<(u32, u64), Answer, DefaultHashBuilder>,
     functions: HashMap<Arc<Function>, (), DefaultHashBuilder>,
     unknown: Arc<[Line]>,
+}
+
+struct Answer {
+    lines: Arc<[Line]>,
+    named: bool,
 }
 
 /// A module, whatever address it is loaded at.
@@ -86,7 +92,7 @@ impl Symbolizer {
         Self {
             reader: None,
             files: HashMap::new(),
-            locations: HashMap::default(),
+            answers: HashMap::default(),
             functions: HashMap::default(),
             unknown: Arc::from([Line { function: Arc::new(unknown), line: 0 }]),
         }
@@ -94,14 +100,14 @@ impl Symbolizer {
 
     /// Distinct addresses kept.
     pub(crate) fn kept(&self) -> usize {
-        self.locations.len()
+        self.answers.len()
     }
 
     /// Looks up `addresses`, in their order.
     pub(crate) fn symbolize(&mut self, modules: &[Module], addresses: &[u64]) -> Vec<Location> {
-        if self.locations.len() + addresses.len() > MAX_LOCATIONS || self.functions.len() > MAX_FUNCTIONS {
+        if self.answers.len() + addresses.len() > MAX_ANSWERS || self.functions.len() > MAX_FUNCTIONS {
             // Starting over now and then is cheaper than keeping the order of use of every address.
-            self.locations.clear();
+            self.answers.clear();
             self.functions.clear();
         }
         let placed: Vec<Option<(usize, u32, u64)>> = addresses
@@ -115,7 +121,7 @@ impl Symbolizer {
 
         let mut missing: HashMap<usize, Vec<u64>> = HashMap::new();
         for (module, file, offset) in placed.iter().flatten() {
-            if !self.locations.contains_key(&(*file, *offset)) {
+            if !self.answers.contains_key(&(*file, *offset)) {
                 missing.entry(*module).or_default().push(*offset);
             }
         }
@@ -134,7 +140,7 @@ impl Symbolizer {
                 let Some((module, file, offset)) = place else {
                     return Location { module: None, lines: self.unknown.clone(), named: false };
                 };
-                let (lines, named) = &self.locations[&(file, offset)];
+                let Answer { lines, named } = &self.answers[&(file, offset)];
                 Location { module: Some(module), lines: lines.clone(), named: *named }
             })
             .collect()
@@ -158,7 +164,7 @@ impl Symbolizer {
                 Some(calls) => self.lines(calls),
                 None => self.placeholder(module, *offset),
             };
-            self.locations.insert((file, *offset), (lines, named));
+            self.answers.insert((file, *offset), Answer { lines, named });
         }
     }
 

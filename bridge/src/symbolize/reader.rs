@@ -20,12 +20,26 @@ impl Reader {
     /// The calls at each offset of a module, in its file's own numbering, innermost first. `None` for an offset
     /// without a symbol.
     pub(super) fn read(&self, module: &Path, offsets: &[u64]) -> Vec<Option<Vec<Call>>> {
-        let source = Source::Elf(Elf::new(readable_path(module)));
-        let found = self.0.symbolize(&source, Input::VirtOffset(offsets)).unwrap_or_default();
-        let mut calls: Vec<_> =
+        let mut elf = Elf::new(readable_path(module));
+        let found =
+            self.0.symbolize(&Source::Elf(elf.clone()), Input::VirtOffset(offsets)).unwrap_or_default();
+        let mut found: Vec<_> =
             found.into_iter().map(|symbol| symbol.into_sym().map(|symbol| calls(&symbol))).collect();
-        calls.resize(offsets.len(), None);
-        calls
+        found.resize(offsets.len(), None);
+
+        // Where there are line tables only, debug information has names without their paths. The symbol table has
+        // the path of the function that the others are inlined into.
+        elf.debug_syms = false;
+        let symbols = self.0.symbolize(&Source::Elf(elf), Input::VirtOffset(offsets)).unwrap_or_default();
+        for (calls, symbol) in found.iter_mut().zip(symbols) {
+            let outermost = calls.as_mut().and_then(|calls| calls.last_mut());
+            if let (Some(call), Some(symbol)) = (outermost, symbol.into_sym())
+                && !call.name.contains("::")
+            {
+                call.name = symbol.name.into_owned();
+            }
+        }
+        found
     }
 }
 

@@ -60,6 +60,8 @@ pub(crate) fn finish(profiler: &Profiler) {
 pub(crate) struct Sample {
     /// Function names, innermost first.
     pub(crate) frames: Vec<String>,
+    /// File and line of each.
+    pub(crate) places: Vec<(String, i64)>,
     pub(crate) span_id: Option<String>,
     pub(crate) trace_id: Option<String>,
     pub(crate) span_name: Option<String>,
@@ -84,7 +86,7 @@ pub(crate) fn decode(pprof: &[u8]) -> Vec<Sample> {
     let kinds: Vec<_> = profile.sample_type.iter().map(|t| (string(t.r#type), string(t.unit))).collect();
     let kind = |a: &str, b: &str| (a.to_owned(), b.to_owned());
     assert_eq!(kinds, [kind("samples", "count"), kind("cpu", "nanoseconds")]);
-    let function = |id: u64| profile.function.iter().find(|f| f.id == id).expect("known function").name;
+    let function = |id: u64| profile.function.iter().find(|f| f.id == id).expect("known function");
     profile
         .sample
         .iter()
@@ -97,12 +99,20 @@ pub(crate) fn decode(pprof: &[u8]) -> Vec<Sample> {
                 let label = sample.label.iter().find(|label| string(label.key) == key)?;
                 Some(label.num as u64)
             };
-            let frames = sample.location_id.iter().flat_map(|id| {
-                let location = profile.location.iter().find(|l| l.id == *id).expect("known location");
-                location.line.iter().map(|line| string(function(line.function_id)))
-            });
+            let lines: Vec<_> = sample
+                .location_id
+                .iter()
+                .flat_map(|id| {
+                    let location = profile.location.iter().find(|l| l.id == *id);
+                    location.expect("known location").line.iter()
+                })
+                .collect();
             Sample {
-                frames: frames.collect(),
+                frames: lines.iter().map(|line| string(function(line.function_id).name)).collect(),
+                places: lines
+                    .iter()
+                    .map(|line| (string(function(line.function_id).filename), line.line))
+                    .collect(),
                 span_id: text("span_id"),
                 trace_id: text("trace_id"),
                 span_name: text("span_name"),
@@ -123,7 +133,7 @@ fn cpu_time() -> Duration {
 
 /// Uses as much CPU time as told, however busy the machine is, in this function's caller.
 #[inline(always)]
-pub(crate) fn spin(time: Duration, salt: u64) {
+fn spin(time: Duration, salt: u64) {
     let start = cpu_time();
     let mut x = salt;
     while cpu_time() - start < time {

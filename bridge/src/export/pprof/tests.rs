@@ -114,7 +114,7 @@ fn text(profile: &independent::Profile) -> String {
 #[test]
 fn a_window_reads_back_as_it_was_sampled() {
     let names = Names::new(10);
-    let pay = names.intern(&"GET /pay".into());
+    let pay = names.intern("GET /pay");
     let mut rows = Aggregator::new(WindowLimits::default());
     let child = SpanLabel {
         parent: SpanId(0x00f0_67aa_0ba9_02b7),
@@ -223,7 +223,7 @@ proptest! {
         max_bytes in 2_000usize..6_000,
     ) {
         let names = Names::new(10);
-        let name = names.intern(&"name".into());
+        let name = names.intern("name");
         let mut rows = Aggregator::new(WindowLimits::default());
         let mut expected = Sums::new();
         for (frames, id, weight) in &samples {

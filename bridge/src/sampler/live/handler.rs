@@ -60,7 +60,7 @@ fn take(state: &ThreadState, session: &Session, overrun: u32, registers: Registe
         state::add(&state.excess_weight, u64::from(weight.wrapping_sub(session.max_weight)));
         weight = session.max_weight;
     }
-    let span = span(state, session);
+    let span = span(state, session, weight);
     let before_frames = WEIGHT_WORDS.wrapping_add(if span.is_some() { SPAN_WORDS } else { 0 });
     let room = before_frames.wrapping_add(session.max_depth);
     let Some(record) = state.ring.reserve(room) else {
@@ -76,10 +76,12 @@ fn take(state: &ThreadState, session: &Session, overrun: u32, registers: Registe
 }
 
 #[inline]
-fn span(state: &ThreadState, session: &Session) -> Option<SpanRecord> {
+fn span(state: &ThreadState, session: &Session, weight: u32) -> Option<SpanRecord> {
     if state.catching_up.load(Ordering::Relaxed) {
         state.catching_up.store(false, Ordering::Relaxed);
-        return None;
+        if weight > 1 {
+            return None;
+        }
     }
     match SpanKey(state.label.load(Ordering::Relaxed)) {
         SpanKey::NONE => None,

@@ -30,6 +30,9 @@ use crate::unwind::End;
 
 /// How often threads and modules are looked for, at most.
 const LOOK: Duration = Duration::from_millis(100);
+/// The same with more threads than `MANY`: each costs two system calls a look.
+const SLOW_LOOK: Duration = Duration::from_millis(250);
+const MANY: usize = 128;
 
 /// Forks in a row, each of which may sample anew.
 const MAX_FORKS: usize = 16;
@@ -225,7 +228,8 @@ impl Sampler {
         for i in 0..self.active.len() {
             self.drain_thread(self.active[i], sink);
         }
-        if !self.running || self.looked.elapsed() < LOOK {
+        let pause = if self.active.len() > MANY { SLOW_LOOK } else { LOOK };
+        if !self.running || self.looked.elapsed() < pause {
             return;
         }
         self.looked = Instant::now();
@@ -300,12 +304,18 @@ impl Sampler {
         for thread in &ended {
             self.drain_thread(*thread, sink);
         }
-        // Without the list, threads are still found when they publish.
-        let tids = threads::list().unwrap_or_default();
-        if let Some(threads) = &mut *all.lock() {
+        let sampled = all.lock().as_mut().map(|threads| {
             threads.release(&ended);
-            threads.discover(&tids);
             threads.find_stacks();
+            threads.ticking()
+        });
+        // All of those live, so if there are no more, there is none to find.
+        if sampled != threads::count() {
+            // Without the list, threads are still found when they publish.
+            let tids = threads::list().unwrap_or_default();
+            if let Some(threads) = &mut *all.lock() {
+                threads.discover(&tids);
+            }
         }
     }
 
@@ -323,7 +333,14 @@ impl Sampler {
                 End::BadRead => &mut self.stats.bad_read,
                 End::NoProgress => &mut self.stats.no_progress,
             } += 1;
-            sink(&Sample { tid: thread.tid, weight, span, frames, truncated: end != End::Entry });
+            sink(&Sample {
+                #[cfg(any(test, feature = "bench-internals"))]
+                tid: thread.tid,
+                weight,
+                span,
+                frames,
+                truncated: end != End::Entry,
+            });
         }
     }
 }

@@ -17,7 +17,8 @@ pub(super) struct ThreadState {
     reading: AtomicBool,
     /// Whether the thread itself is bound to this, and so maintains the label and the bounds.
     pub(super) bound: AtomicBool,
-    /// Whether the next sample makes up for CPU time from before the thread was found: it may not claim a span.
+    /// Whether the next sample makes up for CPU time from before the thread was found: if it stands for more than one
+    /// period, it may not claim a span.
     pub(super) catching_up: AtomicBool,
     /// The `SpanKey` that samples are stamped with.
     pub(super) label: AtomicU64,

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::Ordering;
 
 use super::clock::{Clock, Since};
@@ -238,6 +239,13 @@ impl<C: Clock> Threads<C> {
         }
         self.by_tid.remove(&ended.tid);
     }
+}
+
+/// How many threads this process has, much cheaper than their ids: a directory has a link from each subdirectory, one
+/// from its parent and one from itself.
+pub(super) fn count() -> Option<usize> {
+    let links = std::fs::metadata("/proc/self/task").ok()?.nlink();
+    usize::try_from(links).ok()?.checked_sub(2)
 }
 
 /// The ids of this process's threads.

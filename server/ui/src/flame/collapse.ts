@@ -1,8 +1,12 @@
-// Folds runtime frames: every connected run of frames for which `isRuntime` holds becomes one bar, and the frames called
-// from that run hang below it, merged by name. No value moves: the folded bar keeps the self value of what it stands for.
+// Folds runtime frames: every connected run of them becomes one bar, and the frames called from that run hang below it,
+// merged by name. No value moves: the folded bar keeps the self value of what it stands for.
+//
+// Programs built with line tables only name inlined functions without their path (`poll`, `catch_unwind`). Such a frame
+// folds where it can only be the runtime's: called by a runtime frame, calling nothing but runtime frames, and without
+// a value of its own.
 
-import { crateOf } from "./names.ts";
-import { buildTree, nameOf, type FlameTree, type FoldedFrames } from "./tree.ts";
+import { crateOf, isRuntime } from "./names.ts";
+import { buildTree, childrenEnd, nameOf, type FlameTree, type FoldedFrames } from "./tree.ts";
 
 /** Name of a folded bar; no function is called so. */
 export const FOLDED_NAME = "[runtime frames]";
@@ -16,12 +20,9 @@ export interface Collapsed {
 }
 
 /** Folds the runtime frames of `full`. The root is never folded. */
-export function collapse(full: FlameTree, isRuntime: (name: string) => boolean): Collapsed {
-  const runtime = new Uint8Array(full.names.length).map((_none, name) =>
-    isRuntime(full.names[name]!) ? 1 : 0,
-  );
+export function collapse(full: FlameTree): Collapsed {
   const foldedName = full.names.length;
-  const nodes = merge(full, runtime, foldedName);
+  const nodes = merge(full, runtimeBars(full), foldedName);
   const { order, start, levelStart, position } = arrange(nodes);
 
   const integers = (column: Uint32Array) => order.map((node) => column[node]!);
@@ -51,6 +52,31 @@ interface Nodes {
   of: Uint32Array;
 }
 
+const KEPT = 0;
+const RUNTIME = 1;
+const UNKNOWN = 2;
+
+/** 1 for every bar that folds. */
+function runtimeBars(full: FlameTree): Uint8Array {
+  const kinds = full.names.map((name) => {
+    const crate = crateOf(name);
+    return isRuntime(name, crate) ? RUNTIME : crate === "" ? UNKNOWN : KEPT;
+  });
+  const bars = new Uint8Array(full.size).map((_none, bar) => (bar === 0 ? KEPT : kinds[full.name[bar]!]!));
+  // From the leaves upwards: what is of its own or calls something that is not the runtime's stays.
+  for (let bar = full.size - 1; bar > 0; bar--) {
+    const isLeaf = full.firstChild[bar]! === childrenEnd(full, bar);
+    if (bars[bar] === UNKNOWN && (isLeaf || full.self[bar]! > 0)) bars[bar] = KEPT;
+    const parent = full.parent[bar]!;
+    if (bars[bar] === KEPT && bars[parent] === UNKNOWN) bars[parent] = KEPT;
+  }
+  // From the root downwards: what is left unknown goes with its caller.
+  for (let bar = 1; bar < full.size; bar++) {
+    if (bars[bar] === UNKNOWN) bars[bar] = bars[full.parent[bar]!]!;
+  }
+  return bars;
+}
+
 function merge(full: FlameTree, runtime: Uint8Array, foldedName: number): Nodes {
   const nodes: Nodes = {
     size: 1,
@@ -67,10 +93,10 @@ function merge(full: FlameTree, runtime: Uint8Array, foldedName: number): Nodes 
   const children = new ChildIndex(nodes, full.size);
   for (let bar = 1; bar < full.size; bar++) {
     const parent = nodes.of[full.parent[bar]!]!;
-    const isRuntime = runtime[full.name[bar]!] === 1;
+    const folds = runtime[bar] === RUNTIME;
     let node = parent;
-    if (!isRuntime || nodes.name[parent] !== foldedName) {
-      node = children.findOrAdd(parent, isRuntime ? foldedName : full.name[bar]!, bar);
+    if (!folds || nodes.name[parent] !== foldedName) {
+      node = children.findOrAdd(parent, folds ? foldedName : full.name[bar]!, bar);
       nodes.total[node]! += full.total[bar]!;
     }
     nodes.of[bar] = node;

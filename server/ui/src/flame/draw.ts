@@ -61,12 +61,12 @@ export function paint(context: CanvasRenderingContext2D, scene: Scene): void {
         context.fillStyle = matches ? palette.match : faded ? palette.faded : palette.fills[name]!;
         // The gap between bars goes before the last pixel of a narrow one does.
         context.fillRect(x, top, width > 3 ? width - 1 : width, ROW - 1);
+        context.globalAlpha = 1;
         const label = scene.labels.fit(bar, Math.floor((width - 2 * PADDING) / character));
         if (label !== "") {
           context.fillStyle = matches ? palette.matchText : faded ? palette.fadedText : palette.text;
           context.fillText(label, x + PADDING, top + ROW / 2, width - 2 * PADDING);
         }
-        context.globalAlpha = 1;
       },
     });
   }

@@ -1,5 +1,5 @@
-// Colours: one hue per crate, chosen by the crate's name so that a crate looks the same in every span; runtime crates,
-// code without a crate and the root are grey. Text on a bar keeps a contrast of at least 4.5:1 in both themes.
+// Colours: one hue per crate, chosen by the crate's name so that a crate looks the same in every span; runtime crates and
+// the root are grey, code without a crate is a bluish grey. Text on a bar keeps a contrast of at least 4.5:1 in both themes.
 
 import { FOLDED_NAME } from "./collapse.ts";
 import { crateOf, isRuntime } from "./names.ts";
@@ -24,7 +24,7 @@ export interface Palette {
 }
 
 /** Name of the legend's entry for code outside of any Rust crate. */
-export const NO_CRATE = "native";
+export const NO_CRATE = "no crate";
 
 /** Name of the legend's entry for the runtime, folded or not. */
 export const RUNTIME = "runtime";
@@ -72,9 +72,12 @@ function shadesOf(weights: [string, number][], dark: boolean): Map<string, strin
   const grey = STEPS.map((step) =>
     dark ? `oklch(${0.37 + step / 2} 0.012 250)` : `oklch(${0.9 + step / 2} 0.008 250)`,
   );
+  const steel = STEPS.map((step) =>
+    dark ? `oklch(${0.42 + step} 0.04 250)` : `oklch(${0.87 + step} 0.035 250)`,
+  );
   const shades = new Map([
     [RUNTIME, grey],
-    [NO_CRATE, grey],
+    [NO_CRATE, steel],
   ]);
   const taken = new Set<number>();
   for (const [crate] of weights.sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1))) {

@@ -8,7 +8,7 @@ import { setQuery } from "../router.ts";
 import { FlameCanvas } from "./canvas.tsx";
 import { collapse } from "./collapse.ts";
 import { barLabel } from "./labels.ts";
-import { displayName, isRuntime } from "./names.ts";
+import { displayName } from "./names.ts";
 import { NO_CRATE, paletteFor, RUNTIME, type Palette } from "./palette.ts";
 import { projectMatches, search } from "./search.ts";
 import { Toolbar } from "./toolbar.tsx";
@@ -35,7 +35,7 @@ export function FlamePanel({ full, unit, samples, types, type, query, dark }: Pr
   const [focused, setFocused] = useState(-1);
   const [copied, setCopied] = useState("");
 
-  const collapsed = useMemo(() => collapse(full, isRuntime), [full]);
+  const collapsed = useMemo(() => collapse(full), [full]);
   const tree = isFolded ? collapsed.tree : full;
   const palette = useMemo(() => paletteFor(tree, dark), [tree, dark]);
   const result = useMemo(() => search(full, term), [full, term]);

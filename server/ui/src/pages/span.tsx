@@ -135,13 +135,19 @@ function SpanHeader({ span }: { span: SpanSummary }) {
         {span.parentSpanId !== null && (
           <IdFact term="Parent span" id={span.parentSpanId} to={`span/${span.parentSpanId}`} />
         )}
-        {span.localRootSpanId !== null && span.localRootSpanId !== span.spanId && (
+        {hasOwnLocalRoot(span) && (
           <IdFact term="Local root" id={span.localRootSpanId} to={`span/${span.localRootSpanId}`} />
         )}
       </dl>
       {span.samples < FEW_SAMPLES && span.samples > 0 && <Uncertainty samples={span.samples} />}
     </header>
   );
+}
+
+/** Whether the local root is another span than this one and the parent that is named already. */
+function hasOwnLocalRoot(span: SpanSummary): span is SpanSummary & { localRootSpanId: string } {
+  const root = span.localRootSpanId;
+  return root !== null && root !== span.spanId && root !== span.parentSpanId;
 }
 
 function IdFact({ term, id, to }: { term: string; id: string; to?: string }) {

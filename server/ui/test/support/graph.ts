@@ -4,7 +4,6 @@ import type { Page } from "playwright-core";
 import { collapse } from "../../src/flame/collapse.ts";
 import { decodeFlameGraph } from "../../src/flame/decode.ts";
 import { ROW } from "../../src/flame/layout.ts";
-import { isRuntime } from "../../src/flame/names.ts";
 import type { FlameTree } from "../../src/flame/tree.ts";
 
 /** The graph as the page shows it: folded or not. */
@@ -12,7 +11,7 @@ export async function graphOf(server: string, spanId: string, isFolded = true): 
   const response = await fetch(`${server}/api/v1/spans/${spanId}/profile?maxNodes=50000`);
   const full = decodeFlameGraph(((await response.json()) as { flamegraph: object }).flamegraph);
   if (!full) throw new Error(`no graph for ${spanId}`);
-  return isFolded ? collapse(full, isRuntime).tree : full;
+  return isFolded ? collapse(full).tree : full;
 }
 
 /** The widest bar of a function. */

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { collapse, FOLDED_NAME } from "../../src/flame/collapse.ts";
 import { decodeFlameGraph } from "../../src/flame/decode.ts";
-import { isRuntime } from "../../src/flame/names.ts";
+import { crateOf, isRuntime } from "../../src/flame/names.ts";
 import { projectMatches, search } from "../../src/flame/search.ts";
 import { sortRows, topRows } from "../../src/flame/top.ts";
 import { childrenEnd, nameOf, pathTo, type FlameTree } from "../../src/flame/tree.ts";
@@ -21,7 +21,7 @@ test("folding joins runtime frames and keeps what they call", () => {
     { frames: ["std::thread::start", "hyper::poll", "app::a"], value: 3 },
     { frames: ["std::thread::start"], value: 2 },
   ]);
-  const { tree, shownAs } = collapse(full, isRuntime);
+  const { tree, shownAs } = collapse(full);
   assert.deepEqual(
     Array.from({ length: tree.size }, (_, bar) => [nameOf(tree, bar), tree.self[bar], tree.total[bar]]),
     [
@@ -39,19 +39,23 @@ test("folding joins runtime frames and keeps what they call", () => {
 test("folding moves no value, whatever the graph", () => {
   for (const seed of SEEDS) {
     const full = treeOf(randomStacks(randomFrom(seed)));
-    const { tree, shownAs, origin } = collapse(full, isRuntime);
+    const { tree, shownAs, origin } = collapse(full);
     const self = new Float64Array(tree.size);
+    const isFolded = (bar: number) => nameOf(tree, shownAs[bar]!) === FOLDED_NAME;
     for (let bar = 0; bar < full.size; bar++) {
       const shown = shownAs[bar]!;
       self[shown]! += full.self[bar]!;
-      const isFolded = bar !== 0 && isRuntime(nameOf(full, bar));
-      assert.equal(nameOf(tree, shown), isFolded ? FOLDED_NAME : nameOf(full, bar), `seed ${seed}`);
-      // The path without runtime frames is the same in both graphs.
-      const kept = (t: FlameTree, at: number) =>
-        pathTo(t, at)
-          .map((each) => nameOf(t, each))
-          .filter((name) => name !== FOLDED_NAME && !isRuntime(name));
-      assert.deepEqual(kept(tree, shown), kept(full, bar), `seed ${seed}`);
+      assert.ok(isFolded(bar) || nameOf(tree, shown) === nameOf(full, bar), `seed ${seed}`);
+      // The path without folded frames is the same in both graphs.
+      const names = (t: FlameTree, path: number[]) => path.map((at) => nameOf(t, at));
+      assert.deepEqual(
+        names(tree, pathTo(tree, shown)).filter((name) => name !== FOLDED_NAME),
+        names(
+          full,
+          pathTo(full, bar).filter((at) => !isFolded(at)),
+        ),
+        `seed ${seed}`,
+      );
     }
     assert.deepEqual(self, tree.self, `seed ${seed}`);
     assert.equal(tree.total[0], full.total[0]);
@@ -71,12 +75,39 @@ test("folding moves no value, whatever the graph", () => {
   }
 });
 
+test("what folds: the runtime's crates, and frames without a crate that can only be the runtime's", () => {
+  for (const seed of SEEDS) {
+    const full = treeOf(randomStacks(randomFrom(seed)));
+    const { tree, shownAs } = collapse(full);
+    const isFolded = (bar: number) => nameOf(tree, shownAs[bar]!) === FOLDED_NAME;
+    assert.ok(!isFolded(0));
+    for (let bar = 1; bar < full.size; bar++) {
+      const name = nameOf(full, bar);
+      let expected = isRuntime(name);
+      if (!expected && crateOf(name) === "") {
+        const callees: number[] = [];
+        for (let at = full.firstChild[bar]!; at < childrenEnd(full, bar); at++) callees.push(at);
+        const callsRuntimeOnly = callees.length > 0 && callees.every(isFolded);
+        expected = isFolded(full.parent[bar]!) && full.self[bar] === 0 && callsRuntimeOnly;
+      }
+      assert.equal(isFolded(bar), expected, `seed ${seed}, ${name}`);
+    }
+  }
+  const { tree } = collapse(
+    treeOf([{ frames: ["tokio::run", "poll", "do_call", "core::call", "work", "spend"], value: 3 }]),
+  );
+  assert.deepEqual(
+    Array.from({ length: tree.size }, (_, bar) => nameOf(tree, bar)),
+    ["total", FOLDED_NAME, "work", "spend"],
+  );
+});
+
 test("a graph without runtime frames folds to itself", () => {
   const full = treeOf([
     { frames: ["app::a", "app::b"], value: 4 },
     { frames: ["app::a", "app::a"], value: 1 },
   ]);
-  const { tree } = collapse(full, isRuntime);
+  const { tree } = collapse(full);
   assert.deepEqual([...tree.total], [...full.total]);
   assert.deepEqual([...tree.start], [...full.start]);
   assert.equal(tree.folded.size, 0);
@@ -112,7 +143,7 @@ test("a search's share is the value of the stacks that hold a match", () => {
 
 test("a match inside of a folded bar marks that bar", () => {
   const full = treeOf([{ frames: ["tokio::run", "app::a"], value: 1 }]);
-  const { tree, shownAs } = collapse(full, isRuntime);
+  const { tree, shownAs } = collapse(full);
   const shown = projectMatches(search(full, "tokio").matches, shownAs, tree.size);
   assert.deepEqual([...shown], [0, 1, 0]);
 });

@@ -1,0 +1,208 @@
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+
+use super::*;
+use crate::aggregate::{Aggregator, Limits};
+use crate::config::{Scope, TraceIdLabel};
+use crate::export::Receiver;
+use crate::export::encoder::Policy;
+use crate::labels::Identity;
+use crate::live::{Live, Tagging};
+use crate::stats::Counters;
+
+/// What an exporter does next; the last one is repeated.
+#[derive(Clone, Copy)]
+enum Does {
+    Take,
+    Fail,
+    Refuse,
+    Panic,
+}
+
+#[derive(Clone, Default)]
+struct Script {
+    does: Arc<Mutex<Vec<Does>>>,
+    is: Arc<Mutex<Option<Receiver>>>,
+    asked: Arc<Mutex<u32>>,
+    taken: Arc<Mutex<Vec<Profile>>>,
+}
+
+impl Script {
+    fn next(&self, does: Does) {
+        *self.does.lock() = vec![does];
+    }
+}
+
+impl ProfileExporter for Script {
+    fn export(&mut self, profile: &Profile) -> Result<(), ExportError> {
+        let does = self.does.lock().first().copied().expect("a script");
+        match does {
+            Does::Take => {
+                self.taken.lock().push(profile.clone());
+                Ok(())
+            }
+            Does::Fail => Err(ExportError::retryable("away")),
+            Does::Refuse => Err(ExportError::permanent("no")),
+            Does::Panic => panic!("a bug in an exporter"),
+        }
+    }
+
+    fn receiver(&mut self) -> Option<Receiver> {
+        *self.asked.lock() += 1;
+        self.is.lock().clone()
+    }
+}
+
+/// The tests share the process's tagging decision.
+fn alone() -> parking_lot::MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock()
+}
+
+fn worker(scope: Scope, script: &Script) -> (Worker, Arc<Counters>) {
+    let live = Live::get();
+    let charge = live.take_charge();
+    let policy = Policy {
+        live,
+        charge,
+        scope,
+        trace_ids: TraceIdLabel::Auto,
+        context_observed: true,
+        receiver: Receiver::default(),
+    };
+    policy.apply();
+    let counters = Arc::<Counters>::default();
+    let encoder = Encoder::new(policy, counters.clone());
+    let labels = Arc::new(ProfileLabels::new(Identity::default(), None));
+    (Worker::new(encoder, Box::new(script.clone()), labels), counters)
+}
+
+/// A window with `samples` samples of one stack.
+fn window(samples: u32) -> Window {
+    let mut rows = Aggregator::new(Limits::default());
+    for _ in 0..samples {
+        rows.add(&[0x1000], None, 1);
+    }
+    Window {
+        start: SystemTime::UNIX_EPOCH,
+        duration: Duration::from_secs(1),
+        period: Duration::from_millis(10),
+        modules: Arc::from([]),
+        rows: rows.take(),
+        notes: Vec::new(),
+    }
+}
+
+fn samples(script: &Script) -> Vec<u64> {
+    script.taken.lock().iter().map(|profile| profile.samples).collect()
+}
+
+#[test]
+fn the_oldest_profiles_go_when_the_budget_is_spent() {
+    let _turn = alone();
+    let script = Script::default();
+    let (mut worker, counters) = worker(Scope::Root, &script);
+    worker.take(&window(1));
+    worker.budget = worker.queued_bytes * 5 / 2;
+    for samples in 2..=5 {
+        worker.take(&window(samples));
+        assert!(worker.queued_bytes <= worker.budget);
+    }
+    assert_eq!(counters.queue_full.get(), 1 + 2 + 3);
+    assert_eq!(counters.queued_bytes.get(), worker.queued_bytes as u64);
+    script.next(Does::Take);
+    assert_eq!(worker.deliver_all(None), Ok(()));
+    assert_eq!(samples(&script), [4, 5]);
+    assert_eq!((worker.queued_bytes, counters.queued_bytes.get(), counters.profiles.get()), (0, 0, 2));
+}
+
+#[test]
+fn a_failure_keeps_the_profile_and_pauses_a_refusal_or_a_panic_drops_it() {
+    let _turn = alone();
+    let script = Script::default();
+    let (mut worker, counters) = worker(Scope::Root, &script);
+    for samples in [1, 2, 4] {
+        worker.take(&window(samples));
+    }
+    script.next(Does::Fail);
+    assert_eq!(worker.deliver_all(None), Err(FlushError::Export("away".to_owned())));
+    assert_eq!((worker.queue.len(), counters.retries.get()), (3, 1));
+    assert!(!worker.pause.is_over());
+    script.next(Does::Refuse);
+    assert_eq!(worker.deliver().map_err(|error| error.is_retryable()), Err(false));
+    script.next(Does::Panic);
+    assert_eq!(worker.deliver().map_err(|error| error.is_retryable()), Err(false));
+    assert_eq!(counters.rejected.get(), 1 + 2);
+    script.next(Does::Take);
+    // All that is left is delivered, but what was refused is not kept secret.
+    assert_eq!(worker.deliver_all(None), Err(FlushError::Export("the exporter panicked".to_owned())));
+    assert_eq!(worker.deliver_all(None), Ok(()));
+    assert_eq!(samples(&script), [4]);
+    assert!(worker.pause.is_over());
+}
+
+#[test]
+fn at_the_end_what_is_left_is_counted() {
+    let _turn = alone();
+    let script = Script::default();
+    let (mut worker, counters) = worker(Scope::Root, &script);
+    worker.take(&window(3));
+    worker.take(&window(4));
+    script.next(Does::Take);
+    assert_eq!(worker.last_delivery(Instant::now()), Err(FlushError::Stopped));
+    assert_eq!((counters.shutdown.get(), worker.queued_bytes), (7, 0));
+    assert!(samples(&script).is_empty());
+}
+
+#[test]
+fn scope_auto_follows_what_the_receiving_end_says_and_asks_again_after_failures() {
+    let _turn = alone();
+    let script = Script::default();
+    let (mut worker, _) = worker(Scope::Auto, &script);
+    let tagging = || Live::get().tagging();
+    worker.identify();
+    assert_eq!((tagging(), worker.unknown), (Tagging::Root, true), "no answer yet");
+    *script.is.lock() = Some(Receiver::full("spanflame"));
+    worker.identify();
+    assert_eq!((tagging(), worker.unknown), (Tagging::All, false));
+    worker.identify();
+    assert_eq!(*script.asked.lock(), 2, "it has answered");
+
+    worker.take(&window(1));
+    script.next(Does::Fail);
+    worker.deliver().expect_err("away");
+    *script.is.lock() = None;
+    worker.identify();
+    assert_eq!((tagging(), worker.unknown), (Tagging::All, true), "its last word counts while it is away");
+    *script.is.lock() = Some(Receiver::plain("pyroscope"));
+    worker.identify();
+    assert_eq!(tagging(), Tagging::Root);
+}
+
+#[test]
+fn an_explicit_scope_stands_and_a_stopped_profiler_has_no_say() {
+    let _turn = alone();
+    let script = Script::default();
+    *script.is.lock() = Some(Receiver::full("spanflame"));
+    let (mut root, _) = worker(Scope::Root, &script);
+    root.identify();
+    assert_eq!(Live::get().tagging(), Tagging::Root);
+
+    let (mut old, _) = worker(Scope::Auto, &script);
+    let (_new, _) = worker(Scope::Root, &script);
+    old.identify();
+    assert_eq!(Live::get().tagging(), Tagging::Root, "the older one was told, but is not in charge");
+}
+
+#[test]
+fn pauses_grow_at_random_and_end() {
+    let mut pause = Pause::default();
+    assert!(pause.is_over());
+    for failures in 0..40u32 {
+        pause.lengthen();
+        let longest = FIRST_PAUSE.saturating_mul(1 << failures.min(10)).min(LONGEST_PAUSE);
+        assert!(pause.left() <= longest, "{:?} after {failures} failures", pause.left());
+    }
+    assert!(pause.left() > LONGEST_PAUSE / 4);
+}

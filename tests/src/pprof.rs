@@ -1,0 +1,203 @@
+//! Reads pprof and the push request around it, from the formats' field numbers.
+
+use std::collections::BTreeMap;
+
+use prost::Message;
+
+use crate::http::gunzip;
+
+/// `push.v1.PushRequest`.
+#[derive(Clone, PartialEq, Message)]
+pub struct PushRequest {
+    /// The series, each with its profiles.
+    #[prost(message, repeated, tag = 1)]
+    pub series: Vec<RawProfileSeries>,
+}
+
+/// `push.v1.RawProfileSeries`.
+#[derive(Clone, PartialEq, Message)]
+pub struct RawProfileSeries {
+    /// What the profiles have in common.
+    #[prost(message, repeated, tag = 1)]
+    pub labels: Vec<LabelPair>,
+    /// The profiles.
+    #[prost(message, repeated, tag = 2)]
+    pub samples: Vec<RawSample>,
+}
+
+/// `types.v1.LabelPair`.
+#[derive(Clone, PartialEq, Message)]
+pub struct LabelPair {
+    /// The label's name.
+    #[prost(string, tag = 1)]
+    pub name: String,
+    /// The label's value.
+    #[prost(string, tag = 2)]
+    pub value: String,
+}
+
+/// `push.v1.RawSample`.
+#[derive(Clone, PartialEq, Message)]
+pub struct RawSample {
+    /// pprof, usually gzipped.
+    #[prost(bytes = "vec", tag = 1)]
+    pub raw_profile: Vec<u8>,
+}
+
+/// `perftools.profiles.Profile`, what of it the tests look at.
+#[derive(Clone, PartialEq, Message)]
+struct Profile {
+    #[prost(message, repeated, tag = 1)]
+    sample_type: Vec<ValueType>,
+    #[prost(message, repeated, tag = 2)]
+    sample: Vec<RawStackSample>,
+    #[prost(message, repeated, tag = 4)]
+    location: Vec<Location>,
+    #[prost(message, repeated, tag = 5)]
+    function: Vec<Function>,
+    #[prost(string, repeated, tag = 6)]
+    string_table: Vec<String>,
+    #[prost(int64, tag = 9)]
+    time_nanos: i64,
+    #[prost(int64, tag = 10)]
+    duration_nanos: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ValueType {
+    #[prost(int64, tag = 1)]
+    kind: i64,
+    #[prost(int64, tag = 2)]
+    unit: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct RawStackSample {
+    #[prost(uint64, repeated, tag = 1)]
+    location_id: Vec<u64>,
+    #[prost(int64, repeated, tag = 2)]
+    value: Vec<i64>,
+    #[prost(message, repeated, tag = 3)]
+    label: Vec<Label>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Label {
+    #[prost(int64, tag = 1)]
+    key: i64,
+    #[prost(int64, tag = 2)]
+    str: i64,
+    #[prost(int64, tag = 3)]
+    num: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Location {
+    #[prost(uint64, tag = 1)]
+    id: u64,
+    #[prost(message, repeated, tag = 4)]
+    line: Vec<Line>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Line {
+    #[prost(uint64, tag = 1)]
+    function_id: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Function {
+    #[prost(uint64, tag = 1)]
+    id: u64,
+    #[prost(int64, tag = 2)]
+    name: i64,
+}
+
+/// One sample of a profile: a stack and what was spent there.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// The functions' names, outermost first, inlined ones included.
+    pub stack: Vec<String>,
+    /// The values, by `type/unit`.
+    pub values: BTreeMap<String, i64>,
+    /// The labels that are strings.
+    pub labels: BTreeMap<String, String>,
+    /// The labels that are numbers.
+    pub numbers: BTreeMap<String, i64>,
+}
+
+impl Sample {
+    /// How much CPU time, in nanoseconds.
+    pub fn cpu(&self) -> i64 {
+        self.values.get("cpu/nanoseconds").copied().unwrap_or_default()
+    }
+
+    /// How many samples of the clock.
+    pub fn count(&self) -> i64 {
+        self.values.get("samples/count").copied().unwrap_or_default()
+    }
+
+    /// The id of the span it belongs to.
+    pub fn span_id(&self) -> Option<&str> {
+        self.labels.get("span_id").map(String::as_str)
+    }
+
+    /// A label that holds a span id as a number, as the sixteen hexadecimal characters it stands for.
+    pub fn id_number(&self, name: &str) -> Option<String> {
+        self.numbers.get(name).map(|id| format!("{:016x}", id.cast_unsigned()))
+    }
+
+    /// Whether a function of that path's end is on the stack.
+    pub fn runs(&self, function: &str) -> bool {
+        self.stack.iter().any(|name| is_function(name, function))
+    }
+}
+
+/// Whether a symbol is the function of that bare name, whatever its path, hash or closures.
+pub fn is_function(symbol: &str, function: &str) -> bool {
+    symbol.split("::").any(|part| part == function)
+}
+
+/// Reads a profile, gzipped or not: its interval in Unix nanoseconds, and its samples.
+///
+/// # Panics
+/// When it is not a profile, or one with references into nowhere.
+pub fn read(bytes: &[u8]) -> (std::ops::Range<i64>, Vec<Sample>) {
+    let plain = if bytes.starts_with(&[0x1f, 0x8b]) { gunzip(bytes) } else { bytes.to_vec() };
+    let profile = Profile::decode(plain.as_slice()).expect("it is a profile");
+    let text = |index: i64| {
+        let index = usize::try_from(index).expect("indices are not negative");
+        profile.string_table.get(index).expect("indices are within the string table").clone()
+    };
+    let functions: BTreeMap<u64, String> =
+        profile.function.iter().map(|function| (function.id, text(function.name))).collect();
+    let locations: BTreeMap<u64, &Location> =
+        profile.location.iter().map(|location| (location.id, location)).collect();
+    let types: Vec<String> = profile
+        .sample_type
+        .iter()
+        .map(|value| format!("{}/{}", text(value.kind), text(value.unit)))
+        .collect();
+
+    let samples = profile.sample.iter().map(|sample| {
+        // Both lists begin with the innermost: the location that ran, the line that was inlined last.
+        let lines = sample.location_id.iter().flat_map(|id| &locations[id].line);
+        let mut stack: Vec<String> = lines.map(|line| functions[&line.function_id].clone()).collect();
+        stack.reverse();
+        assert_eq!(sample.value.len(), types.len(), "a sample has one value of each type");
+        let labels = || sample.label.iter().map(|label| (text(label.key), label));
+        Sample {
+            stack,
+            values: types.iter().cloned().zip(sample.value.iter().copied()).collect(),
+            labels: labels()
+                .filter(|(_, label)| label.str != 0)
+                .map(|(key, label)| (key, text(label.str)))
+                .collect(),
+            numbers: labels()
+                .filter(|(_, label)| label.str == 0)
+                .map(|(key, label)| (key, label.num))
+                .collect(),
+        }
+    });
+    (profile.time_nanos..profile.time_nanos + profile.duration_nanos, samples.collect())
+}

@@ -1,0 +1,9 @@
+//! The whole house at work: real server and service processes, real sockets, and clients that ask as Grafana does.
+
+mod demo_load;
+mod durability;
+mod house;
+mod plain_otel;
+mod provisioning;
+mod pyroscope_agent;
+mod whole_system;
