@@ -114,8 +114,10 @@ fn the_handler_neither_allocates_nor_touches_errno() {
     bench_support::publish(sampler.span(42).expect("room"));
     for depth in [0, 10, 60, 200] {
         sampler.drain();
+        // SAFETY: takes no arguments.
+        let errno = unsafe { libc::__errno_location() };
         // SAFETY: the calling thread's errno is always there.
-        let errno = unsafe { &mut *libc::__errno_location() };
+        let errno = unsafe { &mut *errno };
         *errno = 12_345;
         let before = CALLS.with(Cell::get);
         at_depth(depth, &mut || (0..20).for_each(|_| tick(value)));
@@ -326,7 +328,7 @@ fn a_storm_of_panics_libraries_and_allocations_does_no_harm() {
         });
         scope.spawn(|| {
             while Instant::now() < until {
-                black_box(std::backtrace::Backtrace::force_capture());
+                drop(black_box(std::backtrace::Backtrace::force_capture()));
                 traces.fetch_add(1, Ordering::Relaxed);
             }
         });

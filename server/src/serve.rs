@@ -1,5 +1,7 @@
 //! Listens, accepts and stops: the server's life from an address to the last answered request. Knows no route.
 
+mod opening;
+
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream, lookup_host};
 use tokio::sync::Semaphore;
 use tower::util::ServiceExt;
 
+use self::opening::Opening;
 use crate::api::{self, App};
 use crate::config::Config;
 use crate::error::ServeError;
@@ -22,7 +25,7 @@ use crate::store::{Store, StoreOptions};
 
 /// How long requests in flight may take to end once the server is told to stop.
 const DRAIN: Duration = Duration::from_secs(10);
-/// How long a client may take to send a request's head, an idle connection's wait included.
+/// How long a client may take to send its first bytes, and then a request's head, an idle connection's wait included.
 const HEADER_READ: Duration = Duration::from_secs(60);
 /// Connections beyond this wait in the system's queue.
 const MAX_CONNECTIONS: usize = 4096;
@@ -128,7 +131,10 @@ impl Connections {
         let service = router.map_request(|request: http::Request<_>| request.map(Body::new));
         let connection = self
             .builder
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
+            .serve_connection(
+                TokioIo::new(Opening::new(stream, HEADER_READ)),
+                TowerToHyperService::new(service),
+            )
             .into_owned();
         let connection = self.graceful.watch(connection);
         tokio::spawn(async move {

@@ -3,6 +3,7 @@
 mod demo;
 mod page;
 mod shell;
+mod targets;
 mod test;
 mod tidy;
 
@@ -25,6 +26,8 @@ enum Command {
     Page(page::Args),
     /// Check the rules of the house that no compiler knows
     Tidy,
+    /// Measure the targets and print one line for each
+    Targets(targets::Args),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -33,5 +36,6 @@ fn main() -> anyhow::Result<()> {
         Command::Test(args) => test::run(&args),
         Command::Page(args) => page::run(&args),
         Command::Tidy => tidy::run(),
+        Command::Targets(args) => targets::run(&args),
     }
 }

@@ -130,7 +130,7 @@ pub(crate) struct SamplerStats {
     pub(crate) excess_weight: u64,
     /// Signals that arrived while the same thread was in the handler.
     pub(crate) nested: u64,
-    /// Threads that found no record free: more than the sampler can follow at once.
+    /// Times a thread could not be followed because 8192 others are, or for want of memory; tried again at each look.
     pub(crate) threads_refused: u64,
     /// Threads with a running timer now.
     pub(crate) threads: u32,

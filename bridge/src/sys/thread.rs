@@ -42,7 +42,7 @@ pub(crate) fn stack() -> Option<Range<u64>> {
 /// Whether this process has a thread `tid`.
 pub(crate) fn exists(tid: i32) -> bool {
     // SAFETY: signal 0 only asks.
-    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), tid, 0) == 0 }
+    (unsafe { libc::syscall(libc::SYS_tgkill, std::process::id(), tid, 0) }) == 0
 }
 
 /// Has `child` called in the child of every fork from now on, until the process ends.

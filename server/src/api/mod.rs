@@ -14,14 +14,16 @@ mod status;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post_service;
 use axum::{Router, middleware};
-use connectrpc::{CompressionRegistry, ConnectRpcService, DeadlinePolicy};
+use connectrpc::{CompressionRegistry, ConnectRpcBody, ConnectRpcService, DeadlinePolicy};
 use spanflame_wire::push::v1::PusherServiceExt;
 use spanflame_wire::querier::v1::QuerierServiceExt;
 use tokio::sync::Semaphore;
+use tower::ServiceExt;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 
@@ -96,15 +98,15 @@ impl App {
 
 /// All routes.
 pub(crate) fn router(app: Arc<App>) -> Router {
-    let rpc = rpc_service(&app);
-    let documents = Router::new()
+    let Rpc { service, methods } = rpc_service(&app);
+    let mut router = Router::new()
         .merge(ui::router())
         .merge(rest::router())
         .merge(status::router())
         .layer(CompressionLayer::new().gzip(true));
-    let mut router = Router::new().merge(documents);
-    for method in rpc.methods {
-        router = router.route(&format!("/{method}"), post_service(rpc.service.clone()));
+    let rpc = ServiceExt::<Request>::map_response(service, sized);
+    for method in methods {
+        router = router.route(&format!("/{method}"), post_service(rpc.clone()));
     }
     router
         .fallback(unknown)
@@ -136,6 +138,14 @@ fn rpc_service(app: &Arc<App>) -> Rpc {
             DeadlinePolicy::new().with_max(MAX_DURATION).with_default_timeout(MAX_DURATION),
         );
     Rpc { service, methods }
+}
+
+/// Keeps a unary answer's length, which the sum type over all kinds of answers does not tell.
+fn sized(response: http::Response<ConnectRpcBody>) -> Response {
+    response.map(|body| match body {
+        ConnectRpcBody::Full(whole) => Body::new(whole),
+        other => Body::new(other),
+    })
 }
 
 /// Answers paths that no route takes: 501 for what looks like an RPC, so that clients fall back, else 404.

@@ -95,17 +95,17 @@ impl StackTree {
                 let Node { total, name, .. } = self.nodes[child];
                 total >= smallest && !(folds && names.get(name) == FOLDED_NAME)
             };
-            let mut x = bar.x + own;
-            let mut folded = 0;
+            let mut x = bar.x.saturating_add(own);
+            let mut folded = 0i64;
             let first = pending.len();
             for &child in of_node {
                 let child = child as usize;
                 let total = self.nodes[child].total;
                 if kept(child) {
                     pending.push(Bar { node: Some(child), level: bar.level + 1, x, total });
-                    x += total;
+                    x = x.saturating_add(total);
                 } else {
-                    folded += total;
+                    folded = total.saturating_add(folded);
                 }
             }
             if folded > 0 {
@@ -187,8 +187,8 @@ impl Encoder {
             self.ends.push(0);
         }
         let end = &mut self.ends[bar.level];
-        self.levels[bar.level].extend([bar.x - *end, bar.total, own, number]);
-        *end = bar.x + bar.total;
+        self.levels[bar.level].extend([bar.x.saturating_sub(*end), bar.total, own, number]);
+        *end = bar.x.saturating_add(bar.total);
         self.max_self = self.max_self.max(own);
     }
 

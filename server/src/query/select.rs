@@ -131,7 +131,7 @@ impl Sums {
             if values[row] > 0 {
                 let (sum, samples) = self.by_stack.entry(chunk.stacks[row]).or_default();
                 *sum = sum.saturating_add(values[row]);
-                *samples += counts.of(|t| chunk.column(t)[row]);
+                *samples = samples.saturating_add(counts.of(|t| chunk.column(t)[row]));
             }
         }
     }
@@ -157,7 +157,7 @@ impl Engine {
         let mut names = FrameNames::default();
         let call_site: Vec<u32> = call_site.iter().map(|name| names.of_text(name)).collect();
         let mut tree = StackTree::new();
-        let mut samples = 0;
+        let mut samples = 0u64;
         for (at, source) in sources.iter().enumerate() {
             let source = source.as_ref();
             let sums = if filter.is_empty() {
@@ -170,7 +170,7 @@ impl Engine {
                 if frames.starts_with(&call_site) {
                     let (value, of_stack) = values[at];
                     tree.add(frames, value);
-                    samples += of_stack;
+                    samples = of_stack.saturating_add(samples);
                 }
             })?;
         }

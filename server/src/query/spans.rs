@@ -129,7 +129,7 @@ impl Engine {
                     own_cpu_nanos: 0,
                 });
                 summary.range = summary.range.union(entry.range);
-                summary.samples += entry.samples;
+                summary.samples = summary.samples.saturating_add(entry.samples);
                 summary.cpu_nanos = summary.cpu_nanos.saturating_add(entry.cpu_nanos);
                 summary.trace_id = summary.trace_id.or(entry.span.trace_id);
                 if entry.span.local_root == Some(id) || own {
@@ -139,7 +139,7 @@ impl Engine {
                     if summary.own_samples == 0 {
                         summary.labels = series.labels.clone();
                     }
-                    summary.own_samples += entry.samples;
+                    summary.own_samples = summary.own_samples.saturating_add(entry.samples);
                     summary.own_cpu_nanos = summary.own_cpu_nanos.saturating_add(entry.cpu_nanos);
                     summary.parent = summary.parent.or(entry.span.parent);
                     if summary.name.is_none() && entry.span.name != 0 {
@@ -173,7 +173,6 @@ impl Engine {
         limit: usize,
     ) -> Result<Vec<SpanListItem>, QueryError> {
         let sources = self.store.snapshot(tenant);
-        let lookup = filter.trace_id.map_or(SpanLookup::All, SpanLookup::Trace);
         let services: Vec<HashMap<u32, String>> = sources
             .iter()
             .map(|source| {
@@ -184,13 +183,13 @@ impl Engine {
         // By span first: one may have entries in several series and sources, which only together tell its rank.
         let mut spans: HashMap<SpanId, (usize, SpanEntry), RandomState> = HashMap::default();
         for (at, source) in sources.iter().enumerate() {
-            source.spans(lookup, &mut |entry| {
+            let mut add = |entry: &SpanEntry| {
                 let Some(id) = entry.span.span_id else { return };
                 if !services[at].contains_key(&entry.series) {
                     return;
                 }
-                let add = |(first, sum): &mut (usize, SpanEntry)| {
-                    sum.samples += entry.samples;
+                let join = |(first, sum): &mut (usize, SpanEntry)| {
+                    sum.samples = sum.samples.saturating_add(entry.samples);
                     sum.cpu_nanos = sum.cpu_nanos.saturating_add(entry.cpu_nanos);
                     sum.range = sum.range.union(entry.range);
                     sum.span.trace_id = sum.span.trace_id.or(entry.span.trace_id);
@@ -199,8 +198,12 @@ impl Engine {
                         (*first, sum.span.name, sum.series) = (at, entry.span.name, entry.series);
                     }
                 };
-                spans.entry(id).and_modify(add).or_insert_with(|| (at, entry.clone()));
-            })?;
+                spans.entry(id).and_modify(join).or_insert_with(|| (at, entry.clone()));
+            };
+            match filter.trace_id {
+                Some(trace) => source.spans(SpanLookup::Trace(trace), &mut add)?,
+                None => source.all_spans(&mut add)?,
+            }
         }
         let mut spans: Vec<(SpanId, (usize, SpanEntry))> = spans.into_iter().collect();
         spans.sort_unstable_by_key(|(id, (_, sum))| (std::cmp::Reverse((sum.cpu_nanos, sum.samples)), *id));
@@ -279,18 +282,18 @@ fn add_type(
     column: usize,
     counts: &SampleCounts,
 ) {
-    let (mut total, mut samples) = (0i64, 0);
+    let (mut total, mut samples) = (0i64, 0u64);
     for row in found.chunk.rows(found.run) {
         let value = found.chunk.column(column)[row];
         if value > 0 {
             total = total.saturating_add(value);
-            samples += counts.of(|t| found.chunk.column(t)[row]);
+            samples = samples.saturating_add(counts.of(|t| found.chunk.column(t)[row]));
         }
     }
     match summary.types.iter_mut().find(|t| t.kind == *kind) {
         Some(sum) => {
             sum.total = sum.total.saturating_add(total);
-            sum.samples += samples;
+            sum.samples = sum.samples.saturating_add(samples);
         }
         None => summary.types.push(TypeTotal { kind: kind.clone(), total, samples }),
     }

@@ -347,6 +347,24 @@ fn locations_without_functions_show_binary_and_address() {
     assert_eq!(fixture.graph("{}", None, &SpanFilter::default()).names, ["total", "0x1234", "x"]);
 }
 
+#[test]
+fn sums_stop_at_the_largest_number() {
+    let mut builder = PprofBuilder::new();
+    for (frame, span) in [("a", 1), ("b", 1), ("a", 2)] {
+        builder =
+            builder.sample(&["main", frame], 1, &[("span_id", &hex(span)), ("local_root_span_id", "#1")]);
+    }
+    builder.pprof.sample.iter_mut().for_each(|sample| sample.value = vec![i64::MAX; 2]);
+    let fixture = Fixture::of(&[(&builder, &[]), (&builder, &[("pod", "b")])]);
+    assert_eq!(fixture.graph("{}", None, &SpanFilter::default()).total, i64::MAX);
+    let selector = LabelSelector::default();
+    let filter = SpanFilter::default();
+    let folded = fixture.engine.flamegraph(&tenant(), &cpu(), &selector, None, &filter, &[], 1).unwrap();
+    assert_eq!(folded.total, i64::MAX);
+    assert_eq!(fixture.engine.span(&tenant(), id(1)).unwrap().unwrap().cpu_nanos, i64::MAX);
+    assert_eq!(fixture.engine.spans(&tenant(), &SpanListFilter::default(), 10).unwrap().len(), 2);
+}
+
 /// Stack, count and span of samples.
 type Rows = Vec<(Vec<u8>, i64, u64)>;
 

@@ -104,8 +104,6 @@ pub(crate) enum SpanLookup {
     Children(SpanId),
     /// Those whose local root is this span.
     LocalRoot(SpanId),
-    /// All.
-    All,
 }
 
 /// Rows found through the span index.
@@ -133,6 +131,9 @@ pub(crate) trait Source: Send + Sync {
 
     /// Visits span entries, in time proportional to their number.
     fn spans(&self, lookup: SpanLookup, visit: &mut dyn FnMut(&SpanEntry)) -> Result<(), StoreError>;
+
+    /// Visits all span entries.
+    fn all_spans(&self, visit: &mut dyn FnMut(&SpanEntry)) -> Result<(), StoreError>;
 
     /// The rows of these span entries, in time proportional to the number of runs.
     fn runs(&self, entries: &[u32]) -> Result<Vec<FoundRun>, StoreError>;

@@ -14,6 +14,8 @@ use crate::model::{Profile, TenantId};
 const BATCH_BYTES: usize = 16 << 20;
 /// A partition is closed at this share of the head's memory, so that dropping the oldest frees just a part.
 const PARTITIONS_IN_HEAD: usize = 8;
+/// A partition is closed at this many bytes at the latest: its tables count in 32 bits.
+const MAX_PARTITION_BYTES: usize = 1 << 30;
 
 /// What waits to be written.
 pub(super) struct Request {
@@ -60,7 +62,6 @@ impl Writer {
                 batch.push(next);
             }
             self.write(batch);
-            self.keep_within_memory();
         }
     }
 
@@ -83,29 +84,32 @@ impl Writer {
             }
             Err(_) => {}
         }
-        for Request { tenant, profiles, payload, permit, done } in batch {
-            let result = match &written {
-                Ok((sequence, _)) => {
-                    self.head.partition(*sequence).insert(&tenant, &profiles);
-                    appends.fetch_add(1, Ordering::Relaxed);
+        match &written {
+            Ok((sequence, _)) => {
+                let partition = self.head.partition(*sequence);
+                for Request { tenant, profiles, .. } in &batch {
+                    partition.insert(tenant, profiles);
                     appended_profiles.fetch_add(profiles.len() as u64, Ordering::Relaxed);
-                    Ok(())
                 }
-                Err(error) => {
-                    refused_appends.fetch_add(1, Ordering::Relaxed);
-                    Err(error.clone())
-                }
-            };
+                appends.fetch_add(batch.len() as u64, Ordering::Relaxed);
+            }
+            Err(_) => {
+                refused_appends.fetch_add(batch.len() as u64, Ordering::Relaxed);
+            }
+        }
+        // Before the answers, so that whoever has one finds the limit kept.
+        self.keep_within_memory();
+        for Request { payload, permit, done, .. } in batch {
             self.queued_bytes.fetch_sub(payload.len(), Ordering::Relaxed);
-            // Whoever asked may have gone; what was written stays.
-            let _ = done.send(result);
             drop(permit);
+            // Whoever asked may have gone; what was written stays.
+            let _ = done.send(written.as_ref().map(|_| ()).map_err(StoreError::clone));
         }
     }
 
     /// Closes a partition that has its share of memory, and drops the oldest ones while there is too much in all.
     pub(super) fn keep_within_memory(&mut self) {
-        let share = self.head_bytes / PARTITIONS_IN_HEAD;
+        let share = (self.head_bytes / PARTITIONS_IN_HEAD).min(MAX_PARTITION_BYTES);
         if self.log.sequence().is_some_and(|sequence| self.head.partition(sequence).bytes() > share) {
             self.log.rotate();
         }

@@ -51,6 +51,7 @@ fn of_span() -> String {
 fn is_json(answer: &Answer, expected: &str) {
     assert_eq!((answer.status, answer.text()), (200, expected));
     assert_eq!(answer.header("content-type"), "application/json");
+    assert_eq!(answer.header("content-length"), expected.len().to_string());
     assert!(answer.header("server").starts_with("spanflame/"));
 }
 

@@ -3,6 +3,8 @@
 import { render } from "preact";
 import { App } from "./app.tsx";
 import "./theme.css";
+import "./pages/pages.css";
+import "./flame/flame.css";
 import { applyTheme, storedTheme } from "./theme.ts";
 
 applyTheme(storedTheme());

@@ -87,7 +87,7 @@ fn bind(slot: &Cell<Option<&'static ThreadState>>, key: SpanKey) {
     // What follows allocates; an allocator that publishes must not come here again.
     slot.set(Some(&NOBODY));
     let Some(threads) = threads() else { return };
-    let Some(index) = threads.lock().as_mut().and_then(|threads| threads.acquire(thread::id())) else {
+    let Some(index) = threads.lock().as_mut().and_then(|threads| threads.adopt(thread::id())) else {
         return;
     };
     let state = &STATES[index];
@@ -128,8 +128,8 @@ extern "C" fn forked() {
     RUNNING.store(false, Ordering::Relaxed);
     FORKS.fetch_add(1, Ordering::Relaxed);
     LATEST.fetch_add(1, Ordering::Relaxed);
-    // The code map may be read by nobody, and is not worth the copied pages that freeing it would cost.
-    drop(SESSION.replace(None));
+    // Not freed: that would cost more in copied pages than it gives back.
+    let _ = SESSION.replace(None);
     for state in &STATES {
         state.after_fork();
     }

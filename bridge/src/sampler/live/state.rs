@@ -52,7 +52,7 @@ impl ThreadState {
         }
     }
 
-    /// Makes the state fit for another thread; the counters go on.
+    /// Makes the state fit for a thread that is new to it; the counters go on.
     pub(super) fn reset(&self) {
         self.bound.store(false, Ordering::Relaxed);
         self.catching_up.store(false, Ordering::Relaxed);
@@ -68,10 +68,16 @@ impl ThreadState {
         self.seen_control_block.store(0, Ordering::Relaxed);
     }
 
-    /// Undoes what a fork copied from the middle of another thread's handler.
+    /// Undoes what a fork copied from the middle of another thread's handler, and what the parent counted. Writes only
+    /// where something is to be undone: pages that are only read stay shared.
     pub(super) fn after_fork(&self) {
         if self.reading.load(Ordering::Relaxed) {
             self.reading.store(false, Ordering::Relaxed);
+        }
+        for counter in [&self.lost, &self.lost_weight, &self.excess_weight, &self.nested] {
+            if counter.load(Ordering::Relaxed) != 0 {
+                counter.store(0, Ordering::Relaxed);
+            }
         }
     }
 }
@@ -93,7 +99,7 @@ pub(super) fn value(index: usize) -> usize {
 pub(super) fn index(value: usize) -> Option<usize> {
     let offset = value.wrapping_sub(STATES.as_ptr() as usize);
     let index = offset / size_of::<ThreadState>();
-    (index < MAX_THREADS && offset % size_of::<ThreadState>() == 0).then_some(index)
+    (index < MAX_THREADS && offset.is_multiple_of(size_of::<ThreadState>())).then_some(index)
 }
 
 /// Adds to a counter that only one thread writes.

@@ -99,8 +99,22 @@ impl<C: Clock> Threads<C> {
         if index == self.records.len() {
             self.records.push(None);
         }
+        STATES[index].reset();
         self.records[index] = Some(Record { tid, tick: None, refused: false, looked_up: false });
         self.by_tid.insert(tid, index);
+        Some(index)
+    }
+
+    /// Does the same for the calling thread, which will keep the state to its end: it must not be taken for an ended
+    /// thread that had the same number.
+    pub(super) fn adopt(&mut self, tid: i32) -> Option<usize> {
+        let index = self.acquire(tid)?;
+        if let (Some(clock), Some(Some(record))) = (&self.clock, self.records.get_mut(index))
+            && let Some(tick) = record.tick.take_if(|tick| !clock.runs(*tick))
+        {
+            clock.stop(tick);
+            STATES[index].unlearn();
+        }
         Some(index)
     }
 
@@ -183,9 +197,7 @@ impl<C: Clock> Threads<C> {
     /// Gives drained states of ended threads to whoever comes next.
     pub(super) fn release(&mut self, ended: &[Thread]) {
         for ended in ended {
-            let state = &STATES[ended.index];
-            state.reset();
-            state.ring.retire();
+            STATES[ended.index].ring.retire();
             self.free.push(ended.index);
         }
     }
@@ -235,4 +247,104 @@ pub(super) fn list() -> io::Result<Vec<i32>> {
         tids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
     }
     Ok(tids)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::collections::HashSet;
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::sampler::TURN;
+
+    /// Ticks are numbers; those in the set run.
+    #[derive(Clone, Default)]
+    struct Script {
+        running: Rc<RefCell<HashSet<usize>>>,
+        started: Rc<RefCell<Vec<(i32, Since)>>>,
+        refuses: Rc<RefCell<bool>>,
+    }
+
+    impl Clock for Script {
+        type Tick = usize;
+
+        fn start(&mut self, tid: i32, _value: usize, since: Since) -> io::Result<usize> {
+            if *self.refuses.borrow() {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let mut started = self.started.borrow_mut();
+            started.push((tid, since));
+            self.running.borrow_mut().insert(started.len());
+            Ok(started.len())
+        }
+
+        fn runs(&self, tick: usize) -> bool {
+            self.running.borrow().contains(&tick)
+        }
+
+        fn stop(&self, tick: usize) {
+            self.running.borrow_mut().remove(&tick);
+        }
+    }
+
+    /// No thread has these numbers.
+    const A: i32 = i32::MAX - 1;
+    const B: i32 = i32::MAX - 2;
+
+    #[test]
+    fn a_thread_is_found_charged_from_birth_and_its_state_used_again_after_its_end() {
+        let _turn = TURN.lock();
+        let script = Script::default();
+        let mut threads = Threads::new();
+        threads.start(script.clone(), &[A]).expect("one can be sampled");
+        threads.discover(&[A, B]);
+        assert_eq!(*script.started.borrow(), [(A, Since::Now), (B, Since::Birth)]);
+        assert!(threads.ended().is_empty());
+        assert_eq!(threads.ticking(), 2);
+
+        script.running.borrow_mut().remove(&1);
+        let ended = threads.ended();
+        assert_eq!(ended.iter().map(|thread| thread.tid).collect::<Vec<_>>(), [A]);
+        assert!(threads.ended().is_empty(), "told once");
+        let fresh = threads.acquire(A).expect("room");
+        assert_ne!(fresh, ended[0].index, "not before it was drained");
+        threads.release(&ended);
+        assert_eq!(threads.acquire(A - 10), Some(ended[0].index));
+        assert_eq!(threads.states().len(), 3);
+    }
+
+    #[test]
+    fn a_thread_that_registers_is_not_taken_for_an_ended_one_with_its_number() {
+        let _turn = TURN.lock();
+        let script = Script::default();
+        let mut threads = Threads::new();
+        threads.start(script.clone(), &[A]).expect("one can be sampled");
+        // A has ended unnoticed, and a new thread got its number and publishes.
+        script.running.borrow_mut().clear();
+        let index = threads.adopt(A).expect("room");
+        threads.tick(index, Since::Now).expect("ticks");
+        assert!(threads.ended().is_empty(), "the new thread lives");
+        assert_eq!(script.started.borrow().len(), 2);
+        assert_eq!(threads.adopt(A), Some(index));
+        assert_eq!(threads.ticking(), 1);
+    }
+
+    #[test]
+    fn a_refused_clock_is_counted_once_per_thread_and_tried_again() {
+        let _turn = TURN.lock();
+        let script = Script::default();
+        let mut threads = Threads::new();
+        let own = thread::id();
+        *script.refuses.borrow_mut() = true;
+        assert!(threads.start(script.clone(), &[own]).is_err(), "nobody can be sampled");
+        threads.discover(&[own]);
+        threads.discover(&[own, A]);
+        assert_eq!(threads.clock_failures(), 1, "the other one had ended");
+        *script.refuses.borrow_mut() = false;
+        threads.discover(&[own]);
+        assert_eq!(threads.ticking(), 1);
+        threads.stop();
+        assert_eq!((threads.ticking(), script.running.borrow().len()), (0, 0));
+    }
 }

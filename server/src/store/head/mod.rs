@@ -22,6 +22,8 @@ use crate::model::{Labels, Profile, ProfileType, Symbols, SymbolsBuilder, Tenant
 
 /// Stack traces named under one read lock.
 const FRAMES_PER_LOCK: usize = 256;
+/// Span entries visited under one read lock.
+const ENTRIES_PER_LOCK: usize = 4096;
 
 /// All partitions.
 #[derive(Debug, Default)]
@@ -161,7 +163,8 @@ impl Inner {
                 self.bytes += 8;
             }
             if number != 0 {
-                let samples = rows_of_run.iter().map(|&r| counts.of(|t| profile.column(t)[r as usize])).sum();
+                let of_row = |&row: &u32| counts.of(|t| profile.column(t)[row as usize]);
+                let samples = rows_of_run.iter().map(of_row).fold(0, u64::saturating_add);
                 let cpu_nanos = cpu.map_or(0, |column| {
                     let column = profile.column(column);
                     rows_of_run.iter().fold(0i64, |sum, &r| sum.saturating_add(column[r as usize]))
@@ -271,6 +274,14 @@ impl Source for TenantPart {
 
     fn spans(&self, lookup: SpanLookup, visit: &mut dyn FnMut(&SpanEntry)) -> Result<(), StoreError> {
         self.inner.read().spans.visit(lookup, visit);
+        Ok(())
+    }
+
+    fn all_spans(&self, visit: &mut dyn FnMut(&SpanEntry)) -> Result<(), StoreError> {
+        let mut start = 0;
+        while self.inner.read().spans.visit_some(start, ENTRIES_PER_LOCK, visit) {
+            start += ENTRIES_PER_LOCK;
+        }
         Ok(())
     }
 

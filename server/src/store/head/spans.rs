@@ -66,7 +66,7 @@ impl SpanIndex {
             last => self.postings[last as usize].next = posting,
         }
         node.last_posting = posting;
-        node.entry.samples += entry.samples;
+        node.entry.samples = node.entry.samples.saturating_add(entry.samples);
         node.entry.cpu_nanos = node.entry.cpu_nanos.saturating_add(entry.cpu_nanos);
         node.entry.range = node.entry.range.union(entry.range);
     }
@@ -92,16 +92,19 @@ impl SpanIndex {
         number
     }
 
+    /// Visits at most `limit` entries from number `start` on, and tells whether there are more.
+    pub(super) fn visit_some(&self, start: usize, limit: usize, visit: &mut dyn FnMut(&SpanEntry)) -> bool {
+        self.nodes.iter().skip(start).take(limit).for_each(|node| visit(&node.entry));
+        self.nodes.len() > start + limit
+    }
+
+    /// Visits the entries of a chain.
     pub(super) fn visit(&self, lookup: SpanLookup, visit: &mut dyn FnMut(&SpanEntry)) {
         let (first, next): (Option<&u32>, fn(&Node) -> u32) = match lookup {
             SpanLookup::Span(id) => (self.by_span.get(&id), |node| node.next_of_span),
             SpanLookup::Trace(id) => (self.by_trace.get(&id), |node| node.next_of_trace),
             SpanLookup::Children(id) => (self.by_parent.get(&id), |node| node.next_child),
             SpanLookup::LocalRoot(id) => (self.by_root.get(&id), |node| node.next_of_root),
-            SpanLookup::All => {
-                self.nodes.iter().for_each(|node| visit(&node.entry));
-                return;
-            }
         };
         let mut at = first.copied().unwrap_or(NONE);
         while at != NONE {

@@ -20,30 +20,32 @@ export function Loading({ what }: { what: string }) {
 }
 
 /** Why something cannot be shown: the server's words, its hints, what it holds at all, and a way to try again. */
-export function Failure({ title, error, retry, children }: FailureProps) {
+export function Failure({ title, error, retry, isPart, children }: FailureProps) {
   const api = error instanceof ApiError ? error : undefined;
   const isRetryable =
     api === undefined || api.status === 0 || api.status >= 429 || api.reason === "unknown_span";
   return (
     <section class="notice" role="alert">
-      <h1>{title}</h1>
-      <p>{error.message}</p>
-      {api?.reason && (
-        <p class="quiet">
-          Reason: <code>{api.reason}</code>
-        </p>
-      )}
+      {isPart ? <h2>{title}</h2> : <h1>{title}</h1>}
+      <p>{sentence(error.message)}</p>
       {api && api.hints.length > 0 && (
         <>
-          <h2>What to check</h2>
+          <p>
+            <b>What to check</b>
+          </p>
           <ul>
             {api.hints.map((hint) => (
-              <li key={hint}>{hint}</li>
+              <li key={hint}>{sentence(hint)}</li>
             ))}
           </ul>
         </>
       )}
       {api?.store && <p class="quiet">{storeText(api.store)}</p>}
+      {api?.reason && (
+        <p class="quiet">
+          Reason: <code>{api.reason}</code>
+        </p>
+      )}
       {api?.status === 0 && (
         <p class="quiet">
           Is it running, and can this browser reach {location.host}? Nothing was lost on this page.
@@ -61,10 +63,18 @@ export function Failure({ title, error, retry, children }: FailureProps) {
   );
 }
 
+/** The server's words, which begin in lower case and end without a full stop, as a sentence. */
+function sentence(text: string): string {
+  const end = /[.!?…]$/.test(text) ? "" : ".";
+  return text === "" ? "" : text[0]!.toUpperCase() + text.slice(1) + end;
+}
+
 interface FailureProps {
   title: string;
   error: Error;
   retry: () => void;
+  /** Stands within a page that has its own heading. */
+  isPart?: boolean;
   children?: ComponentChildren;
 }
 

@@ -17,20 +17,22 @@ export interface Collapsed {
 
 /** Folds the runtime frames of `full`. The root is never folded. */
 export function collapse(full: FlameTree, isRuntime: (name: string) => boolean): Collapsed {
-  const runtime = Uint8Array.from(full.names, (name) => (isRuntime(name) ? 1 : 0));
+  const runtime = new Uint8Array(full.names.length).map((_none, name) =>
+    isRuntime(full.names[name]!) ? 1 : 0,
+  );
   const foldedName = full.names.length;
   const nodes = merge(full, runtime, foldedName);
   const { order, start, levelStart, position } = arrange(nodes);
 
-  const integers = (column: Uint32Array) => Uint32Array.from(order, (node) => column[node]!);
-  const values = (column: Float64Array) => Float64Array.from(order, (node) => column[node]!);
+  const integers = (column: Uint32Array) => order.map((node) => column[node]!);
+  const values = (column: Float64Array) => start.map((_start, bar) => column[order[bar]!]!);
   const tree = buildTree({
     names: [...full.names, FOLDED_NAME],
     name: integers(nodes.name),
     start,
     total: values(nodes.total),
     self: values(nodes.self),
-    parent: Int32Array.from(order, (node, bar) => (bar === 0 ? -1 : position[nodes.parent[node]!]!)),
+    parent: new Int32Array(order).map((node, bar) => (bar === 0 ? -1 : position[nodes.parent[node]!]!)),
     levelStart,
     folded: foldedFrames(full, nodes, foldedName, position),
   });
@@ -93,7 +95,8 @@ class ChildIndex {
   findOrAdd(parent: number, name: number, bar: number): number {
     const nodes = this.#nodes;
     const mask = this.#slots.length - 1;
-    let slot = (Math.imul(parent, 0x9e3779b1) ^ Math.imul(name, 0x85ebca77)) & mask;
+    const hash = Math.imul(Math.imul(parent, 0x9e3779b1) ^ name, 0x85ebca77);
+    let slot = (hash ^ (hash >>> 15)) & mask;
     for (; ; slot = (slot + 1) & mask) {
       const node = this.#slots[slot]! - 1;
       if (node < 0) break;

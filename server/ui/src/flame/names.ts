@@ -47,9 +47,8 @@ function firstSegment(path: string): string {
   return /^[A-Za-z_]\w*$/.test(bare) ? bare : "";
 }
 
-/** Whether a function belongs to the runtime around a service's own code. */
-export function isRuntime(name: string): boolean {
-  const crate = crateOf(name);
+/** Whether a function, of that crate, belongs to the runtime around a service's own code. */
+export function isRuntime(name: string, crate = crateOf(name)): boolean {
   if (crate !== "") return RUNTIME_CRATES.has(crate);
   return RUNTIME_SYMBOLS.has(name) || name.startsWith("__rust_");
 }
@@ -70,7 +69,8 @@ export function shortName(name: string): string {
     path = stripPointer(as < 0 ? inner : inner.slice(0, as)) + bare.slice(close + 1);
   }
   const flat = withoutGenerics(path);
-  if (flat === "") return bare;
+  // Only what reads like a path is shortened.
+  if (!/^[A-Za-z_{]/.test(flat)) return bare;
   const segments = flat.split("::").filter((segment) => segment !== "");
   let from = segments.length - 1;
   // A closure says nothing by itself: keep the function it was written in.

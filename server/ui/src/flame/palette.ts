@@ -62,8 +62,9 @@ export function paletteFor(tree: FlameTree, dark: boolean): Palette {
 }
 
 function legendEntry(name: string, index: number): string {
-  if (index === 0 || name === FOLDED_NAME || isRuntime(name)) return RUNTIME;
-  return crateOf(name) || NO_CRATE;
+  const crate = crateOf(name);
+  if (index === 0 || name === FOLDED_NAME || isRuntime(name, crate)) return RUNTIME;
+  return crate || NO_CRATE;
 }
 
 /** Five shades for every crate: of the hue its name picks or, where a heavier crate holds it, of the next free one. */

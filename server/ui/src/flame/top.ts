@@ -1,6 +1,6 @@
 // The top table: one row per function with its self and total value. It says in text what the canvas shows.
 
-import { childrenEnd, type FlameTree } from "./tree.ts";
+import type { FlameTree } from "./tree.ts";
 
 export interface TopRow {
   /** Index into the tree's names. */
@@ -14,23 +14,25 @@ export type TopColumn = "name" | "self" | "total";
 
 /** Rows for every function below the root, in no particular order. */
 export function topRows(tree: FlameTree): TopRow[] {
-  const rows = new Map<number, TopRow>();
-  // Bars of the same name on the path down to the bar at hand; depth first, so that the counts undo on the way back.
-  const open = new Uint32Array(tree.names.length);
-  const path: number[] = [];
-  for (const bar of depthFirst(tree)) {
-    while (path.length > 0 && tree.level[path.at(-1)!]! >= tree.level[bar]!) open[tree.name[path.pop()!]!]!--;
+  const self = new Float64Array(tree.names.length);
+  const total = new Float64Array(tree.names.length);
+  for (let bar = 1; bar < tree.size; bar++) {
     const name = tree.name[bar]!;
-    if (bar !== 0) {
-      let row = rows.get(name);
-      if (!row) rows.set(name, (row = { name, self: 0, total: 0 }));
-      row.self += tree.self[bar]!;
-      if (open[name] === 0) row.total += tree.total[bar]!;
-    }
-    open[name]!++;
-    path.push(bar);
+    self[name]! += tree.self[bar]!;
+    if (!isCalledByItself(tree, bar)) total[name]! += tree.total[bar]!;
   }
-  return [...rows.values()];
+  const rows: TopRow[] = [];
+  for (let name = 0; name < total.length; name++) {
+    if (total[name]! > 0) rows.push({ name, self: self[name]!, total: total[name]! });
+  }
+  return rows;
+}
+
+/** Whether the same function stands further up on the bar's path, directly or not. */
+function isCalledByItself(tree: FlameTree, bar: number): boolean {
+  const name = tree.name[bar]!;
+  for (let at = tree.parent[bar]!; at > 0; at = tree.parent[at]!) if (tree.name[at] === name) return true;
+  return false;
 }
 
 /** Sorts rows. Among equal self values the larger total stands first, among equal totals the larger self value. */
@@ -46,14 +48,4 @@ export function sortRows(
   }
   const other = column === "self" ? "total" : "self";
   return [...rows].sort((a, b) => sign * (a[column] - b[column]) || b[other] - a[other] || a.name - b.name);
-}
-
-function* depthFirst(tree: FlameTree): Generator<number> {
-  const stack = [0];
-  while (stack.length > 0) {
-    const bar = stack.pop()!;
-    yield bar;
-    const first = tree.firstChild[bar]!;
-    for (let child = childrenEnd(tree, bar) - 1; child >= first; child--) stack.push(child);
-  }
 }

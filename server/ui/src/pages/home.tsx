@@ -27,7 +27,7 @@ export function HomePage({ query }: { query: URLSearchParams }) {
       </section>
       {loaded.state === "loading" && <Loading what="spans" />}
       {loaded.state === "failed" && (
-        <Failure title="The spans cannot be listed" error={loaded.error} retry={retry} />
+        <Failure title="The spans cannot be listed" error={loaded.error} retry={retry} isPart />
       )}
       {loaded.state === "done" &&
         loaded.value.length === 0 &&

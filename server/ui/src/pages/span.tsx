@@ -81,7 +81,7 @@ function KnownId({ id, query, dark }: Props) {
       <SpanHeader span={summary} />
       {graph.loaded.state === "loading" && <Loading what="the flame graph" />}
       {graph.loaded.state === "failed" && (
-        <Failure title="The flame graph cannot be shown" error={graph.loaded.error} retry={retry} />
+        <Failure title="The flame graph cannot be shown" error={graph.loaded.error} retry={retry} isPart />
       )}
       {graph.loaded.state === "done" &&
         (graph.loaded.value === undefined ? (

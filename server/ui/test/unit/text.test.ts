@@ -130,6 +130,7 @@ test("short names keep the last two segments", () => {
     ["memcpy", "memcpy"],
     ["<broken", "<broken"],
     ["<>", "<>"],
+    ['"><img src=x>', '"><img src=x>'],
   ];
   for (const [name, short] of cases) assert.equal(shortName(name), short, name);
 });

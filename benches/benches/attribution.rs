@@ -1,0 +1,7 @@
+//! B6: samples on the wrong span.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    spanflame_benches::run(env!("CARGO_BIN_EXE_spanflame-subject"), spanflame_benches::attribution::measure)
+}
