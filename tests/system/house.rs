@@ -38,7 +38,7 @@ impl House {
             // Milliseconds until spans are exported.
             .env("OTEL_BSP_SCHEDULE_DELAY", "100")
             // Several windows within a test, and spans that reach across them.
-            .env("SPANFLAME_UPLOAD_INTERVAL", "1")
+            .env("SPANFLAME_UPLOAD_INTERVAL", "2")
             // More workers than cores, so that they are preempted, too.
             .env("TOKIO_WORKER_THREADS", "4");
         command
@@ -147,26 +147,29 @@ pub(crate) fn assert_samples_are_in_their_spans(
 /// Fails unless the CPU time is shared out between the spans as it was burned.
 ///
 /// Each sample falls into a span's share with that share's probability, so the standard deviation of what is measured
-/// is √(share · (1 − share) ÷ samples). Five of them are allowed, which chance alone exceeds once in a million runs,
-/// and one percentage point for what the spans do besides burning.
+/// is √(share · (1 − share) ÷ samples). Samples that stand for more time than others count for fewer: their number is
+/// (Σ time)² ÷ Σ time². Five deviations are allowed, which chance alone exceeds once in a million runs, and one
+/// percentage point for what the spans do besides burning.
 pub(crate) fn assert_shares(burns: &[(Burn, u32)], spans: &BTreeMap<String, Span>, samples: &[Sample]) {
     let burned: f64 = burns.iter().map(|(burn, times)| f64::from(burn.milliseconds * times)).sum();
     let mut cpu: BTreeMap<&str, f64> = BTreeMap::new();
-    let mut count = 0;
-    for sample in samples {
+    let (mut count, mut squares) = (0, 0.0);
+    for sample in samples.iter().filter(|sample| sample.count() > 0) {
         if let Some(span) = sample.span_id().and_then(|id| spans.get(id)) {
             *cpu.entry(&span.name).or_default() += sample.cpu() as f64;
             count += sample.count();
+            squares += (sample.cpu() as f64).powi(2) / sample.count() as f64;
         }
     }
     let sampled: f64 = cpu.values().sum();
-    eprintln!("{count} samples in spans, {:.0} ms of {burned:.0} ms burned", sampled / 1e6);
-    assert!(count > 0, "no sample is in a span");
+    assert!(sampled > 0.0, "no sample is in a span");
+    let samples = sampled.powi(2) / squares;
+    eprintln!("{count} samples in spans, as good as {samples:.0}: {:.0} ms of {burned:.0} ms", sampled / 1e6);
     for (burn, times) in burns {
         let expected = f64::from(burn.milliseconds * times) / burned;
         let measured = cpu.get(burn.span).copied().unwrap_or_default() / sampled;
-        let tolerance = 5.0 * (expected * (1.0 - expected) / count as f64).sqrt() + 0.01;
-        eprintln!("{:>16}: {measured:.3} of the CPU time, {expected:.3} burned, ±{tolerance:.3}", burn.span);
+        let tolerance = 5.0 * (expected * (1.0 - expected) / samples).sqrt() + 0.01;
+        eprintln!("{:>16}: {measured:.3} of the CPU time, {expected:.3} ± {tolerance:.3} burned", burn.span);
         assert!(
             (measured - expected).abs() <= tolerance,
             "{}: {measured:.3} of the CPU time instead of {expected:.3} ± {tolerance:.3}",

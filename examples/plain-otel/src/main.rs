@@ -9,6 +9,7 @@ mod work;
 use std::time::Duration;
 
 use clap::Parser;
+use example_work::slice;
 use opentelemetry::trace::{FutureExt as _, TraceContextExt as _, Tracer as _, TracerProvider as _};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_otlp::SpanExporter;
@@ -91,10 +92,9 @@ async fn convert(tracer: SdkTracer, cpu: Duration) {
 
 /// Spends the CPU time in short slices and lets other tasks run in between, so that spans take turns on a thread.
 async fn in_slices(cpu: Duration, work: fn(Duration) -> Duration) {
-    const SLICE: Duration = Duration::from_millis(2);
     let mut left = cpu;
     while !left.is_zero() {
-        left = left.saturating_sub(work(left.min(SLICE)));
+        left = left.saturating_sub(work(left.min(slice())));
         tokio::task::yield_now().await;
     }
 }
