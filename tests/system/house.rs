@@ -120,18 +120,26 @@ pub(crate) struct Burn {
     pub(crate) milliseconds: u32,
 }
 
-/// Fails unless every sample is labelled with a span that burns just what the sample's stack shows.
+/// Fails if a sample is labelled with a span that does not burn what the sample's stack shows, or if too many that show
+/// the work of a span are labelled with none.
 pub(crate) fn assert_samples_are_in_their_spans(
     spans: &BTreeMap<String, Span>,
     burns: &[Burn],
     samples: &[Sample],
 ) {
+    let shown = |sample: &Sample| burns.iter().filter(|burn| sample.runs(burn.function)).collect::<Vec<_>>();
+    // A sample must never have another span's id. That it has none, when a thread is new or a span is about to end, is a
+    // loss, and one in fifty the most that is put up with.
+    let (work, lost): (Vec<_>, Vec<_>) = samples
+        .iter()
+        .filter(|sample| !shown(sample).is_empty())
+        .partition(|sample| sample.span_id().is_some());
+    eprintln!("{} samples of spans' work, and {} that are labelled with no span", work.len(), lost.len());
+    assert!(lost.len() * 50 <= work.len(), "the work of spans, labelled with none: {lost:#?}");
+
     for sample in samples {
-        let shown: Vec<_> = burns.iter().filter(|burn| sample.runs(burn.function)).collect();
-        let Some(id) = sample.span_id() else {
-            assert!(shown.is_empty(), "the work of a span, labelled with none: {sample:#?}");
-            continue;
-        };
+        let Some(id) = sample.span_id() else { continue };
+        let shown = shown(sample);
         let span = spans.get(id).unwrap_or_else(|| panic!("no such span was exported: {sample:#?}"));
         let foreign = shown.iter().find(|burn| burn.span != span.name);
         assert!(foreign.is_none(), "{foreign:?} in the sample of {span:?}: {sample:#?}");

@@ -62,9 +62,14 @@ fn main() -> anyhow::Result<()> {
         anyhow::Ok(())
     })?;
 
-    // The last spans, then the last window of their profiles.
-    provider.shutdown()?;
-    profiler.shutdown(Duration::from_secs(10))?;
+    // The last spans, then the last window of their profiles. The import is done, whatever becomes of them.
+    let patience = Duration::from_secs(30);
+    if let Err(error) = provider.shutdown_with_timeout(patience) {
+        eprintln!("the last spans are lost: {error}");
+    }
+    if let Err(error) = profiler.shutdown(patience) {
+        eprintln!("the last profiles are lost: {error}");
+    }
     Ok(())
 }
 
