@@ -182,6 +182,7 @@ mod error;
 mod export;
 mod labels;
 mod live;
+mod log;
 mod processor;
 mod profiler;
 mod sampler;
