@@ -58,8 +58,8 @@ impl App {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             engine: Engine::new(Arc::clone(&store)),
+            metrics: Metrics::new(Arc::clone(&store)),
             store,
-            metrics: Metrics::default(),
             workers: Arc::new(Semaphore::new(cores * 2)),
             bodies: Arc::new(Semaphore::new(config.max_inflight_bytes / 1024)),
             config,
