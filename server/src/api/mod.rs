@@ -6,6 +6,7 @@ mod body;
 mod error;
 mod flame;
 mod guard;
+mod not_text;
 mod push;
 mod querier;
 mod rest;
@@ -133,6 +134,7 @@ fn rpc_service(app: &Arc<App>) -> Rpc {
         .with_max_message_size(app.config.max_message_bytes);
     let service = ConnectRpcService::new(router)
         .with_limits(limits)
+        .with_interceptor(not_text::NotText(Arc::clone(app)))
         .with_compression(CompressionRegistry::new().register(guard::Gzip::default()))
         .with_deadline_policy(
             DeadlinePolicy::new().with_max(MAX_DURATION).with_default_timeout(MAX_DURATION),
