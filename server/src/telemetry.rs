@@ -1,18 +1,22 @@
 //! What the server tells about itself: log lines and metrics. Nothing here changes what it does.
 
+use std::fmt;
 use std::io::IsTerminal;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::{Family, MetricConstructor};
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, LogFormat};
 use crate::error::ServeError;
+use crate::store::{Store, StoreStatus};
 
 /// Sends log lines to standard error from here on.
 ///
@@ -117,8 +121,9 @@ pub struct Metrics {
     pub stored_spans: Gauge<u64, AtomicU64>,
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
+impl Metrics {
+    /// Metrics of a server over this store, all at zero but for what the store has counted.
+    pub fn new(store: Arc<Store>) -> Self {
         let mut metrics = Self {
             registry: Registry::with_prefix("spanflame"),
             pushes: Counter::default(),
@@ -153,11 +158,10 @@ impl Default for Metrics {
         );
         registry.register("store_profiles", "Profiles in the store", metrics.stored_profiles.clone());
         registry.register("store_spans", "Distinct spans in the store", metrics.stored_spans.clone());
+        registry.register_collector(Box::new(StoreMetrics(store)));
         metrics
     }
-}
 
-impl Metrics {
     /// The media type of [`Self::encode`].
     pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -177,5 +181,62 @@ impl Metrics {
     /// Counts one refusal.
     pub fn refuse(&self, reason: &'static str) {
         self.refusals.get_or_create(&ReasonLabel { reason }).inc();
+    }
+}
+
+/// Reads the store's own counts when asked for; the store knows nothing of metrics.
+struct StoreMetrics(Arc<Store>);
+
+impl fmt::Debug for StoreMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.status().fmt(f)
+    }
+}
+
+impl Collector for StoreMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        // Taken apart, so that what the store counts next is not forgotten here.
+        let StoreStatus {
+            appends,
+            refused_appends,
+            appended_profiles,
+            log_bytes,
+            syncs,
+            dropped_partitions,
+            dropped_profiles,
+            torn_bytes,
+            damaged_bytes,
+            unreadable_files,
+            head_bytes,
+            partitions,
+            queued_bytes,
+            accepts_writes,
+        } = self.0.status();
+        let mut write = |name: &str, help: &str, metric: &dyn EncodeMetric| {
+            metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
+        };
+        for (name, help, count) in [
+            ("store_appends", "Writes acknowledged", appends),
+            ("store_refused_appends", "Writes that the disk did not take", refused_appends),
+            ("store_appended_profiles", "Profiles acknowledged", appended_profiles),
+            ("store_log_written_bytes", "Bytes written to the log", log_bytes),
+            ("store_log_syncs", "Syncs of the log", syncs),
+            ("store_dropped_log_files", "Log files dropped to stay within memory", dropped_partitions),
+            ("store_dropped_profiles", "Profiles dropped to stay within memory", dropped_profiles),
+        ] {
+            write(name, help, &ConstCounter::new(count))?;
+        }
+        for (name, help, value) in [
+            ("store_torn_bytes", "Bytes of unfinished writes cut off at the start", torn_bytes),
+            ("store_damaged_bytes", "Bytes of damage found at the start", damaged_bytes),
+            ("store_unreadable_log_files", "Log files that could not be read at the start", unreadable_files),
+            ("store_head_bytes", "Memory that the kept profiles take", head_bytes as u64),
+            ("store_log_files", "Log files whose profiles are kept", partitions as u64),
+            ("store_queued_bytes", "Bytes that wait to be written", queued_bytes as u64),
+            ("store_accepts_writes", "Whether the last write was taken", u64::from(accepts_writes)),
+        ] {
+            write(name, help, &ConstGauge::new(value))?;
+        }
+        Ok(())
     }
 }

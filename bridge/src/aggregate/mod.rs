@@ -41,6 +41,8 @@ pub(crate) struct SpanLabel {
     pub(crate) parent: SpanId,
     pub(crate) local_root: SpanId,
     pub(crate) name: NameId,
+    /// The local root's name.
+    pub(crate) root_name: NameId,
 }
 
 impl From<&SpanRecord> for SpanLabel {
@@ -48,9 +50,9 @@ impl From<&SpanRecord> for SpanLabel {
     fn from(record: &SpanRecord) -> Self {
         let SpanRecord { span_id, parent, local_root, trace_id, name, root_name, tagged } = *record;
         if tagged {
-            Self { span_id, trace_id, parent, local_root, name }
+            Self { span_id, trace_id, parent, local_root, name, root_name }
         } else {
-            Self { span_id: local_root, trace_id, parent: SpanId(0), local_root, name: root_name }
+            Self { span_id: local_root, trace_id, parent: SpanId(0), local_root, name: root_name, root_name }
         }
     }
 }

@@ -25,6 +25,7 @@ fn a_sample_counts_for_its_span_if_tagged_and_for_the_local_root_if_not() {
         parent: SpanId(2),
         local_root: SpanId(1),
         name: NameId(30),
+        root_name: NameId(10),
     };
     assert_eq!(SpanLabel::from(&record), own);
     let root = SpanLabel {
@@ -33,6 +34,7 @@ fn a_sample_counts_for_its_span_if_tagged_and_for_the_local_root_if_not() {
         parent: SpanId(0),
         local_root: SpanId(1),
         name: NameId(10),
+        root_name: NameId(10),
     };
     assert_eq!(SpanLabel::from(&SpanRecord { tagged: false, ..record }), root);
 }

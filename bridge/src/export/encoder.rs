@@ -52,6 +52,7 @@ impl Policy {
                 TraceIdLabel::Auto => self.receiver.trace_ids,
             },
             relations: self.tagging() == Tagging::All,
+            root_names: self.tagging() == Tagging::All && self.receiver.nested_spans,
         }
     }
 }

@@ -203,6 +203,7 @@ fn a_push_is_what_pyroscope_servers_take() {
     assert_eq!(id_of(&samples, 0), [&*root]);
     assert_eq!(id_of(&samples, 1), [&*root]);
     assert!(samples.iter().all(|sample| sample.trace_id.is_none() && sample.local_root.is_none()));
+    assert!(samples.iter().all(|sample| sample.local_root_name.is_none()));
     let stats = profiler.stats();
     assert_eq!((stats.profiles, stats.lost.samples(), stats.running), (1, 0, false), "{stats:?}");
 }
@@ -226,7 +227,9 @@ fn a_spanflame_server_gets_every_span_its_own_samples() {
     for sample in samples.iter().filter(|sample| sample.has(BURNERS[1].0)) {
         assert_eq!((sample.parent, sample.local_root), (Some(root_number), Some(root_number)));
         assert!(sample.trace_id.is_some());
+        assert_eq!(sample.local_root_name.as_deref(), Some("root"), "{sample:?}");
     }
+    assert!(samples.iter().filter(|sample| sample.has(BURNERS[0].0)).all(|s| s.local_root_name.is_none()));
 }
 
 #[test]

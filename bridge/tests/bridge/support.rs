@@ -67,6 +67,7 @@ pub(crate) struct Sample {
     pub(crate) span_name: Option<String>,
     pub(crate) parent: Option<u64>,
     pub(crate) local_root: Option<u64>,
+    pub(crate) local_root_name: Option<String>,
     pub(crate) count: i64,
     pub(crate) nanos: i64,
 }
@@ -118,6 +119,7 @@ pub(crate) fn decode(pprof: &[u8]) -> Vec<Sample> {
                 span_name: text("span_name"),
                 parent: number("parent_span_id"),
                 local_root: number("local_root_span_id"),
+                local_root_name: text("local_root_span_name"),
                 count: sample.value[0],
                 nanos: sample.value[1],
             }

@@ -6,6 +6,7 @@ mod body;
 mod error;
 mod flame;
 mod guard;
+mod not_text;
 mod push;
 mod querier;
 mod rest;
@@ -58,8 +59,8 @@ impl App {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             engine: Engine::new(Arc::clone(&store)),
+            metrics: Metrics::new(Arc::clone(&store)),
             store,
-            metrics: Metrics::default(),
             workers: Arc::new(Semaphore::new(cores * 2)),
             bodies: Arc::new(Semaphore::new(config.max_inflight_bytes / 1024)),
             config,
@@ -133,6 +134,7 @@ fn rpc_service(app: &Arc<App>) -> Rpc {
         .with_max_message_size(app.config.max_message_bytes);
     let service = ConnectRpcService::new(router)
         .with_limits(limits)
+        .with_interceptor(not_text::NotText(Arc::clone(app)))
         .with_compression(CompressionRegistry::new().register(guard::Gzip::default()))
         .with_deadline_policy(
             DeadlinePolicy::new().with_max(MAX_DURATION).with_default_timeout(MAX_DURATION),

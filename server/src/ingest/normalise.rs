@@ -312,9 +312,10 @@ impl<'a> Tables<'a> {
                 "trace_id" => span.trace_id = text.parse().ok(),
                 "parent_span_id" => span.parent = id(),
                 "local_root_span_id" => span.local_root = id(),
-                "span_name" => {
+                "span_name" | "local_root_span_name" => {
                     let index = u32::try_from(label.str).expect("checked above");
-                    span.name = self.string(index);
+                    let number = self.string(index);
+                    if name == "span_name" { span.name = number } else { span.local_root_name = number }
                 }
                 _ if text.is_empty() || name.is_empty() || series.overrides(name) => {}
                 _ => of_series.push((name, text)),

@@ -82,7 +82,12 @@ fn ids_become_columns_and_other_labels_split() {
         .sample(
             &["a"],
             8,
-            &[("span_id", SPAN), ("parent_span_id", "#18446744073709551615"), ("local_root_span_id", "#5")],
+            &[
+                ("span_id", SPAN),
+                ("parent_span_id", "#18446744073709551615"),
+                ("local_root_span_id", "#5"),
+                ("local_root_span_name", "GET /pay"),
+            ],
         );
     let profiles = builder.profiles(&[]);
     let endpoints: Vec<_> = profiles.iter().map(|p| p.labels.get("endpoint")).collect();
@@ -93,6 +98,8 @@ fn ids_become_columns_and_other_labels_split() {
     let span = &profiles[2].spans[1];
     assert_eq!(span.parent, SpanId::new(u64::MAX));
     assert_eq!(span.local_root, SpanId::new(5));
+    assert_eq!(profiles[2].symbols.string(span.local_root_name), "GET /pay");
+    assert!(profiles.iter().all(|p| p.labels.get("local_root_span_name").is_none()), "it splits no series");
 }
 
 #[test]

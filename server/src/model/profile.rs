@@ -17,6 +17,8 @@ pub struct SpanRef {
     pub parent: Option<SpanId>,
     /// The first span of its trace in this process, where the sender told it.
     pub local_root: Option<SpanId>,
+    /// The name of `local_root`, a string of the profile's symbols; 0 where none was told.
+    pub local_root_name: u32,
 }
 
 /// One profile of one series, with one column of values for each of its types.

@@ -21,7 +21,7 @@ pub struct SpanSummary {
     pub parent: Option<SpanId>,
     /// The first span of its trace in its process.
     pub local_root: Option<SpanId>,
-    /// Its name; none for one that has samples only in its descendants.
+    /// Its name: from its own samples, or where it has none from those that it is the local root of.
     pub name: Option<String>,
     /// Labels of a series that its samples are in.
     pub labels: Labels,
@@ -108,6 +108,7 @@ impl Engine {
     pub fn span(&self, tenant: &TenantId, id: SpanId) -> Result<Option<SpanSummary>, QueryError> {
         let sources = self.store.snapshot(tenant);
         let mut summary: Option<SpanSummary> = None;
+        let mut name_as_root = None;
         for (source, entries) in sources.iter().zip(entries(&sources, &SpanFilter::spans([id]))?) {
             let series: HashMap<u32, _> =
                 source.series(Some(&series_of(&entries)))?.into_iter().map(|s| (s.id, s)).collect();
@@ -135,6 +136,10 @@ impl Engine {
                 if entry.span.local_root == Some(id) || own {
                     summary.local_root = summary.local_root.or(entry.span.local_root);
                 }
+                let root_name = entry.span.local_root_name;
+                if entry.span.local_root == Some(id) && root_name != 0 && name_as_root.is_none() {
+                    name_as_root = Some(source.string(root_name)?);
+                }
                 if own {
                     if summary.own_samples == 0 {
                         summary.labels = series.labels.clone();
@@ -159,6 +164,7 @@ impl Engine {
             }
         }
         if let Some(summary) = &mut summary {
+            summary.name = summary.name.take().or(name_as_root);
             summary.types.retain(|t| t.total > 0);
             summary.types.sort_by_key(|t| t.kind.to_string());
         }

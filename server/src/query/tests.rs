@@ -148,6 +148,38 @@ fn descendants_are_found_across_profiles_and_a_root_without_samples_has_them_too
 }
 
 #[test]
+fn a_root_without_samples_has_its_name_from_its_descendants() {
+    let descendant = |span: u64, root: &str, name: &str| {
+        let labels = [
+            ("span_id", &*hex(span)),
+            ("span_name", "db"),
+            ("local_root_span_id", root),
+            ("local_root_span_name", name),
+        ];
+        PprofBuilder::new().sample(&["a"], 1, &labels).profiles(&[])
+    };
+    let fixture = Fixture::new();
+    let name = |span| fixture.engine.span(&tenant(), id(span)).unwrap().unwrap().name;
+    fixture.append(descendant(2, "#1", ""));
+    assert_eq!(name(1), None);
+    fixture.append(descendant(3, "#1", "GET /pay"));
+    fixture.append(descendant(4, "#7", "GET /other"));
+    assert_eq!(name(1).as_deref(), Some("GET /pay"));
+    assert_eq!(name(3).as_deref(), Some("db"), "a root's name is not its descendant's");
+    assert_eq!(name(7).as_deref(), Some("GET /other"));
+    // What its own samples say comes first, whenever they come.
+    fixture.append(
+        PprofBuilder::new().sample(&["a"], 1, &[("span_id", &hex(1)), ("span_name", "own")]).profiles(&[]),
+    );
+    assert_eq!(name(1).as_deref(), Some("own"));
+    let names = fixture.engine.label_names(&tenant(), &LabelSelector::default(), None).unwrap();
+    assert!(!names.contains(&"local_root_span_name".to_owned()), "{names:?}");
+    let values =
+        fixture.engine.label_values(&tenant(), "span_name", &LabelSelector::default(), None).unwrap();
+    assert_eq!(values, ["db", "own"], "only names that samples are under select samples");
+}
+
+#[test]
 fn selectors_span_names_time_and_call_sites_narrow() {
     let other = PprofBuilder::new().sample(&["main", "x"], 100, &[]).at(START_MS + 60_000, 10_000);
     let fixture = Fixture::of(&[(&family(), &[]), (&other, &[("service_name", "other")])]);

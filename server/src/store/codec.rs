@@ -131,7 +131,7 @@ fn put_profile(out: &mut Vec<u8>, profile: &Profile) {
         out.push(flags);
         ids.iter().flatten().for_each(|id| out.extend_from_slice(&id.get().to_le_bytes()));
         span.trace_id.iter().for_each(|id| out.extend_from_slice(&id.get().to_le_bytes()));
-        put_all(out, [span.name]);
+        put_all(out, [span.name, span.local_root_name]);
     }
     put(out, profile.rows() as u64);
     put_all(out, profile.row_stacks.iter().copied());
@@ -274,8 +274,8 @@ fn profile(input: &mut Input<'_>, symbols: Arc<Symbols>) -> Result<Profile> {
             0 => None,
             _ => Some(TraceId::new(u128::from_le_bytes(input.array()?)).ok_or(CodecError("id of zero"))?),
         };
-        let name = input.below(strings.len())?;
-        spans.push(SpanRef { span_id, trace_id, name, parent, local_root });
+        let (name, local_root_name) = (input.below(strings.len())?, input.below(strings.len())?);
+        spans.push(SpanRef { span_id, trace_id, name, parent, local_root, local_root_name });
     }
     let rows = input.count()?;
     let column = |input: &mut Input<'_>, end: usize| -> Result<Vec<u32>> {
@@ -318,7 +318,11 @@ mod tests {
             .sample(
                 &["ä"],
                 1 << 36,
-                &[("local_root_span_id", "#7"), ("parent_span_id", "#18446744073709551615")],
+                &[
+                    ("local_root_span_id", "#7"),
+                    ("local_root_span_name", "GET /pay"),
+                    ("parent_span_id", "#18446744073709551615"),
+                ],
             );
         builder.pprof.location[1].address = u64::MAX;
         builder.pprof.location[1].line.clear();
@@ -380,12 +384,14 @@ mod tests {
 
         #[test]
         fn any_profile_round_trips(
-            counts in prop::collection::vec((0..9u8, 1..i64::MAX / 10_000_000, prop::option::of(1..9u64)), 1..30),
+            counts in prop::collection::vec((0..9u8, 1..i64::MAX / 10_000_000, prop::option::of(1..9u64), prop::option::of(0..3u8)), 1..30),
             start in any::<i64>(),
         ) {
-            let builder = counts.iter().fold(PprofBuilder::new(), |builder, (frame, count, span)| {
+            let builder = counts.iter().fold(PprofBuilder::new(), |builder, (frame, count, span, root)| {
                 let id = span.map(|span| format!("{span:016x}"));
-                let labels: Vec<_> = id.iter().map(|id| ("span_id", id.as_str())).collect();
+                let root = root.map(|root| format!("root {root}"));
+                let mut labels: Vec<_> = id.iter().map(|id| ("span_id", id.as_str())).collect();
+                labels.extend(root.iter().map(|name| ("local_root_span_name", name.as_str())));
                 builder.sample(&["main", &format!("f{frame}")], *count, &labels)
             });
             let mut profiles = builder.profiles(&[]);

@@ -81,7 +81,7 @@ pub(crate) struct SpanRun {
 pub(crate) struct SpanEntry {
     /// Its number.
     pub(crate) id: u32,
-    /// The span. Its name is a number of a string.
+    /// The span. Its names are numbers of strings.
     pub(crate) span: SpanRef,
     /// The series.
     pub(crate) series: u32,

@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use buffa::Message;
 use http::Method;
 use spanflame_wire::google::v1::{Location, Profile, Sample};
+use spanflame_wire::push::v1::{PushRequest, RawProfileSeries};
 
 use crate::support::{CPU, PUSH, SPAN, Server, checkout, cpu_profile, gzip, series, service};
 
@@ -111,6 +112,34 @@ fn bodies_that_are_no_message_are_refused() {
     server
         .send(Method::POST, QUERY, &[JSON, ("connect-protocol-version", "7")], "{}")
         .refused(400, "invalid_argument");
+    server.alive();
+}
+
+#[test]
+fn a_label_that_is_not_text_costs_its_neighbours_nothing() {
+    let server = Server::start();
+    let push = |series: Vec<RawProfileSeries>| {
+        let mut bytes = PushRequest { series, ..Default::default() }.encode_to_vec();
+        let places: Vec<usize> = (0..bytes.len() - 4).filter(|&at| &bytes[at..at + 5] == b"caf__").collect();
+        places.iter().for_each(|at| bytes[at + 3..at + 5].copy_from_slice(b"\xe9\xff"));
+        server.send(Method::POST, PUSH, &[PROTO], bytes).refused(400, "invalid_argument")
+    };
+    let profile = cpu_profile(1_767_225_605_000, &[(&["x"], 10_000_000, &[("span_id", "00000000000000ee")])]);
+    let (value, name) =
+        (service("caf__", &profile), series(&[("service_name", "a"), ("caf__", "b")], vec![1]));
+    let message = push(vec![checkout()[0].clone(), value.clone(), name]);
+    assert_eq!(
+        message,
+        "2 of 3 series refused, the others are stored; series[1].labels[1].value: is not valid UTF-8; \
+         series[2].labels[1].name: is not valid UTF-8"
+    );
+    assert_eq!(server.get(&format!("/api/v1/spans/{SPAN}")).json()["cpuNanos"], 30_000_000);
+    assert_eq!(server.get("/api/v1/spans/00000000000000ee").status, 404);
+    // Together with a refusal of the other kind, which keeps its place.
+    let message = push(vec![value.clone(), series(&[("service_name", "broken")], b"no pprof".to_vec())]);
+    assert!(message.starts_with("1 of 2 series refused; series[0].labels[1].value: "), "{message}");
+    assert!(message.contains("; 1 of 1 profiles refused; series[1]"), "{message}");
+    assert_eq!(push(vec![value]), "1 of 1 series refused; series[0].labels[1].value: is not valid UTF-8");
     server.alive();
 }
 

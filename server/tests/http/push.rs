@@ -86,6 +86,46 @@ fn neighbours_of_a_bad_profile_are_stored_and_the_bad_one_is_named() {
 }
 
 #[test]
+fn the_metrics_tell_how_the_store_stands_and_what_it_found_at_the_start() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let value = |server: &Server, name: &str| -> u64 {
+        let metrics = server.get("/metrics").text().to_owned();
+        let line = metrics.lines().find_map(|line| line.strip_prefix(&format!("spanflame_store_{name} ")));
+        line.unwrap_or_else(|| panic!("no {name}: {metrics}")).parse().expect("a number")
+    };
+    let mut server = Server::on(dir.path(), &[]);
+    assert_eq!((value(&server, "appends_total"), value(&server, "accepts_writes")), (0, 1));
+    server.pushed(checkout());
+    server.pushed(checkout());
+    assert_eq!((value(&server, "appends_total"), value(&server, "appended_profiles_total")), (2, 4));
+    assert_eq!((value(&server, "refused_appends_total"), value(&server, "log_files")), (0, 1));
+    assert_eq!((value(&server, "dropped_profiles_total"), value(&server, "dropped_log_files_total")), (0, 0));
+    assert!((1..=2).contains(&value(&server, "log_syncs_total")));
+    assert!(value(&server, "head_bytes") > 0 && value(&server, "log_written_bytes_total") > 0);
+    assert_eq!((value(&server, "torn_bytes"), value(&server, "queued_bytes")), (0, 0));
+    server.kill();
+
+    let path = dir.path().join("log/00000000000000000001.log");
+    let change = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut log = std::fs::read(&path).expect("the log");
+        change(&mut log);
+        std::fs::write(&path, log).expect("the log is written");
+    };
+    // A write that was cut short.
+    change(&|log| log.extend_from_slice(b"seven.."));
+    let mut server = Server::on(dir.path(), &[]);
+    assert_eq!((value(&server, "torn_bytes"), value(&server, "damaged_bytes")), (7, 0));
+    assert_eq!((value(&server, "profiles"), value(&server, "appends_total")), (4, 0));
+    server.kill();
+    // Damage in the first of the two records.
+    change(&|log| log[60] ^= 1);
+    let server = Server::on(dir.path(), &[]);
+    assert_eq!((value(&server, "torn_bytes"), value(&server, "unreadable_log_files")), (0, 0));
+    assert!(value(&server, "damaged_bytes") > 0);
+    assert_eq!(value(&server, "profiles"), 2);
+}
+
+#[test]
 fn the_list_of_refusals_is_bounded() {
     let server = Server::start();
     let bad =

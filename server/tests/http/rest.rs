@@ -49,6 +49,34 @@ fn a_span_is_found_by_its_id_alone() {
 }
 
 #[test]
+fn a_root_span_whose_children_had_the_cpu_has_its_name_even_after_a_restart() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut server = Server::on(dir.path(), &[]);
+    let labels = [
+        ("span_id", "00000000000000c1"),
+        ("span_name", "hash"),
+        ("parent_span_id", SPAN),
+        ("local_root_span_id", SPAN),
+        ("local_root_span_name", "GET /checkout"),
+    ];
+    let profile = cpu_profile(1_767_225_600_000, &[(&["work"], 20_000_000, &labels)]);
+    server.pushed(vec![service("checkout", &profile)]);
+    let check = |server: &Server| {
+        let root = server.get(&format!("/api/v1/spans/{SPAN}")).json();
+        assert_eq!((&root["name"], &root["cpuNanos"]), (&json!("GET /checkout"), &json!(20_000_000)));
+        assert_eq!(root["labels"], json!({ "service_name": "checkout" }));
+        let child = server.get("/api/v1/spans/00000000000000c1").json();
+        assert_eq!((&child["name"], &child["localRootSpanId"]), (&json!("hash"), &json!(SPAN)));
+        // The list is of spans with samples of their own.
+        let listed = server.get("/api/v1/spans").json()["spans"].clone();
+        assert_eq!((listed.as_array().map(Vec::len), &listed[0]["name"]), (Some(1), &json!("hash")));
+    };
+    check(&server);
+    server.kill();
+    check(&Server::on(dir.path(), &[]));
+}
+
+#[test]
 fn its_profile_is_the_graph_that_grafana_gets() {
     let server = Server::start();
     server.pushed(checkout());

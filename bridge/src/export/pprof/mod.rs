@@ -42,6 +42,9 @@ pub(crate) struct SampleLabels {
     pub(crate) trace_id: bool,
     /// Parent and local root as numbers, for a server that adds children up into their parents.
     pub(crate) relations: bool,
+    /// The local root's name, which names a root that never had the CPU itself. It is text, so a server that knows
+    /// nothing of it would make a series of each name.
+    pub(crate) root_names: bool,
 }
 
 /// An encoded profile, uncompressed.
@@ -190,7 +193,7 @@ impl<'a> Builder<'a> {
     }
 
     fn span_labels(&mut self, span: &SpanLabel) -> Vec<pb::Label> {
-        let mut labels = Vec::with_capacity(5);
+        let mut labels = Vec::with_capacity(6);
         let digits = span.span_id.hex();
         labels
             .push(self.text_label("span_id", str::from_utf8(&digits).expect("hexadecimal digits are ASCII")));
@@ -209,6 +212,12 @@ impl<'a> Builder<'a> {
                 labels.push(self.number_label("parent_span_id", span.parent.0));
             }
             labels.push(self.number_label("local_root_span_id", span.local_root.0));
+        }
+        if self.labels.root_names && span.local_root != span.span_id {
+            let name = self.names.get(span.root_name);
+            if !name.is_empty() {
+                labels.push(self.text_label("local_root_span_name", &name));
+            }
         }
         labels
     }

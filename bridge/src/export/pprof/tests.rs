@@ -45,6 +45,7 @@ fn span(id: u64, name: NameId) -> SpanLabel {
         parent: SpanId(0),
         local_root: SpanId(id),
         name,
+        root_name: name,
     }
 }
 
@@ -119,6 +120,7 @@ fn a_window_reads_back_as_it_was_sampled() {
     let child = SpanLabel {
         parent: SpanId(0x00f0_67aa_0ba9_02b7),
         local_root: SpanId(0x00f0_67aa_0ba9_02b7),
+        root_name: pay,
         ..span(u64::MAX, NameId::NONE)
     };
     rows.add(&[0x1010, 0x1021, 0x9031], Some(span(0x00f0_67aa_0ba9_02b7, pay)), 1);
@@ -127,7 +129,7 @@ fn a_window_reads_back_as_it_was_sampled() {
     rows.add(&[0x1010], None, 7);
     let window = window(rows);
 
-    let labels = SampleLabels { trace_id: true, relations: true };
+    let labels = SampleLabels { trace_id: true, relations: true, root_names: true };
     let mut symbolizer = Symbolizer::new();
     let profiles = encode(&window, &mut symbolizer, &names, labels, Limits::default());
     assert_eq!(profiles.len(), 1);
@@ -142,10 +144,15 @@ comment frequency=100
 mapping 1 1000-2000@200 /does/not/exist/app [ab01] false
 mapping 2 9000-a000@200 /does/not/exist/lib.so [] false
 [2, 30000000] 1010@1(app+0x10:0) 1020@1(app+0x20:0) 9030@2(lib.so+0x30:0) {span_id=\"00f067aa0ba902b7\" trace_id=\"4bf92f3577b34da6a3ce929d0e0e4736\" span_name=\"GET /pay\" local_root_span_id=67667974448284343}
-[1, 10000000] 1020@1(app+0x20:0) 4@0([unknown]:0) {span_id=\"ffffffffffffffff\" trace_id=\"4bf92f3577b34da6a3ce929d0e0e4736\" parent_span_id=67667974448284343 local_root_span_id=67667974448284343}
+[1, 10000000] 1020@1(app+0x20:0) 4@0([unknown]:0) {span_id=\"ffffffffffffffff\" trace_id=\"4bf92f3577b34da6a3ce929d0e0e4736\" parent_span_id=67667974448284343 local_root_span_id=67667974448284343 local_root_span_name=\"GET /pay\"}
 [1, 70000000] 1010@1(app+0x10:0) {}
 ";
     assert_eq!(text(&decode(&profiles[0].bytes)), expected);
+
+    let labels = SampleLabels { root_names: false, ..labels };
+    let profiles = encode(&window, &mut symbolizer, &names, labels, Limits::default());
+    let nameless = expected.replace(" local_root_span_name=\"GET /pay\"", "");
+    assert_eq!(text(&decode(&profiles[0].bytes)), nameless);
 
     let labels = SampleLabels::default();
     let profiles = encode(&window, &mut symbolizer, &names, labels, Limits::default());
@@ -235,7 +242,7 @@ proptest! {
             sum.1 += i64::from(*weight) * 10_000_000;
         }
         let limits = Limits { samples: max_samples, bytes: max_bytes };
-        let labels = SampleLabels { trace_id: true, relations: true };
+        let labels = SampleLabels { trace_id: true, relations: true, root_names: true };
         let profiles = encode(&window(rows), &mut Symbolizer::new(), &names, labels, limits);
         prop_assert_eq!(sums(&profiles), expected);
         prop_assert_eq!(profiles.iter().map(|p| p.samples).sum::<u64>(), samples.len() as u64);

@@ -158,6 +158,7 @@ impl Inner {
             let rows_of_run = &order[start..start + length];
             let mut span = profile.spans[number as usize].clone();
             span.name = self.symbols.string(profile.symbols.string(span.name));
+            span.local_root_name = self.symbols.string(profile.symbols.string(span.local_root_name));
             let name = span.name;
             if name != 0 && self.span_names[series as usize].insert(name) {
                 self.bytes += 8;
