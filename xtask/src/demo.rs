@@ -116,6 +116,15 @@ struct Running {
 
 impl Running {
     fn start(command: &mut Command) -> anyhow::Result<Self> {
+        // Only what the demo sets counts, not what the caller's shell has set for a service of its own.
+        let ours =
+            |name: &str| ["SPANFLAME_", "PYROSCOPE_", "OTEL_"].iter().any(|prefix| name.starts_with(prefix));
+        let set: Vec<_> = command.get_envs().map(|(name, _)| name.to_owned()).collect();
+        for (name, _) in std::env::vars_os() {
+            if name.to_str().is_some_and(ours) && !set.contains(&name) {
+                command.env_remove(name);
+            }
+        }
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

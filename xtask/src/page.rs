@@ -35,17 +35,60 @@ fn dist() -> PathBuf {
     directory().join("dist")
 }
 
-/// An npm command in the page's directory.
+/// An npm command in the page's directory, run by a Node.js that is new enough.
 pub(crate) fn npm(arguments: &[&str]) -> Command {
     let mut command = Command::new("npm");
     command.current_dir(directory()).args(arguments);
+    if own_node().is_dir() {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let places = std::iter::once(own_node()).chain(std::env::split_paths(&path));
+        command.env("PATH", std::env::join_paths(places).expect("no colon in the target directory's path"));
+    }
     command
+}
+
+/// The oldest Node.js that the page's tools run on, as `package.json` says.
+const OLDEST_NODE: (u32, u32) = (20, 19);
+/// What is installed aside where the system's is older, as Debian 12's is. npm carries Node.js itself.
+const NEWER_NODE: &str = "22.21.1";
+
+fn own_node() -> PathBuf {
+    shell::target_dir().join("node/node_modules").join(node_package()).join("bin")
+}
+
+fn node_package() -> String {
+    format!("node-linux-{}", if cfg!(target_arch = "aarch64") { "arm64" } else { "x64" })
+}
+
+/// Makes sure of npm and of a Node.js that is new enough.
+fn need_node() -> anyhow::Result<()> {
+    shell::need("npm", &["nodejs", "npm"])?;
+    let version = Command::new("node").arg("--version").output().context("cannot run `node`")?;
+    let version = String::from_utf8_lossy(&version.stdout).into_owned();
+    if node_version(&version).is_some_and(|version| version >= OLDEST_NODE) || own_node().is_dir() {
+        return Ok(());
+    }
+    eprintln!("node {} is too old for the page: {NEWER_NODE} goes into the target directory", version.trim());
+    let aside = shell::target_dir().join("node");
+    std::fs::create_dir_all(&aside)?;
+    let package = format!("{}@{NEWER_NODE}", node_package());
+    shell::run(
+        Command::new("npm")
+            .args(["install", "--no-save", "--no-audit", "--no-fund", "--prefix"])
+            .arg(&aside)
+            .arg(package),
+    )
+}
+
+/// Major and minor of what `node --version` prints.
+fn node_version(printed: &str) -> Option<(u32, u32)> {
+    let mut numbers = printed.trim().strip_prefix('v')?.split('.').map(|number| number.parse().ok());
+    Some((numbers.next()??, numbers.next()??))
 }
 
 /// Installs Node.js and the packages of the lock file, unless they are there already.
 pub(crate) fn install() -> anyhow::Result<()> {
-    shell::need("node", &["nodejs", "npm"])?;
-    shell::need("npm", &["npm"])?;
+    need_node()?;
     // npm leaves a copy of the lock file it installed from; if it is as old as ours there is nothing to do.
     let installed = directory().join("node_modules/.package-lock.json");
     let lock = directory().join("package-lock.json");
@@ -94,4 +137,17 @@ fn compare(built: &Files, checked_in: &Files) -> anyhow::Result<()> {
         return Ok(());
     }
     bail!("server/ui/dist is not what server/ui builds (run `cargo xtask page`): {}", differing.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_node_is_told_from_a_new_one() {
+        assert_eq!(node_version("v20.19.1\n"), Some((20, 19)));
+        assert!(node_version("v18.20.4").expect("a version") < OLDEST_NODE);
+        assert!(node_version("v22.3.0").expect("a version") >= OLDEST_NODE);
+        assert_eq!(node_version("node 22"), None);
+    }
 }
