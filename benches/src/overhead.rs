@@ -33,16 +33,17 @@ pub fn measure(setup: &Setup) -> Result<Report> {
 
     let mut table = String::from(
         "2 threads, 30 frames deep, 256 KiB each; slow-down of a unit of work, % (standard error); added CPU per sample, µs\n\n\
-         |  | asked | slow-down | per sample | samples |\n|---|---|---|---|---|\n",
+         |  | asked | slow-down | per sample | in the handler | samples |\n|---|---|---|---|---|---|\n",
     );
     for (profiler, hz, overhead) in &rows {
         let (micros, error) = overhead.micros_per_signal();
         writeln!(
             table,
-            "| {} | {hz} Hz | {:+.3} ({:.3}) | {micros:.1} ({error:.1}) | {} |",
+            "| {} | {hz} Hz | {:+.3} ({:.3}) | {micros:.1} ({error:.1}) | {:.1} | {} |",
             profiler.title(),
             overhead.slowdown * 100.0,
             overhead.error * 100.0,
+            overhead.handler_ns / 1e3,
             overhead.signals
         )?;
     }
@@ -55,10 +56,11 @@ pub fn measure(setup: &Setup) -> Result<Report> {
         let (micros, error) = overhead.micros_per_signal();
         write!(
             note,
-            "; {} at {hz} Hz slow-down {:+.3} % (±{:.3}), {micros:.1} µs (±{error:.1}) a sample",
+            "; {} at {hz} Hz slow-down {:+.3} % (±{:.3}), {micros:.1} µs (±{error:.1}) a sample, of which {:.1} in the handler",
             profiler.title(),
             overhead.slowdown * 100.0,
-            overhead.error * 100.0
+            overhead.error * 100.0,
+            overhead.handler_ns / 1e3
         )?;
     }
     let measurement = Measurement {
@@ -80,5 +82,6 @@ fn pool(batches: &[Overhead]) -> Overhead {
         error: batches.iter().map(|b| b.error.powi(2)).sum::<f64>().sqrt() / n,
         signals: batches.iter().map(|b| b.signals).sum(),
         cpu_seconds: batches.iter().map(|b| b.cpu_seconds).sum(),
+        handler_ns: batches.iter().map(|b| b.handler_ns).sum::<f64>() / n,
     }
 }

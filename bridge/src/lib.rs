@@ -185,6 +185,7 @@ mod export;
 pub mod fuzzing;
 mod labels;
 mod live;
+mod log;
 mod processor;
 mod profiler;
 mod sampler;

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,12 +19,11 @@ use crate::export::worker::Worker;
 use crate::export::{ProfileExporter, Receiver as ReceivingEnd};
 use crate::labels::ProfileLabels;
 use crate::live::{Charge, Live, Tagging};
+use crate::log;
 use crate::processor::{NoProcessor, SpanProfileProcessor};
 use crate::sampler::{Options, Sampler, SamplerError};
 use crate::stats::{Counters, Lost, Stats, ratio};
 
-/// Windows that may wait for the exporter's thread.
-const WAITING_WINDOWS: usize = 2;
 /// How long dropping a profiler may take.
 const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -163,7 +162,7 @@ impl Profiler {
         let labels = Arc::new(ProfileLabels::new(config.identity, config.resource.as_ref()));
         let upload_interval = exporter.is_some().then_some(config.upload_interval);
         let (commands, inbox) = channel();
-        let (jobs, queue) = sync_channel(WAITING_WINDOWS);
+        let (jobs, queue) = channel();
 
         live.set_span_names(config.span_names, config.max_span_names);
         let charge = live.take_charge();
@@ -186,6 +185,7 @@ impl Profiler {
             commands: Mutex::new(commands),
             stopped: AtomicBool::new(false),
         };
+        let learnt = labels.clone();
         // From here on, failing drops this, which undoes what was done.
         let profiler = Self { running: Some(running) };
 
@@ -205,22 +205,26 @@ impl Profiler {
         spawn("spanflame-collect", move || collector.run(&inbox))?;
 
         let stats = profiler.stats();
-        tracing::info!(
-            clock = stats.clock,
-            frequency = config.frequency,
-            unwinder = stats.unwinder,
-            scope = ?config.scope,
-            upload_interval = ?config.upload_interval,
-            destination,
-            service = %profiler.running.as_ref().map(|running| running.labels.service_name()).unwrap_or_default(),
-            "profiling"
-        );
-        if !context_observed {
-            tracing::error!(
-                "another component has opentelemetry's context observer slot, so spans cannot be followed: profiles \
-                 carry no spans. start the profiler before that component, or remove it"
+        let (frequency, scope, upload_interval) = (config.frequency, config.scope, config.upload_interval);
+        let destination = destination.to_owned();
+        log::when_heard(move || {
+            tracing::info!(
+                clock = stats.clock,
+                frequency,
+                unwinder = stats.unwinder,
+                ?scope,
+                ?upload_interval,
+                destination,
+                service = %learnt.service_name(),
+                "profiling"
             );
-        }
+            if !context_observed {
+                tracing::error!(
+                    "another component has opentelemetry's context observer slot, so spans cannot be followed: \
+                     profiles carry no spans. start the profiler before that component, or remove it"
+                );
+            }
+        });
         Ok(profiler)
     }
 
@@ -346,7 +350,7 @@ fn wait(outcome: &Receiver<Result<(), FlushError>>, timeout: Duration) -> Result
     match outcome.recv_timeout(timeout) {
         Ok(result) => result,
         Err(RecvTimeoutError::Timeout) => Err(FlushError::TimedOut(timeout)),
-        // The exporter has more waiting than it takes in.
+        // More windows wait than the exporter takes in.
         Err(RecvTimeoutError::Disconnected) => Err(FlushError::Export("the exporter is busy".to_owned())),
     }
 }
@@ -400,7 +404,9 @@ pub fn profile_spans<P>(processor: P) -> SpanProfileProcessor<P> {
             SpanProfileProcessor::new(processor, labels, Some(profiler))
         }
         Err(error) => {
-            tracing::error!(%error, "profiling did not start; spans are not affected");
+            log::when_heard(
+                move || tracing::error!(%error, "profiling did not start; spans are not affected"),
+            );
             SpanProfileProcessor::new(processor, None, None)
         }
     }

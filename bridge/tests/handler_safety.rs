@@ -262,7 +262,11 @@ fn refused_timers_are_counted_and_nothing_else_suffers() {
     sampler.drain();
     // SAFETY: restores what was there.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_SIGPENDING, &limit) }, 0);
-    assert!(sampler.stats().contains("timer_failures: 5,"), "{}", sampler.stats());
+    let stats = sampler.stats();
+    let failures =
+        stats.split("timer_failures: ").nth(1).and_then(|rest| rest.split(',').next()?.parse::<u32>().ok());
+    // The test runner may start threads of its own meanwhile.
+    assert!(failures >= Some(5), "{stats}");
 }
 
 #[test]

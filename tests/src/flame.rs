@@ -116,7 +116,7 @@ impl Tree {
         self.0.iter().filter(|(path, _)| path.len() == 1).map(|(_, spent)| spent.total).sum()
     }
 
-    /// What was spent in a function of that bare name and in all that it called.
+    /// What was spent in a function, see [`is_function`], and in all that it called.
     pub fn within(&self, function: &str) -> i64 {
         let outermost = |path: &[String]| {
             path.split_last().is_some_and(|(last, before)| {
@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_recursive_function_counts_once() {
-        let tree = Tree::of_samples(&[sample(&["x::a", "b", "x::a::{{closure}}"], 3)]);
+        let tree = Tree::of_samples(&[sample(&["x::a", "b", "x::a", "x::a::{{closure}}"], 3)]);
         assert_eq!(tree.within("a"), 3);
     }
 

@@ -147,15 +147,15 @@ impl Sample {
         self.numbers.get(name).map(|id| format!("{:016x}", id.cast_unsigned()))
     }
 
-    /// Whether a function of that path's end is on the stack.
+    /// Whether a function is on the stack, see [`is_function`].
     pub fn runs(&self, function: &str) -> bool {
         self.stack.iter().any(|name| is_function(name, function))
     }
 }
 
-/// Whether a symbol is the function of that bare name, whatever its path, hash or closures.
+/// Whether a symbol is the function whose path ends so. Not its closures, nor functions that have it for a parameter.
 pub fn is_function(symbol: &str, function: &str) -> bool {
-    symbol.split("::").any(|part| part == function)
+    symbol.strip_suffix(function).is_some_and(|path| path.is_empty() || path.ends_with("::"))
 }
 
 /// Reads a profile, gzipped or not: its interval in Unix nanoseconds, and its samples.

@@ -69,13 +69,15 @@ impl Process {
         }
     }
 
-    /// Asks it to end (SIGTERM) and waits until it has.
+    /// Asks it to end (SIGTERM) and waits until it has; returns all that it wrote.
     ///
     /// # Panics
     /// When it does not end, or not well.
-    pub fn terminate(mut self) {
+    pub fn terminate(mut self) -> String {
         kill_process(self.pid(), Signal::TERM).expect("the process is ours and runs");
         self.expect_success();
+        self.join_readers();
+        std::mem::take(&mut self.log.lock())
     }
 
     /// Ends it at this instant (SIGKILL).
@@ -87,10 +89,14 @@ impl Process {
     /// When it does not end, or not well.
     pub fn wait(mut self) -> Vec<String> {
         self.expect_success();
+        self.join_readers();
+        self.lines.try_iter().collect()
+    }
+
+    fn join_readers(&mut self) {
         for reader in self.readers.drain(..) {
             reader.join().expect("reading does not panic");
         }
-        self.lines.try_iter().collect()
     }
 
     fn expect_success(&mut self) {

@@ -38,7 +38,7 @@ impl House {
             // Milliseconds until spans are exported.
             .env("OTEL_BSP_SCHEDULE_DELAY", "100")
             // Several windows within a test, and spans that reach across them.
-            .env("SPANFLAME_UPLOAD_INTERVAL", "1")
+            .env("SPANFLAME_UPLOAD_INTERVAL", "2")
             // More workers than cores, so that they are preempted, too.
             .env("TOKIO_WORKER_THREADS", "4");
         command
@@ -120,18 +120,26 @@ pub(crate) struct Burn {
     pub(crate) milliseconds: u32,
 }
 
-/// Fails unless every sample is labelled with a span that burns just what the sample's stack shows.
+/// Fails if a sample is labelled with a span that does not burn what the sample's stack shows, or if too many that show
+/// the work of a span are labelled with none.
 pub(crate) fn assert_samples_are_in_their_spans(
     spans: &BTreeMap<String, Span>,
     burns: &[Burn],
     samples: &[Sample],
 ) {
+    let shown = |sample: &Sample| burns.iter().filter(|burn| sample.runs(burn.function)).collect::<Vec<_>>();
+    // A sample must never have another span's id. That it has none, when a thread is new or a span is about to end, is a
+    // loss, and one in fifty the most that is put up with.
+    let (work, lost): (Vec<_>, Vec<_>) = samples
+        .iter()
+        .filter(|sample| !shown(sample).is_empty())
+        .partition(|sample| sample.span_id().is_some());
+    eprintln!("{} samples of spans' work, and {} that are labelled with no span", work.len(), lost.len());
+    assert!(lost.len() * 50 <= work.len(), "the work of spans, labelled with none: {lost:#?}");
+
     for sample in samples {
-        let shown: Vec<_> = burns.iter().filter(|burn| sample.runs(burn.function)).collect();
-        let Some(id) = sample.span_id() else {
-            assert!(shown.is_empty(), "the work of a span, labelled with none: {sample:#?}");
-            continue;
-        };
+        let Some(id) = sample.span_id() else { continue };
+        let shown = shown(sample);
         let span = spans.get(id).unwrap_or_else(|| panic!("no such span was exported: {sample:#?}"));
         let foreign = shown.iter().find(|burn| burn.span != span.name);
         assert!(foreign.is_none(), "{foreign:?} in the sample of {span:?}: {sample:#?}");
@@ -147,26 +155,29 @@ pub(crate) fn assert_samples_are_in_their_spans(
 /// Fails unless the CPU time is shared out between the spans as it was burned.
 ///
 /// Each sample falls into a span's share with that share's probability, so the standard deviation of what is measured
-/// is √(share · (1 − share) ÷ samples). Five of them are allowed, which chance alone exceeds once in a million runs,
-/// and one percentage point for what the spans do besides burning.
+/// is √(share · (1 − share) ÷ samples). Samples that stand for more time than others count for fewer: their number is
+/// (Σ time)² ÷ Σ time². Five deviations are allowed, which chance alone exceeds once in a million runs, and one
+/// percentage point for what the spans do besides burning.
 pub(crate) fn assert_shares(burns: &[(Burn, u32)], spans: &BTreeMap<String, Span>, samples: &[Sample]) {
     let burned: f64 = burns.iter().map(|(burn, times)| f64::from(burn.milliseconds * times)).sum();
     let mut cpu: BTreeMap<&str, f64> = BTreeMap::new();
-    let mut count = 0;
-    for sample in samples {
+    let (mut count, mut squares) = (0, 0.0);
+    for sample in samples.iter().filter(|sample| sample.count() > 0) {
         if let Some(span) = sample.span_id().and_then(|id| spans.get(id)) {
             *cpu.entry(&span.name).or_default() += sample.cpu() as f64;
             count += sample.count();
+            squares += (sample.cpu() as f64).powi(2) / sample.count() as f64;
         }
     }
     let sampled: f64 = cpu.values().sum();
-    eprintln!("{count} samples in spans, {:.0} ms of {burned:.0} ms burned", sampled / 1e6);
-    assert!(count > 0, "no sample is in a span");
+    assert!(sampled > 0.0, "no sample is in a span");
+    let samples = sampled.powi(2) / squares;
+    eprintln!("{count} samples in spans, as good as {samples:.0}: {:.0} ms of {burned:.0} ms", sampled / 1e6);
     for (burn, times) in burns {
         let expected = f64::from(burn.milliseconds * times) / burned;
         let measured = cpu.get(burn.span).copied().unwrap_or_default() / sampled;
-        let tolerance = 5.0 * (expected * (1.0 - expected) / count as f64).sqrt() + 0.01;
-        eprintln!("{:>16}: {measured:.3} of the CPU time, {expected:.3} burned, ±{tolerance:.3}", burn.span);
+        let tolerance = 5.0 * (expected * (1.0 - expected) / samples).sqrt() + 0.01;
+        eprintln!("{:>16}: {measured:.3} of the CPU time, {expected:.3} ± {tolerance:.3} burned", burn.span);
         assert!(
             (measured - expected).abs() <= tolerance,
             "{}: {measured:.3} of the CPU time instead of {expected:.3} ± {tolerance:.3}",

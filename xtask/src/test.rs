@@ -10,7 +10,20 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    // Together the members turn on every feature of the bridge, its benchmark hooks and the agent's adapter included.
     shell::run(shell::cargo().args(["test", "--workspace", "--no-fail-fast"]))?;
+    // What the signal handler can reach is read from the code that users run: the optimized one.
+    let reach = [
+        "test",
+        "--release",
+        "--package",
+        "spanflame",
+        "--features",
+        "bench-internals",
+        "--test",
+        "handler_reach",
+    ];
+    shell::run(shell::cargo().args(reach))?;
     if args.rust_only {
         return Ok(());
     }

@@ -2,10 +2,10 @@
 
 use crate::busy::hash;
 use crate::chain::at_depth;
-use crate::clock::thread_cpu;
+use crate::clock::{nanos_per_cycle, thread_cpu};
 use crate::protocol::{Overhead, Subject};
 use crate::signal;
-use crate::stats::trimmed_mean;
+use crate::stats::{median, trimmed_mean};
 use anyhow::Result;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -72,7 +72,10 @@ pub(crate) fn run<S: Subject>(
         }
     }
     let (slowdown, error) = trimmed_mean(&mut ratios);
-    Ok(Overhead { slowdown, error, signals, cpu_seconds: on_cpu.as_secs_f64() })
+    let timings = signal::take_timings(usize::try_from(signals)?);
+    let mut bodies: Vec<f64> = timings.into_iter().map(|cycles| cycles as f64 * nanos_per_cycle()).collect();
+    let handler_ns = median(&mut bodies);
+    Ok(Overhead { slowdown, error, signals, cpu_seconds: on_cpu.as_secs_f64(), handler_ns })
 }
 
 /// Hashes a buffer again and again; a unit that began in one segment and ended in another counts for neither.

@@ -94,6 +94,8 @@ pub struct Overhead {
     pub signals: u64,
     /// The workers' CPU seconds while on.
     pub cpu_seconds: f64,
+    /// Median nanoseconds in the handler's body, as the working program met it.
+    pub handler_ns: f64,
 }
 
 impl Overhead {

@@ -1,8 +1,9 @@
 //! The collector thread: empties the sampler's rings ten times a second and ends a window at each upload interval.
-//! It never waits for anyone: a window that cannot be handed on at once is counted as lost.
+//! It never waits for anyone: while the exporter's thread is behind, a window goes on; one that would go on for too
+//! long is counted as lost.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SendError, Sender};
 use std::time::{Duration, Instant, SystemTime};
 
 use opentelemetry::Context;
@@ -17,6 +18,10 @@ use crate::stats::{Counters, ratio};
 
 /// Short enough that no ring overflows at 1000 Hz, long enough to cost nothing.
 const DRAIN_EVERY: Duration = Duration::from_millis(100);
+/// Windows that may wait for the exporter's thread by themselves.
+const WAITING_WINDOWS: usize = 2;
+/// Windows that may wait because somebody asked for a flush again and again.
+const WAITING_FLUSHES: usize = 16;
 
 /// What the collector can be asked to do.
 pub(crate) enum Command {
@@ -37,9 +42,12 @@ pub(crate) type Reply = Sender<Result<(), FlushError>>;
 #[cfg(feature = "pyroscope")]
 pub(crate) type Profiles = Sender<Vec<Encoded>>;
 
+/// A window's place among those that wait; free again when dropped.
+pub(crate) struct Place(#[expect(dead_code, reason = "held for its count")] Arc<()>);
+
 /// What the exporter's thread is given.
 pub(crate) enum Job {
-    Window(Box<Window>),
+    Window(Box<Window>, Place),
     #[cfg(feature = "pyroscope")]
     Encode(Box<Window>, Profiles),
     Flush(Reply),
@@ -57,7 +65,8 @@ pub(crate) struct Collector {
     period: Duration,
     /// `None` when windows are only handed over on demand.
     upload_interval: Option<Duration>,
-    exporter: SyncSender<Job>,
+    exporter: Sender<Job>,
+    places: Arc<()>,
     started: Instant,
     started_at: SystemTime,
     before: SamplerStats,
@@ -71,7 +80,7 @@ impl Collector {
         counters: Arc<Counters>,
         frequency: u32,
         upload_interval: Option<Duration>,
-        exporter: SyncSender<Job>,
+        exporter: Sender<Job>,
     ) -> Self {
         let before = sampler.stats();
         Self {
@@ -82,6 +91,7 @@ impl Collector {
             period: Duration::from_secs(1) / frequency,
             upload_interval,
             exporter,
+            places: Arc::default(),
             started: Instant::now(),
             started_at: SystemTime::now(),
             before,
@@ -101,10 +111,10 @@ impl Collector {
                 Err(RecvTimeoutError::Timeout) => self.drain(),
                 Ok(Command::Flush(reply)) => {
                     self.drain();
-                    if self.upload_interval.is_some() {
-                        self.hand_over_window();
+                    // A reply that is dropped tells the asker that nothing was delivered.
+                    if self.upload_interval.is_none() || self.hand_over_window(WAITING_FLUSHES) {
+                        self.send(Job::Flush(reply));
                     }
-                    self.send(Job::Flush(reply));
                 }
                 #[cfg(feature = "pyroscope")]
                 Ok(Command::Take(reply)) => {
@@ -119,11 +129,15 @@ impl Collector {
                 }
                 Err(RecvTimeoutError::Disconnected) => return self.stop(),
             }
-            if let Some(interval) = self.upload_interval
-                && Instant::now() >= due
-            {
-                self.hand_over_window();
-                due = Instant::now() + interval;
+            let Some(interval) = self.upload_interval else { continue };
+            let now = Instant::now();
+            if now >= due && self.hand_over_window(WAITING_WINDOWS) {
+                due = now + interval;
+            } else if now >= due + interval {
+                // Grafana looks for a span's profile close to the span: a window must not cover minutes.
+                let lost = self.cut();
+                self.counters.exporter_busy.add(lost.rows.samples());
+                due = now + interval;
             }
         }
     }
@@ -131,7 +145,7 @@ impl Collector {
     fn stop(&mut self) {
         self.sampler.stop();
         self.drain();
-        self.hand_over_window();
+        self.hand_over_window(usize::MAX);
     }
 
     fn drain(&mut self) {
@@ -193,24 +207,28 @@ impl Collector {
         notes
     }
 
-    fn hand_over_window(&mut self) {
+    /// Ends the window, if fewer than `most` wait for the exporter's thread.
+    fn hand_over_window(&mut self, most: usize) -> bool {
+        let waiting = Arc::strong_count(&self.places) - 1;
+        if waiting >= most {
+            return false;
+        }
         let window = self.cut();
         if window.rows.len() > 0 {
-            self.send(Job::Window(Box::new(window)));
+            self.send(Job::Window(Box::new(window), Place(self.places.clone())));
         }
+        true
     }
 
     fn send(&self, job: Job) {
-        let Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) = self.exporter.try_send(job)
-        else {
-            return;
-        };
-        // A reply that is asked for is dropped with the job, which the asker takes for "not delivered".
-        match job {
-            Job::Window(window) => self.counters.exporter_busy.add(window.rows.samples()),
-            #[cfg(feature = "pyroscope")]
-            Job::Encode(window, _) => self.counters.exporter_busy.add(window.rows.samples()),
-            Job::Flush(_) | Job::Stop { .. } => {}
+        // The exporter's thread ends after this one, or by a panic; then there is nobody to tell.
+        if let Err(SendError(job)) = self.exporter.send(job) {
+            match job {
+                Job::Window(window, _) => self.counters.failed.add(window.rows.samples()),
+                #[cfg(feature = "pyroscope")]
+                Job::Encode(window, _) => self.counters.failed.add(window.rows.samples()),
+                Job::Flush(_) | Job::Stop { .. } => {}
+            }
         }
     }
 }

@@ -108,7 +108,7 @@ impl Encoder {
             let _ = match job {
                 Job::Encode(window, reply) => reply.send(self.encode(&window)).is_ok(),
                 Job::Flush(reply) => reply.send(Ok(())).is_ok(),
-                Job::Window(window) => {
+                Job::Window(window, _) => {
                     // Left over at the end, when nobody asks any more.
                     self.counters.shutdown.add(window.rows.samples());
                     true

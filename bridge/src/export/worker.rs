@@ -69,7 +69,7 @@ impl Worker {
         self.identify();
         loop {
             match jobs.recv_timeout(self.until_due()) {
-                Ok(Job::Window(window)) => self.take(&window),
+                Ok(Job::Window(window, _place)) => self.take(&window),
                 #[cfg(feature = "pyroscope")]
                 // Only asked for where there is no exporter.
                 Ok(Job::Encode(window, reply)) => drop(reply.send(self.encoder.encode(&window))),

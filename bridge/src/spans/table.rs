@@ -68,6 +68,7 @@ impl Entry {
         self.meta.store(u64::from(tick) | (u64::from(record.tagged) << 32), Ordering::Relaxed);
     }
 
+    #[inline]
     fn copy(&self) -> SpanRecord {
         let names = self.names.load(Ordering::Relaxed);
         SpanRecord {

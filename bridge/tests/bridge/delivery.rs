@@ -270,6 +270,37 @@ fn a_busy_server_is_tried_again_and_a_refusal_is_not() {
 }
 
 #[test]
+fn flushes_wait_for_an_exporter_that_is_behind() {
+    let _turn = alone();
+    let (held, asked) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(false)));
+    let (hold, ask) = (held.clone(), asked.clone());
+    let server = Server::start(move |request| {
+        while request.path.ends_with("/Push") && hold.load(Ordering::Acquire) {
+            ask.store(true, Ordering::Release);
+            thread::sleep(Duration::from_millis(5));
+        }
+        ("200 OK", String::new())
+    });
+    let profiler = start(|builder| builder.server_address(server.url()));
+    // More flushes than windows may wait by themselves, none of which can be done yet.
+    for _ in 0..4 {
+        burn(&profiler);
+        assert!(matches!(profiler.flush(Duration::ZERO), Err(FlushError::TimedOut(_))));
+    }
+    burn(&profiler);
+    thread::scope(|scope| {
+        let flushed = scope.spawn(|| profiler.flush(Duration::from_secs(60)));
+        eventually("the exporter is at work", || asked.load(Ordering::Acquire));
+        held.store(false, Ordering::Release);
+        assert_eq!(flushed.join().expect("no panic"), Ok(()));
+    });
+    profiler.shutdown(Duration::from_secs(60)).expect("delivered");
+    let stats = profiler.stats();
+    assert_eq!(stats.lost.samples(), 0, "{stats:?}");
+    assert!(stats.profiles >= 5, "{stats:?}");
+}
+
+#[test]
 fn a_server_that_never_answers_costs_neither_sampling_nor_the_shutdown() {
     let _turn = alone();
     // Accepts, and keeps silent.

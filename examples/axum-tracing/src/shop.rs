@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::extract::Query;
 use axum::routing::get;
 use axum::{Json, Router};
+use example_work::slice;
 use opentelemetry::trace::TraceContextExt as _;
 use serde::{Deserialize, Serialize};
 use tracing::Span;
@@ -61,9 +62,9 @@ impl Default for Checkout {
 #[tracing::instrument(name = "GET /checkout", skip_all, fields(otel.kind = "server"))]
 async fn checkout(Query(cost): Query<Checkout>) -> Json<Handled> {
     in_slices(cost.authorize_ms, work::authorize_customer).await;
-    price_cart(cost.price_ms).await;
+    price(cost.price_ms).await;
     // Two spans that take turns within one task.
-    tokio::join!(verify_payment(cost.verify_ms), reserve_stock(cost.stock_ms));
+    tokio::join!(verify(cost.verify_ms), reserve(cost.stock_ms));
 
     // A span goes to another thread by being moved there and entered there.
     let receipt = tracing::info_span!("render receipt");
@@ -73,17 +74,17 @@ async fn checkout(Query(cost): Query<Checkout>) -> Json<Handled> {
 }
 
 #[tracing::instrument(name = "price cart", skip_all)]
-async fn price_cart(cpu_ms: u16) {
+async fn price(cpu_ms: u16) {
     in_slices(cpu_ms, work::price_cart).await;
 }
 
 #[tracing::instrument(name = "verify payment", skip_all)]
-async fn verify_payment(cpu_ms: u16) {
+async fn verify(cpu_ms: u16) {
     in_slices(cpu_ms, work::verify_payment).await;
 }
 
 #[tracing::instrument(name = "reserve stock", skip_all)]
-async fn reserve_stock(cpu_ms: u16) {
+async fn reserve(cpu_ms: u16) {
     in_slices(cpu_ms, work::reserve_stock).await;
 }
 
@@ -104,12 +105,12 @@ impl Default for Search {
 #[tracing::instrument(name = "GET /search", skip_all, fields(otel.kind = "server"))]
 async fn search(Query(cost): Query<Search>) -> Json<Handled> {
     in_slices(cost.parse_ms, work::parse_query).await;
-    rank_products(cost.rank_ms).await;
+    rank(cost.rank_ms).await;
     Handled::current("GET /search")
 }
 
 #[tracing::instrument(name = "rank products", skip_all)]
-async fn rank_products(cpu_ms: u16) {
+async fn rank(cpu_ms: u16) {
     in_slices(cpu_ms, work::rank_products).await;
 }
 
@@ -129,10 +130,9 @@ async fn health(Query(cost): Query<Health>) -> Json<Handled> {
 /// Spends the CPU time in short slices and lets other tasks run in between, as a handler does that awaits a database.
 /// The spans of several requests so take turns on every worker thread.
 async fn in_slices(cpu_ms: u16, work: fn(Duration) -> Duration) {
-    const SLICE: Duration = Duration::from_millis(2);
     let mut left = milliseconds(cpu_ms);
     while !left.is_zero() {
-        left = left.saturating_sub(work(left.min(SLICE)));
+        left = left.saturating_sub(work(left.min(slice())));
         tokio::task::yield_now().await;
     }
 }

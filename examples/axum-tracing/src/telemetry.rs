@@ -18,6 +18,10 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 /// # Errors
 /// When the span exporter's environment is not usable, or another subscriber is already in place.
 pub(crate) fn start() -> anyhow::Result<SdkTracerProvider> {
+    // The subscriber below needs the provider; until then, what the profiler has to say is shown by this one.
+    let early =
+        tracing::subscriber::set_default(tracing_subscriber::fmt().with_writer(std::io::stderr).finish());
+
     let service = std::env::var("OTEL_SERVICE_NAME").unwrap_or_else(|_| "checkout".to_owned());
     // One resource for spans and profiles: Grafana finds a span's profile by these two labels.
     let resource = Resource::builder()
@@ -38,6 +42,7 @@ pub(crate) fn start() -> anyhow::Result<SdkTracerProvider> {
     }
     .build();
 
+    drop(early);
     tracing_subscriber::registry()
         .with(EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")))
         .with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr))

@@ -9,6 +9,7 @@ mod work;
 use std::time::Duration;
 
 use clap::Parser;
+use example_work::slice;
 use opentelemetry::trace::{FutureExt as _, TraceContextExt as _, Tracer as _, TracerProvider as _};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_otlp::SpanExporter;
@@ -61,9 +62,14 @@ fn main() -> anyhow::Result<()> {
         anyhow::Ok(())
     })?;
 
-    // The last spans, then the last window of their profiles.
-    provider.shutdown()?;
-    profiler.shutdown(Duration::from_secs(10))?;
+    // The last spans, then the last window of their profiles. The import is done, whatever becomes of them.
+    let patience = Duration::from_secs(30);
+    if let Err(error) = provider.shutdown_with_timeout(patience) {
+        eprintln!("the last spans are lost: {error}");
+    }
+    if let Err(error) = profiler.shutdown(patience) {
+        eprintln!("the last profiles are lost: {error}");
+    }
     Ok(())
 }
 
@@ -91,10 +97,9 @@ async fn convert(tracer: SdkTracer, cpu: Duration) {
 
 /// Spends the CPU time in short slices and lets other tasks run in between, so that spans take turns on a thread.
 async fn in_slices(cpu: Duration, work: fn(Duration) -> Duration) {
-    const SLICE: Duration = Duration::from_millis(2);
     let mut left = cpu;
     while !left.is_zero() {
-        left = left.saturating_sub(work(left.min(SLICE)));
+        left = left.saturating_sub(work(left.min(slice())));
         tokio::task::yield_now().await;
     }
 }

@@ -103,7 +103,7 @@ async fn thumbnail(State(tracer): State<SdkTracer>, Query(cost): Query<Cost>) ->
     async {
         let mut left = Duration::from_millis(cost.cpu_ms.into());
         while !left.is_zero() {
-            left = left.saturating_sub(shrink_image(left.min(Duration::from_millis(2))));
+            left = left.saturating_sub(shrink_image(left.min(example_work::slice())));
             tokio::task::yield_now().await;
         }
         Context::current().span().span_context().span_id().to_string()

@@ -29,6 +29,15 @@ pub fn spend(cpu: Duration, mut unit: impl FnMut()) -> Duration {
     }
 }
 
+/// How long to work before others get their turn: one to three milliseconds, uneven as real work is.
+///
+/// Even slices would march in step with the kernel's tick, which takes the samples: of two spans that take turns one
+/// could be hit every time and the other never.
+pub fn slice() -> Duration {
+    let seed = thread_cpu_time().subsec_nanos().wrapping_mul(2_654_435_761);
+    Duration::from_micros(1_000 + u64::from(seed >> 21))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,6 +59,13 @@ mod tests {
         assert!(spent <= thread_cpu_time() - before);
         // Reading the clock is part of what is spent: as much again as the longest unit leaves room for it.
         assert!(spent <= asked + longest * 2, "{spent:?} with units of up to {longest:?}");
+    }
+
+    #[test]
+    fn slices_are_uneven_and_bounded() {
+        let slices: Vec<Duration> = std::iter::repeat_with(slice).take(100).collect();
+        assert!(slices.iter().all(|slice| (1_000..3_100).contains(&slice.as_micros())), "{slices:?}");
+        assert!(slices.windows(2).any(|pair| pair[0] != pair[1]), "{slices:?}");
     }
 
     #[test]
