@@ -180,6 +180,9 @@ mod config;
 mod context;
 mod error;
 mod export;
+#[cfg(all(fuzzing, target_os = "linux", target_arch = "x86_64"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod labels;
 mod live;
 mod log;

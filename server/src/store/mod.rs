@@ -6,6 +6,8 @@
 mod codec;
 mod disk;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod head;
 mod log;
 mod options;
