@@ -212,8 +212,10 @@ impl Server {
         }
     }
 
-    pub(crate) fn process_id(&self) -> u32 {
-        self.child.id()
+    /// The process, for signals.
+    #[cfg(unix)]
+    pub(crate) fn pid(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_child(&self.child)
     }
 
     pub(crate) fn kill(&mut self) {
