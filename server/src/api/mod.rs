@@ -135,7 +135,7 @@ fn rpc_service(app: &Arc<App>) -> Rpc {
     let service = ConnectRpcService::new(router)
         .with_limits(limits)
         .with_interceptor(not_text::NotText(Arc::clone(app)))
-        .with_compression(CompressionRegistry::new().register(guard::Gzip::default()))
+        .with_compression(CompressionRegistry::new().register(guard::Gzip::new(Arc::clone(app))))
         .with_deadline_policy(
             DeadlinePolicy::new().with_max(MAX_DURATION).with_default_timeout(MAX_DURATION),
         );

@@ -192,6 +192,14 @@ fn sizes_are_bounded_and_limits_named() {
     let message =
         server.send(Method::POST, QUERY, &[JSON], " ".repeat(2 << 20)).refused(413, "resource_exhausted");
     assert!(message.contains("for queries"), "{message}");
+    // The three bodies; the profile is counted as one.
+    let metrics = server.get("/metrics");
+    for line in [
+        "spanflame_refusals_total{reason=\"request_too_large\"} 3\n",
+        "spanflame_refusals_total{reason=\"over_limit\"} 1\n",
+    ] {
+        assert!(metrics.text().contains(line), "{line}: {}", metrics.text());
+    }
     server.alive();
 }
 
