@@ -83,6 +83,8 @@ struct File {
     max_message_bytes: Option<usize>,
     max_inflight_bytes: Option<usize>,
     max_head_bytes: Option<usize>,
+    max_profiles_per_push: Option<usize>,
+    max_push_bytes: Option<usize>,
     max_profile_bytes: Option<usize>,
     max_decoded_bytes: Option<usize>,
     max_samples: Option<usize>,
@@ -98,11 +100,13 @@ struct File {
 }
 
 impl File {
-    /// What one profile may hold; `max_profile_bytes` may also come from the command line.
+    /// What one push may hold; `max_profile_bytes` may also come from the command line.
     fn limits(&self, max_profile_bytes: Option<usize>) -> Limits {
         let default = Limits::default();
         let max_profile_bytes = max_profile_bytes.or(self.max_profile_bytes);
         Limits {
+            max_profiles_per_push: self.max_profiles_per_push.unwrap_or(default.max_profiles_per_push),
+            max_push_bytes: self.max_push_bytes.unwrap_or(default.max_push_bytes),
             max_profile_bytes: max_profile_bytes.unwrap_or(default.max_profile_bytes),
             max_decoded_bytes: self.max_decoded_bytes.unwrap_or(default.max_decoded_bytes),
             max_samples: self.max_samples.unwrap_or(default.max_samples),
@@ -140,7 +144,7 @@ pub struct Config {
     pub max_inflight_bytes: usize,
     /// Memory that profiles may take, in bytes; beyond it the oldest are dropped.
     pub max_head_bytes: usize,
-    /// What one profile may hold.
+    /// What one push and each of its profiles may hold.
     pub limits: Limits,
 }
 
@@ -221,6 +225,7 @@ impl Config {
             ("max_request_bytes", self.max_request_bytes),
             ("max_message_bytes", self.max_message_bytes),
             ("max_profile_bytes", self.limits.max_profile_bytes),
+            ("max_push_bytes", self.limits.max_push_bytes),
         ] {
             if !(1024..=1 << 30).contains(&value) {
                 return Err(ConfigError::Range {
