@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -71,9 +71,6 @@ pub(super) async fn explain_errors(request: Request, next: Next) -> Response {
 
 /// Refuses bodies beyond the limit, counted as they arrive, and bodies for which there is no memory.
 pub(super) async fn bound_body(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    if request.method() != Method::POST {
-        return next.run(request).await;
-    }
     let push = request.uri().path().ends_with("/Push");
     let limit = if push { app.config.max_request_bytes } else { MAX_QUERY_BYTES };
     let grpc = is_grpc(request.headers());

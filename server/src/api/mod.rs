@@ -107,11 +107,12 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .layer(CompressionLayer::new().gzip(true));
     let rpc = ServiceExt::<Request>::map_response(service, sized);
     for method in methods {
-        router = router.route(&format!("/{method}"), post_service(rpc.clone()));
+        // Nothing else reads a body, so that nothing else takes memory for one.
+        let bounded = middleware::from_fn_with_state(Arc::clone(&app), guard::bound_body);
+        router = router.route(&format!("/{method}"), post_service(rpc.clone()).route_layer(bounded));
     }
     router
         .fallback(unknown)
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), guard::bound_body))
         .layer(CatchPanicLayer::custom(guard::answer_panic))
         .layer(middleware::from_fn(guard::explain_errors))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), guard::observe))
@@ -153,8 +154,7 @@ fn sized(response: http::Response<ConnectRpcBody>) -> Response {
 /// Answers paths that no route takes: 501 for what looks like an RPC, so that clients fall back, else 404.
 async fn unknown(request: Request) -> Response {
     let path = request.uri().path().to_owned();
-    // A client that is still sending would see a broken pipe instead of the answer.
-    let _ = axum::body::to_bytes(request.into_body(), MAX_QUERY_BYTES).await;
+    body::skim(request.into_body()).await;
     let rpc =
         path.strip_prefix('/').and_then(|path| path.split_once('/')).is_some_and(|(service, method)| {
             service.contains('.') && !method.is_empty() && !method.contains('/')
