@@ -36,6 +36,9 @@ pub struct ServeArgs {
         value_parser = BoolishValueParser::new()
     )]
     pub allow_unauthenticated: Option<bool>,
+    /// Host names under which a server on loopback answers beside localhost, as those of a proxy in front
+    #[arg(long, env = "SPANFLAME_ALLOWED_HOSTS", value_name = "NAME,…", value_delimiter = ',')]
+    pub allowed_hosts: Option<Vec<String>>,
     /// What to log, as `level` or `target=level,…` [default: info]
     #[arg(long, env = "SPANFLAME_LOG", value_name = "FILTER")]
     pub log: Option<String>,
@@ -77,6 +80,7 @@ struct File {
     listen: Option<String>,
     data_dir: Option<PathBuf>,
     allow_unauthenticated: Option<bool>,
+    allowed_hosts: Option<Vec<String>>,
     log: Option<String>,
     log_format: Option<LogFormat>,
     max_request_bytes: Option<usize>,
@@ -132,6 +136,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Whether an address beyond loopback is acceptable.
     pub allow_unauthenticated: bool,
+    /// Host names under which a server on loopback answers beside those of loopback itself.
+    pub allowed_hosts: Vec<String>,
     /// Log filter, in `tracing_subscriber`'s `EnvFilter` syntax.
     pub log: String,
     /// How to log.
@@ -202,6 +208,7 @@ impl Config {
                 .allow_unauthenticated
                 .or(file.allow_unauthenticated)
                 .unwrap_or_default(),
+            allowed_hosts: args.allowed_hosts.or(file.allowed_hosts).unwrap_or_default(),
             log: args.log.or(file.log).unwrap_or_else(|| "info".to_owned()),
             log_format: args.log_format.or(file.log_format).unwrap_or_default(),
             max_request_bytes: args.max_request_bytes.or(file.max_request_bytes).unwrap_or(64 << 20),

@@ -6,12 +6,14 @@ mod body;
 mod error;
 mod flame;
 mod guard;
+mod host;
 mod not_text;
 mod push;
 mod querier;
 mod rest;
 mod status;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +49,7 @@ pub(crate) struct App {
     store: Arc<Store>,
     engine: Engine,
     metrics: Metrics,
+    hosts: host::Hosts,
     /// One permit for each request that may compute at a time.
     workers: Arc<Semaphore>,
     /// One permit for each KiB of request bodies that may be in memory at a time.
@@ -54,12 +57,13 @@ pub(crate) struct App {
 }
 
 impl App {
-    /// The handlers' shared state over an open store.
-    pub(crate) fn new(config: Config, store: Arc<Store>) -> Self {
+    /// The handlers' shared state over an open store, for a server that listens on this address.
+    pub(crate) fn new(config: Config, store: Arc<Store>, address: SocketAddr) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             engine: Engine::new(Arc::clone(&store)),
             metrics: Metrics::new(Arc::clone(&store)),
+            hosts: host::Hosts::new(address, config.allowed_hosts.clone()),
             store,
             workers: Arc::new(Semaphore::new(cores * 2)),
             bodies: Arc::new(Semaphore::new(config.max_inflight_bytes / 1024)),
@@ -113,6 +117,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     }
     router
         .fallback(unknown)
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), host::check))
         .layer(CatchPanicLayer::custom(guard::answer_panic))
         .layer(middleware::from_fn(guard::explain_errors))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), guard::observe))

@@ -339,6 +339,27 @@ fn unfinished_bodies_on_unknown_paths_are_answered_and_take_no_memory() {
 }
 
 #[test]
+fn a_page_that_rebinds_its_name_to_loopback_reads_nothing() {
+    let server = Server::with_args(&["--allowed-hosts=profiles.example,other.example"]);
+    server.pushed(checkout());
+    for path in ["/", "/ready", "/api/v1/spans", "/no/such"] {
+        let answer = server.send(Method::GET, path, &[("host", "rebound.example:4040")], "");
+        let message = answer.refused(403, "permission_denied");
+        assert!(
+            message.contains("\"rebound.example:4040\"") && message.contains("allowed_hosts"),
+            "{message}"
+        );
+    }
+    let answer = server.send(Method::POST, PUSH, &[PROTO, ("host", "rebound.example")], "");
+    answer.refused(403, "permission_denied");
+    for host in ["localhost:4040", "127.0.0.1", "[::1]:4040", "other.example"] {
+        assert_eq!(server.send(Method::GET, "/ready", &[("host", host)], "").status, 200, "{host}");
+    }
+    let metrics = server.get("/metrics");
+    assert!(metrics.text().contains("spanflame_refusals_total{reason=\"host\"} 5\n"), "{}", metrics.text());
+}
+
+#[test]
 fn what_is_not_http_is_dropped() {
     let server = Server::start();
     let address = server.url().strip_prefix("http://").expect("http").to_owned();
