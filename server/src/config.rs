@@ -36,6 +36,9 @@ pub struct ServeArgs {
         value_parser = BoolishValueParser::new()
     )]
     pub allow_unauthenticated: Option<bool>,
+    /// Host names under which a server on loopback answers beside localhost, as those of a proxy in front
+    #[arg(long, env = "SPANFLAME_ALLOWED_HOSTS", value_name = "NAME,…", value_delimiter = ',')]
+    pub allowed_hosts: Option<Vec<String>>,
     /// What to log, as `level` or `target=level,…` [default: info]
     #[arg(long, env = "SPANFLAME_LOG", value_name = "FILTER")]
     pub log: Option<String>,
@@ -77,12 +80,15 @@ struct File {
     listen: Option<String>,
     data_dir: Option<PathBuf>,
     allow_unauthenticated: Option<bool>,
+    allowed_hosts: Option<Vec<String>>,
     log: Option<String>,
     log_format: Option<LogFormat>,
     max_request_bytes: Option<usize>,
     max_message_bytes: Option<usize>,
     max_inflight_bytes: Option<usize>,
     max_head_bytes: Option<usize>,
+    max_profiles_per_push: Option<usize>,
+    max_push_bytes: Option<usize>,
     max_profile_bytes: Option<usize>,
     max_decoded_bytes: Option<usize>,
     max_samples: Option<usize>,
@@ -98,11 +104,13 @@ struct File {
 }
 
 impl File {
-    /// What one profile may hold; `max_profile_bytes` may also come from the command line.
+    /// What one push may hold; `max_profile_bytes` may also come from the command line.
     fn limits(&self, max_profile_bytes: Option<usize>) -> Limits {
         let default = Limits::default();
         let max_profile_bytes = max_profile_bytes.or(self.max_profile_bytes);
         Limits {
+            max_profiles_per_push: self.max_profiles_per_push.unwrap_or(default.max_profiles_per_push),
+            max_push_bytes: self.max_push_bytes.unwrap_or(default.max_push_bytes),
             max_profile_bytes: max_profile_bytes.unwrap_or(default.max_profile_bytes),
             max_decoded_bytes: self.max_decoded_bytes.unwrap_or(default.max_decoded_bytes),
             max_samples: self.max_samples.unwrap_or(default.max_samples),
@@ -128,6 +136,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Whether an address beyond loopback is acceptable.
     pub allow_unauthenticated: bool,
+    /// Host names under which a server on loopback answers beside those of loopback itself.
+    pub allowed_hosts: Vec<String>,
     /// Log filter, in `tracing_subscriber`'s `EnvFilter` syntax.
     pub log: String,
     /// How to log.
@@ -140,7 +150,7 @@ pub struct Config {
     pub max_inflight_bytes: usize,
     /// Memory that profiles may take, in bytes; beyond it the oldest are dropped.
     pub max_head_bytes: usize,
-    /// What one profile may hold.
+    /// What one push and each of its profiles may hold.
     pub limits: Limits,
 }
 
@@ -198,6 +208,7 @@ impl Config {
                 .allow_unauthenticated
                 .or(file.allow_unauthenticated)
                 .unwrap_or_default(),
+            allowed_hosts: args.allowed_hosts.or(file.allowed_hosts).unwrap_or_default(),
             log: args.log.or(file.log).unwrap_or_else(|| "info".to_owned()),
             log_format: args.log_format.or(file.log_format).unwrap_or_default(),
             max_request_bytes: args.max_request_bytes.or(file.max_request_bytes).unwrap_or(64 << 20),
@@ -221,6 +232,7 @@ impl Config {
             ("max_request_bytes", self.max_request_bytes),
             ("max_message_bytes", self.max_message_bytes),
             ("max_profile_bytes", self.limits.max_profile_bytes),
+            ("max_push_bytes", self.limits.max_push_bytes),
         ] {
             if !(1024..=1 << 30).contains(&value) {
                 return Err(ConfigError::Range {

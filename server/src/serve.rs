@@ -56,7 +56,7 @@ impl Server {
             .await
             .expect("opening the store does not panic")
             .map_err(|source| ServeError::Store { path, source })?;
-        let app = Arc::new(App::new(config, Arc::new(store)));
+        let app = Arc::new(App::new(config, Arc::new(store), address));
         Ok(Self { listener, address, app })
     }
 

@@ -180,7 +180,14 @@ impl Metrics {
 
     /// Counts one refusal.
     pub fn refuse(&self, reason: &'static str) {
-        self.refusals.get_or_create(&ReasonLabel { reason }).inc();
+        self.refuse_many(reason, 1);
+    }
+
+    /// Counts refusals; the reason is not shown before there is one.
+    pub fn refuse_many(&self, reason: &'static str, count: u64) {
+        if count > 0 {
+            self.refusals.get_or_create(&ReasonLabel { reason }).inc_by(count);
+        }
     }
 }
 

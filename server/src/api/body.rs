@@ -14,6 +14,9 @@ use parking_lot::Mutex;
 const DRAIN_BYTES: usize = 256 << 20;
 /// How long it is read on.
 const DRAIN_TIME: Duration = Duration::from_secs(10);
+/// The same for a body that nobody wanted.
+const SKIM_BYTES: usize = 1 << 20;
+const SKIM_TIME: Duration = Duration::from_secs(1);
 
 /// A body that fails once it is longer than its limit.
 pub(super) struct Bounded {
@@ -41,20 +44,30 @@ impl Bounded {
 impl Overflow {
     /// If the body was too long, throws away what is still coming of it and answers true.
     pub(super) async fn drain(self) -> bool {
-        let Some(mut rest) = self.0.lock().take() else { return false };
-        let drained = async {
-            let mut read = 0;
-            while read < DRAIN_BYTES {
-                match rest.frame().await {
-                    Some(Ok(frame)) => read += frame.data_ref().map_or(0, Bytes::len),
-                    _ => break,
-                }
-            }
-        };
-        // A slow sender has no claim to an answer.
-        let _ = tokio::time::timeout(DRAIN_TIME, drained).await;
+        let Some(rest) = self.0.lock().take() else { return false };
+        throw_away(rest, DRAIN_BYTES, DRAIN_TIME).await;
         true
     }
+}
+
+/// Reads over the body of a request that is answered without it: a client that is still sending would see a broken pipe
+/// instead of the answer. Takes no memory, and a second at most.
+pub(super) async fn skim(body: Body) {
+    throw_away(body, SKIM_BYTES, SKIM_TIME).await;
+}
+
+async fn throw_away(mut body: Body, bytes: usize, time: Duration) {
+    let all = async {
+        let mut read = 0;
+        while read < bytes {
+            match body.frame().await {
+                Some(Ok(frame)) => read += frame.data_ref().map_or(0, Bytes::len),
+                _ => break,
+            }
+        }
+    };
+    // A slow sender has no claim to see the answer.
+    let _ = tokio::time::timeout(time, all).await;
 }
 
 impl HttpBody for Bounded {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -71,9 +71,6 @@ pub(super) async fn explain_errors(request: Request, next: Next) -> Response {
 
 /// Refuses bodies beyond the limit, counted as they arrive, and bodies for which there is no memory.
 pub(super) async fn bound_body(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    if request.method() != Method::POST {
-        return next.run(request).await;
-    }
     let push = request.uri().path().ends_with("/Push");
     let limit = if push { app.config.max_request_bytes } else { MAX_QUERY_BYTES };
     let grpc = is_grpc(request.headers());
@@ -126,29 +123,40 @@ fn is_json(headers: &HeaderMap) -> bool {
     headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/json"))
 }
 
-/// gzip whose refusal of a bomb names the limit.
-#[derive(Default)]
-pub(super) struct Gzip(GzipProvider);
+/// gzip whose refusal of a bomb names the limit, and is counted.
+pub(super) struct Gzip {
+    gzip: GzipProvider,
+    app: Arc<App>,
+}
+
+impl Gzip {
+    pub(super) fn new(app: Arc<App>) -> Self {
+        Self { gzip: GzipProvider::default(), app }
+    }
+}
 
 impl CompressionProvider for Gzip {
     fn name(&self) -> &'static str {
-        self.0.name()
+        self.gzip.name()
     }
 
     fn compress(&self, data: &[u8]) -> Result<Bytes, ConnectError> {
-        self.0.compress(data)
+        self.gzip.compress(data)
     }
 
     fn decompressor<'a>(&self, data: &'a [u8]) -> Result<Box<dyn std::io::Read + 'a>, ConnectError> {
-        self.0.decompressor(data)
+        self.gzip.decompressor(data)
     }
 
     fn decompress_with_limit(&self, data: &[u8], max_size: usize) -> Result<Bytes, ConnectError> {
-        self.0.decompress_with_limit(data, max_size).map_err(|error| match error.code {
-            ErrorCode::ResourceExhausted => ConnectError::resource_exhausted(format!(
-                "request body: decompressed, it is over the limit max_message_bytes of {max_size} bytes"
-            ))
-            .with_http_status(StatusCode::PAYLOAD_TOO_LARGE),
+        self.gzip.decompress_with_limit(data, max_size).map_err(|error| match error.code {
+            ErrorCode::ResourceExhausted => {
+                self.app.metrics.refuse("request_too_large");
+                ConnectError::resource_exhausted(format!(
+                    "request body: decompressed, it is over the limit max_message_bytes of {max_size} bytes"
+                ))
+                .with_http_status(StatusCode::PAYLOAD_TOO_LARGE)
+            }
             _ => ConnectError::new(
                 error.code,
                 format!("request body: {}", error.message.unwrap_or_else(|| "not gzip".to_owned())),

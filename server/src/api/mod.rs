@@ -6,12 +6,14 @@ mod body;
 mod error;
 mod flame;
 mod guard;
+mod host;
 mod not_text;
 mod push;
 mod querier;
 mod rest;
 mod status;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +49,7 @@ pub(crate) struct App {
     store: Arc<Store>,
     engine: Engine,
     metrics: Metrics,
+    hosts: host::Hosts,
     /// One permit for each request that may compute at a time.
     workers: Arc<Semaphore>,
     /// One permit for each KiB of request bodies that may be in memory at a time.
@@ -54,12 +57,13 @@ pub(crate) struct App {
 }
 
 impl App {
-    /// The handlers' shared state over an open store.
-    pub(crate) fn new(config: Config, store: Arc<Store>) -> Self {
+    /// The handlers' shared state over an open store, for a server that listens on this address.
+    pub(crate) fn new(config: Config, store: Arc<Store>, address: SocketAddr) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             engine: Engine::new(Arc::clone(&store)),
             metrics: Metrics::new(Arc::clone(&store)),
+            hosts: host::Hosts::new(address, config.allowed_hosts.clone()),
             store,
             workers: Arc::new(Semaphore::new(cores * 2)),
             bodies: Arc::new(Semaphore::new(config.max_inflight_bytes / 1024)),
@@ -107,11 +111,13 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .layer(CompressionLayer::new().gzip(true));
     let rpc = ServiceExt::<Request>::map_response(service, sized);
     for method in methods {
-        router = router.route(&format!("/{method}"), post_service(rpc.clone()));
+        // Nothing else reads a body, so that nothing else takes memory for one.
+        let bounded = middleware::from_fn_with_state(Arc::clone(&app), guard::bound_body);
+        router = router.route(&format!("/{method}"), post_service(rpc.clone()).route_layer(bounded));
     }
     router
         .fallback(unknown)
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), guard::bound_body))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), host::check))
         .layer(CatchPanicLayer::custom(guard::answer_panic))
         .layer(middleware::from_fn(guard::explain_errors))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), guard::observe))
@@ -135,7 +141,7 @@ fn rpc_service(app: &Arc<App>) -> Rpc {
     let service = ConnectRpcService::new(router)
         .with_limits(limits)
         .with_interceptor(not_text::NotText(Arc::clone(app)))
-        .with_compression(CompressionRegistry::new().register(guard::Gzip::default()))
+        .with_compression(CompressionRegistry::new().register(guard::Gzip::new(Arc::clone(app))))
         .with_deadline_policy(
             DeadlinePolicy::new().with_max(MAX_DURATION).with_default_timeout(MAX_DURATION),
         );
@@ -153,8 +159,7 @@ fn sized(response: http::Response<ConnectRpcBody>) -> Response {
 /// Answers paths that no route takes: 501 for what looks like an RPC, so that clients fall back, else 404.
 async fn unknown(request: Request) -> Response {
     let path = request.uri().path().to_owned();
-    // A client that is still sending would see a broken pipe instead of the answer.
-    let _ = axum::body::to_bytes(request.into_body(), MAX_QUERY_BYTES).await;
+    body::skim(request.into_body()).await;
     let rpc =
         path.strip_prefix('/').and_then(|path| path.split_once('/')).is_some_and(|(service, method)| {
             service.contains('.') && !method.is_empty() && !method.contains('/')

@@ -1,6 +1,6 @@
 //! `push.v1.PusherService`: profiles in. A bad series never costs its neighbours.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -10,8 +10,9 @@ use spanflame_wire::push::v1::{PushRequest, PushResponse, PusherService};
 
 use super::App;
 use super::error::append_failed;
-use crate::ingest::{self, IngestError};
+use crate::ingest::{self, Budget, IngestError, Limits, SeriesLabels};
 use crate::model::Profile;
+use crate::store::ErrorKind;
 
 /// How many refused profiles an error text lists.
 const MAX_LISTED: usize = 20;
@@ -20,18 +21,31 @@ const MAX_LABELS_SHOWN: usize = 200;
 
 pub(super) struct Pusher(pub(super) Arc<App>);
 
-/// One encoded profile of a request.
-struct Input {
-    /// Where it stands: series and sample.
-    at: (usize, usize),
-    labels: Vec<(String, String)>,
-    raw: Bytes,
+/// A series that has profiles, checked once for all of them.
+struct Series {
+    /// Where it stands in the request.
+    at: usize,
+    /// Its labels as an error text shows them.
+    shown: String,
+    labels: Result<SeriesLabels, IngestError>,
 }
 
-struct Refusal {
-    at: (usize, usize),
-    labels: Vec<(String, String)>,
-    error: IngestError,
+/// Where a profile stands: its series, and which of the series' samples it is.
+struct Place {
+    series: Arc<Series>,
+    sample: usize,
+}
+
+/// What is made durable in one go: inputs and the profiles made of each.
+type Append = Vec<(Place, Vec<Profile>)>;
+
+/// The refused profiles of one push.
+#[derive(Default)]
+struct Refusals {
+    over_limit: u64,
+    invalid: u64,
+    /// The first of them, named.
+    listed: Vec<String>,
 }
 
 impl PusherService for Pusher {
@@ -42,81 +56,139 @@ impl PusherService for Pusher {
     ) -> ServiceResult<impl Encodable<PushResponse> + Send + use<'a>> {
         let app = &self.0;
         app.metrics.pushes.inc();
-        let inputs = inputs(request);
-        let total = inputs.len();
-        app.metrics.profile_bytes.inc_by(inputs.iter().map(|input| input.raw.len() as u64).sum());
+        let samples = || request.series.iter().flat_map(|series| series.samples.iter());
+        let total = samples().count();
+        app.metrics.profile_bytes.inc_by(samples().map(|sample| sample.raw_profile.len() as u64).sum());
 
-        let (profiles, refusals) = app.compute(|app| decode(app, inputs)).await;
-        let (stored, samples) = (profiles.len(), profiles.iter().map(|profile| profile.rows() as u64).sum());
-        if stored > 0 {
-            app.store.append(&app.tenant(), profiles).await.map_err(|error| {
-                app.metrics.refuse("store");
-                append_failed(&error)
-            })?;
-            app.metrics.profiles.inc_by(stored as u64);
-            app.metrics.samples.inc_by(samples);
+        let mut refusals = Refusals::default();
+        let inputs = inputs(request, &app.config.limits, &mut refusals);
+        let (appends, mut refusals) = app.compute(move |app| decode(app, inputs, refusals)).await;
+        // What was appended stays, whatever becomes of the rest: a sender that tries again may store it twice, never lose it.
+        for append in appends {
+            let (places, profiles): (Vec<Place>, Vec<Vec<Profile>>) = append.into_iter().unzip();
+            let profiles: Vec<Profile> = profiles.into_iter().flatten().collect();
+            let (stored, samples) = (profiles.len(), profiles.iter().map(|p| p.rows() as u64).sum());
+            match app.store.append(&app.tenant(), profiles).await {
+                Ok(()) => {
+                    app.metrics.profiles.inc_by(stored as u64);
+                    app.metrics.samples.inc_by(samples);
+                }
+                Err(error) if error.kind() == ErrorKind::InvalidRequest => {
+                    refusals.over_limit += places.len() as u64;
+                    places.iter().for_each(|place| refusals.list(place, &error));
+                }
+                Err(error) => {
+                    app.metrics.refuse("store");
+                    return Err(append_failed(&error));
+                }
+            }
         }
-        if refusals.is_empty() {
+        if refusals.count() == 0 {
             return Response::ok(PushResponse::default());
         }
-        let message = explain(&refusals, total);
-        tracing::info!(refused = refusals.len(), of = total, reason = message, "profiles refused");
-        for refusal in &refusals {
-            app.metrics.refuse(match refusal.error {
-                IngestError::OverLimit { .. } => "over_limit",
-                _ => "invalid_profile",
-            });
-        }
+        let message = refusals.explain(total);
+        tracing::info!(refused = refusals.count(), of = total, reason = message, "profiles refused");
+        app.metrics.refuse_many("over_limit", refusals.over_limit);
+        app.metrics.refuse_many("invalid_profile", refusals.invalid);
         Err(ConnectError::invalid_argument(message))
     }
 }
 
-fn inputs(request: ServiceRequest<'_, PushRequest>) -> Vec<Input> {
+/// The profiles that will be looked at, still encoded.
+fn inputs(
+    request: ServiceRequest<'_, PushRequest>,
+    limits: &Limits,
+    refusals: &mut Refusals,
+) -> Vec<(Place, Bytes)> {
     let mut inputs = Vec::new();
-    for (series_at, series) in request.series.iter().enumerate() {
-        let labels: Vec<(String, String)> =
-            series.labels.iter().map(|label| (label.name.to_owned(), label.value.to_owned())).collect();
-        for (sample_at, sample) in series.samples.iter().enumerate() {
-            let raw = request.bytes().slice_ref(sample.raw_profile);
-            inputs.push(Input { at: (series_at, sample_at), labels: labels.clone(), raw });
+    let mut seen = 0;
+    for (at, series) in request.series.iter().enumerate().filter(|(_, series)| !series.samples.is_empty()) {
+        let labels = || series.labels.iter().map(|label| (label.name, label.value));
+        let checked =
+            Arc::new(Series { at, shown: show(labels()), labels: SeriesLabels::new(labels(), limits) });
+        for (sample, raw) in series.samples.iter().enumerate() {
+            let place = Place { series: Arc::clone(&checked), sample };
+            seen += 1;
+            if seen > limits.max_profiles_per_push {
+                refusals.add(&place, &IngestError::too_many_profiles(limits, seen));
+            } else {
+                inputs.push((place, request.bytes().slice_ref(raw.raw_profile)));
+            }
         }
     }
     inputs
 }
 
-fn decode(app: &App, inputs: Vec<Input>) -> (Vec<Profile>, Vec<Refusal>) {
+/// The profiles in appends that the store takes.
+fn decode(app: &App, inputs: Vec<(Place, Bytes)>, mut refusals: Refusals) -> (Vec<Append>, Refusals) {
     let received_ms =
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as i64);
-    let (mut profiles, mut refusals) = (Vec::new(), Vec::new());
-    for Input { at, labels, raw } in inputs {
-        match ingest::decode_series(labels.clone(), raw, &app.config.limits, received_ms) {
-            Ok(decoded) => profiles.extend(decoded),
-            Err(error) => refusals.push(Refusal { at, labels, error }),
+    let limits = &app.config.limits;
+    let mut budget = Budget::new(limits);
+    let mut decoded = Vec::new();
+    for (place, raw) in inputs {
+        let profiles = match &place.series.labels {
+            Ok(labels) => ingest::decode_profile(labels, raw, limits, &mut budget, received_ms),
+            Err(error) => Err(error.clone()),
+        };
+        match profiles {
+            Ok(profiles) => decoded.push((place, profiles)),
+            Err(error) => refusals.add(&place, &error),
         }
     }
-    (profiles, refusals)
+    (app.store.fitting(decoded), refusals)
 }
 
-/// Names every refused profile: where it stands, whose it is, which field is wrong and what would be right.
-fn explain(refusals: &[Refusal], total: usize) -> String {
-    let stored = if refusals.len() == total { "" } else { ", the others are stored" };
-    let mut text = format!("{} of {total} profiles refused{stored}", refusals.len());
-    for (listed, Refusal { at: (series, sample), labels, error }) in refusals.iter().enumerate() {
-        if listed == MAX_LISTED {
-            write!(text, "; and {} more", refusals.len() - listed).expect("a string takes it");
+impl Refusals {
+    fn add(&mut self, place: &Place, error: &IngestError) {
+        match error {
+            IngestError::OverLimit { .. } => self.over_limit += 1,
+            _ => self.invalid += 1,
+        }
+        self.list(place, error);
+    }
+
+    /// Names a refused profile: where it stands, whose it is, which field is wrong and what would be right.
+    fn list(&mut self, Place { series, sample }: &Place, error: &dyn Display) {
+        if self.listed.len() < MAX_LISTED {
+            let Series { at, shown, .. } = &**series;
+            self.listed.push(format!("series[{at}]{shown}.samples[{sample}]: {error}"));
+        }
+    }
+
+    fn count(&self) -> u64 {
+        self.over_limit + self.invalid
+    }
+
+    fn explain(&self, total: usize) -> String {
+        let count = self.count();
+        let stored = if count == total as u64 { "" } else { ", the others are stored" };
+        let mut text = format!("{count} of {total} profiles refused{stored}");
+        for listed in &self.listed {
+            text.push_str("; ");
+            text.push_str(listed);
+        }
+        match count - self.listed.len() as u64 {
+            0 => text,
+            more => format!("{text}; and {more} more"),
+        }
+    }
+}
+
+/// The labels, as many as an error text has room for.
+fn show<'a>(labels: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    let mut text = String::new();
+    for (name, value) in labels {
+        let comma = if text.is_empty() { "" } else { ", " };
+        // No label shows more than all of them may.
+        let part =
+            |text: &'a str| text.char_indices().nth(MAX_LABELS_SHOWN).map_or(text, |(at, _)| &text[..at]);
+        write!(text, "{comma}{}={:?}", part(name), part(value)).expect("a string takes it");
+        if let Some((at, _)) = text.char_indices().nth(MAX_LABELS_SHOWN) {
+            text.truncate(at);
+            text.push('…');
             break;
         }
-        let labels = show(labels);
-        write!(text, "; series[{series}]{labels}.samples[{sample}]: {error}").expect("a string takes it");
     }
-    text
-}
-
-fn show(labels: &[(String, String)]) -> String {
-    let pairs: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={value:?}")).collect();
-    let all = format!("{{{}}}", pairs.join(", "));
-    match all.char_indices().nth(MAX_LABELS_SHOWN) {
-        Some((at, _)) => format!("{}…}}", &all[..at]),
-        None => all,
-    }
+    format!("{{{text}}}")
 }

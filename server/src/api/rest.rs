@@ -148,7 +148,10 @@ async fn span(
     let id = span_id(id)?;
     let found = app.compute(move |app| app.engine.span(&app.tenant(), id)).await?;
     match found {
-        Some(span) => Ok(Json(span.into())),
+        Some(span) => {
+            app.metrics.span_query(SpanOutcome::Hit);
+            Ok(Json(span.into()))
+        }
         None => Err(unknown_span(&app, id).await),
     }
 }
@@ -185,6 +188,8 @@ async fn profile(
     let profile_type = match asked.or_else(|| default_type(&span)) {
         Some(profile_type) => profile_type,
         None => {
+            app.metrics.span_query(SpanOutcome::NoSamplesOfType);
+            tracing::info!(reason = SpanOutcome::NoSamplesOfType.as_str(), span = %id, "span has no values");
             return Err(
                 ApiError::not_found("the span has samples, but no values").with("reason", "no_values")
             );
@@ -238,6 +243,7 @@ async fn unknown_span(app: &Arc<App>, id: SpanId) -> ApiError {
         hints.push("the span may be of a service that is not profiled, or was not sampled by the tracer");
     }
     let outcome = SpanOutcome::UnknownSpan;
+    app.metrics.span_query(outcome);
     tracing::info!(reason = outcome.as_str(), span = %id, "span look-up found no samples");
     ApiError::not_found(format!("no stored sample belongs to span {id}"))
         .with("reason", outcome.as_str())

@@ -1,5 +1,7 @@
 //! Why an input was refused.
 
+use super::Limits;
+
 /// An input that cannot be taken. The message names the field, what was seen and what to change; the same bytes will
 /// be refused again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,6 +32,16 @@ pub enum IngestError {
 impl IngestError {
     pub(super) fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self::Invalid { field: field.into(), message: message.into() }
+    }
+
+    /// A push has more profiles than it may; this is one of those beyond.
+    pub(crate) fn too_many_profiles(limits: &Limits, got: usize) -> Self {
+        Self::over(
+            "raw_profile: number in this push",
+            "max_profiles_per_push",
+            limits.max_profiles_per_push,
+            got,
+        )
     }
 
     pub(super) fn over(field: impl Into<String>, limit: &'static str, max: usize, got: usize) -> Self {

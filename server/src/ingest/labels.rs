@@ -4,7 +4,8 @@ use super::{IngestError, Limits};
 use crate::model::{Labels, SYNTHETIC_LABELS};
 
 /// Labels of a series as they came, checked.
-pub(super) struct SeriesLabels {
+#[derive(Debug)]
+pub struct SeriesLabels {
     /// The profile's name.
     pub(super) name: String,
     /// What the profile's own labels do not override.
@@ -42,7 +43,14 @@ fn check(field: &str, name: &str, value: &str, limits: &Limits) -> Result<(), In
 }
 
 impl SeriesLabels {
-    pub(super) fn new(labels: Vec<(String, String)>, limits: &Limits) -> Result<Self, IngestError> {
+    /// Checks the labels; nothing is copied before their number and then each of them is known to be allowed.
+    ///
+    /// # Errors
+    /// When there are too many, when one is too long, nameless or there twice, or when none names the profile.
+    pub fn new<'a>(
+        labels: impl ExactSizeIterator<Item = (&'a str, &'a str)>,
+        limits: &Limits,
+    ) -> Result<Self, IngestError> {
         let mut name = None;
         let mut pairs: Vec<(String, String)> = Vec::new();
         if labels.len() > limits.max_labels_per_series {
@@ -50,14 +58,14 @@ impl SeriesLabels {
             return Err(IngestError::over("labels", "max_labels_per_series", max, got));
         }
         for (label, value) in labels {
-            check("labels", &label, &value, limits)?;
+            check("labels", label, value, limits)?;
             if label == "__name__" {
                 name = Some(value);
             } else if pairs.iter().any(|(other, _)| *other == label) {
                 let message = format!("{label:?} is there twice: send it once");
                 return Err(IngestError::invalid("labels", message));
-            } else if !is_reserved(&label) && !value.is_empty() {
-                pairs.push((label, value));
+            } else if !is_reserved(label) && !value.is_empty() {
+                pairs.push((label.to_owned(), value.to_owned()));
             }
         }
         let name = match name {
@@ -70,7 +78,7 @@ impl SeriesLabels {
             }
         };
         // Delta profiles of Go agents are the same profiles under another name.
-        let name = name.strip_prefix("godeltaprof_").unwrap_or(&name).to_owned();
+        let name = name.strip_prefix("godeltaprof_").unwrap_or(name).to_owned();
         Ok(Self { name, pairs })
     }
 

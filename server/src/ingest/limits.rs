@@ -1,8 +1,12 @@
 //! What an input may be at most.
 
-/// Limits on one profile. Each refusal names the limit.
+/// Limits on one push and on each of its profiles. Each refusal names the limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
+    /// Profiles of one push.
+    pub max_profiles_per_push: usize,
+    /// Bytes that the profiles of one push may take together: decompressed, and again as kept.
+    pub max_push_bytes: usize,
     /// Bytes of one pprof after decompression.
     pub max_profile_bytes: usize,
     /// Memory that the parts of one decoded pprof may take, in bytes: small messages grow when they are decoded.
@@ -32,6 +36,8 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            max_profiles_per_push: 10_000,
+            max_push_bytes: 256 << 20,
             max_profile_bytes: 64 << 20,
             max_decoded_bytes: 256 << 20,
             max_samples: 1_000_000,

@@ -2,6 +2,7 @@
 //!
 //! Foreign bytes are bounded before they are believed. Nothing is stored or asked here.
 
+mod budget;
 mod error;
 mod labels;
 mod limits;
@@ -10,7 +11,9 @@ mod pprof;
 
 use bytes::Bytes;
 
+pub use budget::Budget;
 pub use error::IngestError;
+pub use labels::SeriesLabels;
 pub use limits::Limits;
 
 use crate::model::Profile;
@@ -28,8 +31,20 @@ pub fn decode_series(
     limits: &Limits,
     received_ms: i64,
 ) -> Result<Vec<Profile>, IngestError> {
-    let series = labels::SeriesLabels::new(labels, limits)?;
-    let bytes = pprof::decompress(raw_profile, limits)?;
+    let pairs = labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let series = SeriesLabels::new(pairs, limits)?;
+    decode_profile(&series, raw_profile, limits, &mut Budget::new(limits), received_ms)
+}
+
+/// [`decode_series`] for one of several profiles of a push, which share its budget and may share a series.
+pub fn decode_profile(
+    series: &SeriesLabels,
+    raw_profile: Bytes,
+    limits: &Limits,
+    budget: &mut Budget,
+    received_ms: i64,
+) -> Result<Vec<Profile>, IngestError> {
+    let bytes = pprof::decompress(raw_profile, limits, budget)?;
     let profile = pprof::decode(&bytes, limits)?;
-    normalise::normalise(&profile, &series, limits, received_ms)
+    normalise::normalise(&profile, series, limits, budget, received_ms)
 }

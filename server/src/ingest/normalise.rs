@@ -10,7 +10,7 @@ use foldhash::fast::RandomState;
 use spanflame_wire::google::v1::__buffa::view::{LocationView, ProfileView, SampleView, ValueTypeView};
 
 use super::labels::SeriesLabels;
-use super::{IngestError, Limits};
+use super::{Budget, IngestError, Limits};
 use crate::model::{Function, Line, Mapping, Profile, ProfileType, SpanId, SpanRef, Symbols, SymbolsBuilder};
 
 type Map<K, V> = HashMap<K, V, RandomState>;
@@ -20,6 +20,7 @@ pub(super) fn normalise(
     pprof: &ProfileView<'_>,
     series: &SeriesLabels,
     limits: &Limits,
+    budget: &mut Budget,
     received_ms: i64,
 ) -> Result<Vec<Profile>, IngestError> {
     let strings = Strings::new(pprof)?;
@@ -51,11 +52,14 @@ pub(super) fn normalise(
     }
 
     let symbols = Arc::new(tables.builder.finish());
+    budget.take(symbols.heap_bytes())?;
     let profile = |(labels, group): (Vec<(&str, &str)>, Group)| {
         let labels = series.with(&labels, limits)?;
         let header =
             Header { start_nanos, duration_nanos: pprof.duration_nanos.max(0), period: pprof.period.max(0) };
-        Ok(group.finish(labels, &types, header, &symbols))
+        let profile = group.finish(labels, &types, header, &symbols);
+        budget.take(profile.own_bytes())?;
+        Ok(profile)
     };
     groups.finish().into_iter().map(profile).collect()
 }

@@ -7,27 +7,31 @@ use bytes::Bytes;
 use flate2::bufread::MultiGzDecoder;
 use spanflame_wire::google::v1::__buffa::view::ProfileView;
 
-use super::{IngestError, Limits};
+use super::{Budget, IngestError, Limits};
 
 const FIELD: &str = "raw_profile";
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// The profile's bytes, decompressed if they are gzipped.
-pub(super) fn decompress(raw: Bytes, limits: &Limits) -> Result<Bytes, IngestError> {
+pub(super) fn decompress(raw: Bytes, limits: &Limits, budget: &mut Budget) -> Result<Bytes, IngestError> {
     let max = limits.max_profile_bytes;
     let over = |got| IngestError::over(FIELD, "max_profile_bytes", max, got);
     if raw.is_empty() {
         return Err(IngestError::invalid(FIELD, "is empty: send a pprof profile, gzipped or not"));
     }
     if !raw.starts_with(&GZIP_MAGIC) {
+        // It is in memory already, as a part of the request.
         return if raw.len() > max { Err(over(raw.len())) } else { Ok(raw) };
     }
-    let mut bytes = Vec::with_capacity(raw.len().saturating_mul(4).min(max));
+    let most = max.min(budget.left());
+    let mut bytes = Vec::with_capacity(raw.len().saturating_mul(4).min(most));
     // One byte more than allowed tells the bomb without blowing it up.
     MultiGzDecoder::new(&raw[..])
-        .take(max as u64 + 1)
+        .take(most as u64 + 1)
         .read_to_end(&mut bytes)
         .map_err(|error| IngestError::invalid(FIELD, format!("is not complete gzip: {error}")))?;
+    // What is refused below has cost its decompression too.
+    budget.take(bytes.len())?;
     if bytes.len() > max { Err(over(bytes.len())) } else { Ok(bytes.into()) }
 }
 

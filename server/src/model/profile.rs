@@ -60,6 +60,23 @@ impl Profile {
         &self.values[index * self.rows()..][..self.rows()]
     }
 
+    /// Bytes that it takes without its tables.
+    pub(crate) fn own_bytes(&self) -> usize {
+        let text = |t: &ProfileType| {
+            [&t.name, &t.sample_type, &t.sample_unit, &t.period_type, &t.period_unit]
+                .iter()
+                .map(|text| text.len())
+                .sum::<usize>()
+        };
+        size_of::<Self>()
+            + self.labels.heap_bytes()
+            + self.types.iter().map(|kind| size_of::<ProfileType>() + text(kind)).sum::<usize>()
+            + size_of_val(&*self.spans)
+            + size_of_val(&*self.row_stacks)
+            + size_of_val(&*self.row_spans)
+            + size_of_val(&*self.values)
+    }
+
     /// The time it covers, rounded outwards to milliseconds.
     pub fn interval(&self) -> TimeRange {
         interval(self.start_nanos, self.duration_nanos)

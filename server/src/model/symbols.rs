@@ -90,6 +90,16 @@ impl Symbols {
         self.strings.get(index)
     }
 
+    /// Bytes that the tables take.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.strings.heap_bytes()
+            + size_of_val(&*self.functions)
+            + size_of_val(&*self.mappings)
+            + self.lines.heap_bytes()
+            + size_of_val(&*self.locations)
+            + self.stacks.heap_bytes()
+    }
+
     /// How many stack traces there are.
     pub fn stack_count(&self) -> usize {
         self.stacks.len()

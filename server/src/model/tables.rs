@@ -45,6 +45,11 @@ impl<T: Copy> ListTable<T> {
         self.ends.is_empty()
     }
 
+    /// Bytes that they take.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        size_of_val(&*self.items) + size_of_val(&*self.ends)
+    }
+
     /// The lists in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &[T]> {
         (0..self.ends.len()).map(|index| self.get(index as u32))
@@ -88,6 +93,11 @@ impl StringTable {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
+    }
+
+    /// Bytes that they take.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.text.len() + size_of_val(&*self.ends)
     }
 
     /// The strings in order.

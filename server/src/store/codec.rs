@@ -41,6 +41,14 @@ pub(super) fn encode(tenant: &TenantId, profiles: &[Profile], out: &mut Vec<u8>)
     }
 }
 
+/// What the profiles of one input, which share their tables, are encoded to at most.
+pub(super) fn most_bytes(profiles: &[Profile]) -> usize {
+    let tables = profiles.first().map_or(0, |profile| profile.symbols.heap_bytes());
+    let bytes = tables + profiles.iter().map(Profile::own_bytes).sum::<usize>();
+    // A number of 32 bits takes at most five bytes, one of 64 bits ten: a quarter more than in memory.
+    bytes + bytes / 4
+}
+
 /// Reads what [`encode`] wrote.
 pub(super) fn decode(bytes: &[u8]) -> Result<(TenantId, Vec<Profile>)> {
     let mut input = Input(bytes);
@@ -398,6 +406,7 @@ mod tests {
             profiles.iter_mut().for_each(|profile| profile.start_nanos = start);
             let mut bytes = Vec::new();
             encode(&TenantId::anonymous(), &profiles, &mut bytes);
+            prop_assert!(bytes.len() <= most_bytes(&profiles));
             prop_assert_eq!(decode(&bytes).unwrap().1, profiles);
         }
     }

@@ -35,7 +35,8 @@ pub enum StoreError {
     },
     /// The profiles of one append are too large for one record of the log.
     #[error(
-        "write of {got} bytes is over the limit of {max} bytes for one request: send fewer profiles at once"
+        "write of {got} bytes is over the limit of {max} bytes for one record, which is half of max_head_bytes or less: \
+         send smaller profiles"
     )]
     TooLarge {
         /// Encoded size.

@@ -191,6 +191,25 @@ impl Store {
         answer.await.unwrap_or(Err(StoreError::Closed))
     }
 
+    /// Splits inputs, each with a key and the profiles that were made of it, into appends that fit one record; only an
+    /// input that is alone in its append may still be too large.
+    pub(crate) fn fitting<K>(&self, inputs: Vec<(K, Vec<Profile>)>) -> Vec<Vec<(K, Vec<Profile>)>> {
+        let mut appends: Vec<Vec<(K, Vec<Profile>)>> = Vec::new();
+        let mut room = 0;
+        for input in inputs {
+            let bytes = codec::most_bytes(&input.1);
+            match appends.last_mut().filter(|_| bytes <= room) {
+                Some(append) => append.push(input),
+                None => {
+                    room = self.max_record_bytes;
+                    appends.push(vec![input]);
+                }
+            }
+            room = room.saturating_sub(bytes);
+        }
+        appends
+    }
+
     /// What a query reads, oldest first.
     pub(crate) fn snapshot(&self, tenant: &TenantId) -> Vec<Arc<dyn Source>> {
         self.head.tenant(tenant)

@@ -1,6 +1,9 @@
 //! What Grafana's data source and Profiles Drilldown send, and the bytes that they must get.
 
+use buffa::Message;
 use http::Method;
+use spanflame_wire::querier::v1::SelectSeriesResponse;
+use spanflame_wire::types::v1::{LabelPair, Point, Series};
 
 use crate::support::{Answer, CPU, SPAN, Server, TRACE, checkout};
 
@@ -211,18 +214,22 @@ fn without_a_span_all_samples_are_merged() {
 fn series_are_sums_of_steps() {
     let server = filled();
     let expected = concat!(
-        r#"{"series":[{"labels":[{"name":"endpoint","value":"/pay"}],"points":[{"value":30000000,"#,
-        r#""timestamp":"1767225615000"},{"value":10000000,"timestamp":"1767225645000"}]}]}"#
+        r#"{"series":[{"labels":[{"name":"endpoint","value":"/pay"}],"points":[{"value":30000000.0,"#,
+        r#""timestamp":"1767225615000"},{"value":10000000.0,"timestamp":"1767225645000"}]}]}"#
     );
     let body = format!(
         r#"{{"profile_typeID":"{CPU}","label_selector":"{{service_name=\"checkout\"}}","start":"1767225600000","end":"1767225660000","step":15,"group_by":["endpoint"],"limit":"10","exemplar_type":"EXEMPLAR_TYPE_NONE"}}"#
     );
-    // A double is a JSON number however it is written; this one is written with its decimal point.
-    let answer = server.query("SelectSeries", &body);
-    assert_eq!(answer.text().replace("000.0,", "000,"), expected);
+    // Doubles are written with a decimal point. To a reader of JSON they are the same numbers without it.
+    is_json(&server.query("SelectSeries", &body), expected);
     let proto = server.proto("SelectSeries", bytes(SERIES_REQUEST_PROTO));
     assert_eq!((proto.status, proto.header("content-type")), (200, "application/proto"));
-    assert!(proto.body.windows(4).any(|window| window == b"/pay"));
+    let decoded = SelectSeriesResponse::decode_from_slice(&proto.body).expect("the message");
+    let points = [(30_000_000.0, 1_767_225_615_000), (10_000_000.0, 1_767_225_645_000)];
+    let point = |(value, timestamp)| Point { value, timestamp, ..Default::default() };
+    let label = LabelPair { name: "endpoint".to_owned(), value: "/pay".to_owned(), ..Default::default() };
+    let series = Series { labels: vec![label], points: points.map(point).to_vec(), ..Default::default() };
+    assert_eq!(decoded, SelectSeriesResponse { series: vec![series], ..Default::default() });
 
     let ungrouped = server.query("SelectSeries", body.replace(r#""group_by":["endpoint"],"#, "")).json();
     assert_eq!(ungrouped["series"][0]["points"][0]["value"].as_f64(), Some(30_000_000.0));

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use buffa::Message;
 use parking_lot::Mutex;
+use rustix::process::{Signal, kill_process};
 use spanflame_wire::push::v1::PushRequest;
 
 use crate::support::{PUSH, Server, cpu_profile, service};
@@ -57,7 +58,7 @@ fn acknowledged_profiles_survive_a_kill_at_any_instant() {
         }
         // A different instant in every round, spread over the time of some dozen pushes.
         let delay = Duration::from_micros(5_000 + round * 7_919 % 120_000);
-        let process = server.process_id().to_string();
+        let process = server.pid();
         std::thread::scope(|scope| {
             for _ in 0..SENDERS {
                 scope.spawn(|| {
@@ -73,7 +74,7 @@ fn acknowledged_profiles_survive_a_kill_at_any_instant() {
             }
             scope.spawn(move || {
                 std::thread::sleep(delay);
-                std::process::Command::new("kill").args(["-KILL", &process]).status().expect("kill exists")
+                kill_process(process, Signal::KILL).expect("the process is ours and not waited for yet");
             });
         });
         server.kill();

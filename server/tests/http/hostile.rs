@@ -8,7 +8,7 @@ use http::Method;
 use spanflame_wire::google::v1::{Location, Profile, Sample};
 use spanflame_wire::push::v1::{PushRequest, RawProfileSeries};
 
-use crate::support::{CPU, PUSH, SPAN, Server, checkout, cpu_profile, gzip, series, service};
+use crate::support::{CPU, DEADLINE, PUSH, SPAN, Server, checkout, cpu_profile, gzip, series, service};
 
 const QUERY: &str = "/querier.v1.QuerierService/SelectMergeSpanProfile";
 const JSON: (&str, &str) = ("content-type", "application/json");
@@ -192,6 +192,14 @@ fn sizes_are_bounded_and_limits_named() {
     let message =
         server.send(Method::POST, QUERY, &[JSON], " ".repeat(2 << 20)).refused(413, "resource_exhausted");
     assert!(message.contains("for queries"), "{message}");
+    // The three bodies; the profile is counted as one.
+    let metrics = server.get("/metrics");
+    for line in [
+        "spanflame_refusals_total{reason=\"request_too_large\"} 3\n",
+        "spanflame_refusals_total{reason=\"over_limit\"} 1\n",
+    ] {
+        assert!(metrics.text().contains(line), "{line}: {}", metrics.text());
+    }
     server.alive();
 }
 
@@ -293,6 +301,62 @@ fn deadlines_are_kept() {
     assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
     assert!(answer.contains(r#""code":"deadline_exceeded""#), "{answer}");
     server.alive();
+}
+
+#[test]
+fn unfinished_bodies_on_unknown_paths_are_answered_and_take_no_memory() {
+    // Memory for one body of unknown length at a time.
+    let server = Server::with_args(&["--max-inflight-bytes=1048576"]);
+    let address = server.url().strip_prefix("http://").expect("http").to_owned();
+    let open = |method: &str, path: &str| {
+        let mut stream = TcpStream::connect(&address).expect("connects");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a socket option");
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n\
+             transfer-encoding: chunked\r\n\r\n1\r\n{{\r\n"
+        )
+        .expect("writes");
+        stream
+    };
+    let wanted = [
+        ("POST", "/no/such", "404"),
+        ("POST", "/no.such.Service/Push", "501"),
+        ("PUT", PUSH, "405"),
+        ("POST", "/ready", "405"),
+        ("GET", "/no/such", "404"),
+    ];
+    let held: Vec<TcpStream> =
+        (0..8).flat_map(|_| wanted.map(|(method, path, _)| open(method, path))).collect();
+    server.pushed(checkout());
+    for (mut stream, (method, path, status)) in held.into_iter().zip(wanted.iter().cycle()) {
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).expect("an answer, although the body never ends");
+        assert_eq!(String::from_utf8_lossy(&head), format!("HTTP/1.1 {status}"), "{method} {path}");
+    }
+    let metrics = server.get("/metrics");
+    assert!(!metrics.text().contains("reason=\"busy\""), "{}", metrics.text());
+}
+
+#[test]
+fn a_page_that_rebinds_its_name_to_loopback_reads_nothing() {
+    let server = Server::with_args(&["--allowed-hosts=profiles.example,other.example"]);
+    server.pushed(checkout());
+    for path in ["/", "/ready", "/api/v1/spans", "/no/such"] {
+        let answer = server.send(Method::GET, path, &[("host", "rebound.example:4040")], "");
+        let message = answer.refused(403, "permission_denied");
+        assert!(
+            message.contains("\"rebound.example:4040\"") && message.contains("allowed_hosts"),
+            "{message}"
+        );
+    }
+    let answer = server.send(Method::POST, PUSH, &[PROTO, ("host", "rebound.example")], "");
+    answer.refused(403, "permission_denied");
+    for host in ["localhost:4040", "127.0.0.1", "[::1]:4040", "other.example"] {
+        assert_eq!(server.send(Method::GET, "/ready", &[("host", host)], "").status, 200, "{host}");
+    }
+    let metrics = server.get("/metrics");
+    assert!(metrics.text().contains("spanflame_refusals_total{reason=\"host\"} 5\n"), "{}", metrics.text());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The real binary on loopback, asked as Grafana, agents, the page and attackers ask it.
 
 mod contract;
+#[cfg(unix)]
 mod crash;
 mod hostile;
 mod page;

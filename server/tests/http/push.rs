@@ -136,3 +136,105 @@ fn the_list_of_refusals_is_bounded() {
     assert!(message.ends_with("and 30 more"), "{message}");
     assert!(message.len() < 10_000);
 }
+
+/// The most memory that a process had so far, in bytes.
+#[cfg(target_os = "linux")]
+fn peak_memory(server: &Server) -> usize {
+    let path = format!("/proc/{}/status", server.pid().as_raw_nonzero());
+    let status = std::fs::read_to_string(path).expect("linux tells");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the peak");
+    line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") * 1024
+}
+
+#[test]
+fn many_labels_on_many_profiles_are_refused_by_number_and_never_copied() {
+    let server = Server::start();
+    let mut wide = series(&[("", ""); 2500], Vec::new());
+    wide.samples = vec![RawSample::default(); 2500];
+    let message = server.push(vec![wide, checkout()[0].clone()]).refused(400, "invalid_argument");
+    assert!(message.starts_with("2500 of 2501 profiles refused, the others are stored; "), "{message}");
+    assert!(
+        message.contains(".samples[0]: labels: 2500 is over the limit max_labels_per_series of 60; "),
+        "{message}"
+    );
+    assert!(message.ends_with("; and 2480 more"), "{message}");
+    assert_eq!(server.get(&format!("/api/v1/spans/{SPAN}")).json()["cpuNanos"], 30_000_000);
+    let refused = "spanflame_refusals_total{reason=\"over_limit\"} 2500\n";
+    assert!(server.get("/metrics").text().contains(refused));
+    // 2500 copies of the labels are 300 MB.
+    #[cfg(target_os = "linux")]
+    assert!(peak_memory(&server) < 150 << 20, "{}", peak_memory(&server));
+}
+
+#[test]
+fn profiles_beyond_the_number_of_a_push_are_refused_and_those_before_stored() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("spanflame.toml");
+    std::fs::write(&file, "max_profiles_per_push = 2\n").expect("written");
+    let server = Server::with_args(&["--config", file.to_str().expect("plain")]);
+    let mut all = checkout();
+    all.push(series(&[("__name__", "process_cpu"), ("service_name", "third")], vec![1]));
+    let message = server.push(all).refused(400, "invalid_argument");
+    assert_eq!(
+        message,
+        "1 of 3 profiles refused, the others are stored; series[2]{__name__=\"process_cpu\", \
+         service_name=\"third\"}.samples[0]: raw_profile: number in this push: 3 is over the limit \
+         max_profiles_per_push of 2"
+    );
+    assert_eq!(server.get("/api/v1/spans").json()["spans"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn the_profiles_of_a_push_have_one_budget() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("spanflame.toml");
+    std::fs::write(&file, "max_push_bytes = 16777216\n").expect("written");
+    let server = Server::with_args(&["--config", file.to_str().expect("plain")]);
+    let of = |id: &str| {
+        service("good", &cpu_profile(1_767_225_605_000, &[(&["work"], 10_000_000, &[("span_id", id)])]))
+    };
+    // Profiles without a sample whose one unused string is long: valid, and 4 KB for 4 MB.
+    let mut hollow = cpu_profile(1_767_225_605_000, &[(&["x"], 10_000_000, &[])]);
+    hollow.string_table.push("x".repeat(4 << 20));
+    let bomb = service("bomb", &hollow);
+    let mut all = vec![bomb; 6];
+    all.insert(2, of("00000000000000a1"));
+    all.push(of("00000000000000a2"));
+    let message = server.push(all).refused(400, "invalid_argument");
+    assert!(message.starts_with("4 of 8 profiles refused, the others are stored; series[4]{"), "{message}");
+    let limit = "is over the limit max_push_bytes of 16777216";
+    assert!(message.matches(limit).count() == 4, "{message}");
+    assert!(message.contains("series[7]{__name__=\"process_cpu\", service_name=\"good\"}"), "{message}");
+    assert_eq!(server.get("/api/v1/spans/00000000000000a1").status, 200);
+    assert_eq!(server.get("/api/v1/spans/00000000000000a2").status, 404);
+    // The next push has a budget of its own.
+    server.pushed(vec![of("00000000000000a2")]);
+}
+
+#[test]
+fn a_profile_too_large_for_the_log_does_not_take_its_neighbours_along() {
+    let server = Server::with_args(&["--max-head-bytes=1048576"]);
+    let of = |id: &str, name: &str| {
+        let ids = [("span_id", id)];
+        service("big", &cpu_profile(1_767_225_605_000, &[(&[name], 10_000_000, &ids)]))
+    };
+    // Each fits a record of 512 KiB, all three do not; the one with many strings never does.
+    let name = "n".repeat(60_000);
+    let names: Vec<String> = (0..12).map(|at| format!("{at}{name}")).collect();
+    let stack: Vec<&str> = names.iter().map(String::as_str).collect();
+    let huge = service("huge", &cpu_profile(1_767_225_605_000, &[(&stack, 10_000_000, &[])]));
+    let third: Vec<&str> = stack[..3].to_vec();
+    let medium = |id: &str| {
+        service("medium", &cpu_profile(1_767_225_605_000, &[(&third, 10_000_000, &[("span_id", id)])]))
+    };
+    let ids = ["00000000000000a1", "00000000000000a2", "00000000000000a3"];
+    let mut all: Vec<_> = ids.iter().map(|id| medium(id)).collect();
+    all.insert(1, huge);
+    all.push(of("00000000000000a4", "small"));
+    let message = server.push(all).refused(400, "invalid_argument");
+    assert!(message.starts_with("1 of 5 profiles refused, the others are stored; series[1]{"), "{message}");
+    assert!(message.contains("max_head_bytes"), "{message}");
+    assert_eq!(server.get("/api/v1/spans/00000000000000a4").status, 200);
+    let metrics = server.get("/metrics");
+    assert!(metrics.text().contains("spanflame_store_appended_profiles_total 4\n"), "{}", metrics.text());
+}

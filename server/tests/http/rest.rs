@@ -122,6 +122,12 @@ fn unknown_and_bad_ids_say_so() {
         assert_eq!(error["store"]["oldest"], 1_767_225_605_000_i64);
         assert!(error["hints"].as_array().is_some_and(|hints| hints.len() >= 2));
     }
+    assert_eq!(server.get(&format!("/api/v1/spans/{SPAN}")).status, 200);
+    let metrics = server.get("/metrics");
+    for counted in ["{outcome=\"unknown_span\"} 3\n", "{outcome=\"hit\"} 1\n"] {
+        let line = format!("spanflame_span_queries_total{counted}");
+        assert!(metrics.text().contains(&line), "{line}: {}", metrics.text());
+    }
     for (bad, shown) in
         [("abc", "abc"), ("00f067aa0ba902bz", "00f067aa0ba902bz"), ("%24%7B__span%7D", "${__span}")]
     {

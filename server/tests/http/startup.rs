@@ -67,11 +67,7 @@ fn termination_is_graceful_and_keeps_the_data() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut server = Server::on(dir.path(), &[]);
     server.pushed(checkout());
-    let status = std::process::Command::new("kill")
-        .args(["-TERM", &server.process_id().to_string()])
-        .status()
-        .expect("kill exists");
-    assert!(status.success());
+    rustix::process::kill_process(server.pid(), rustix::process::Signal::TERM).expect("the process is ours");
     assert!(server.ended().success());
     server.logged("stopped");
     let again = Server::on(dir.path(), &[]);

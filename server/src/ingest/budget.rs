@@ -1,0 +1,35 @@
+//! What all profiles of one push may take together.
+
+use super::{IngestError, Limits};
+
+/// The bytes that a push may still take. Once something did not fit nothing more does, so that what was refused costs no
+/// further work either.
+#[derive(Debug)]
+pub struct Budget {
+    left: usize,
+    max: usize,
+}
+
+impl Budget {
+    /// The whole of `max_push_bytes`.
+    pub fn new(limits: &Limits) -> Self {
+        Self { left: limits.max_push_bytes, max: limits.max_push_bytes }
+    }
+
+    /// What is left, in bytes.
+    pub(super) fn left(&self) -> usize {
+        self.left
+    }
+
+    /// Takes bytes out.
+    pub(super) fn take(&mut self, bytes: usize) -> Result<(), IngestError> {
+        let before = self.left;
+        self.left = before.saturating_sub(bytes);
+        if bytes <= before {
+            return Ok(());
+        }
+        let field = "raw_profile: together with the profiles before it";
+        let got = (self.max - before).saturating_add(bytes);
+        Err(IngestError::over(field, "max_push_bytes", self.max, got))
+    }
+}
