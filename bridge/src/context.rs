@@ -2,7 +2,9 @@
 //! told which span is active now.
 //!
 //! The callbacks run inside the context's own borrow, on every poll of every instrumented future. They read the two
-//! contexts they are given and store one word: no logging, no lock, no call back into the context API.
+//! contexts they are given and store one word: no logging and no call back into the context API ever, and no lock and
+//! no allocation after a thread's first publish, which registers the thread. Making a context with a span allocates
+//! its view.
 
 use std::any::Any;
 use std::sync::{Arc, OnceLock};

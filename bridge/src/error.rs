@@ -28,7 +28,7 @@ pub enum StartError {
     /// A setting is out of range or malformed.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// This process already has a running profiler. Signals and timers belong to the process, so there is one.
+    /// This process already has a running profiler, or one whose shutdown is still under way. Signals and timers belong to the process, so there is one.
     #[error("a profiler is already running in this process; share it instead of starting a second one")]
     AlreadyRunning,
     /// Sampling is not available on this platform.

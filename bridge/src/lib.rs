@@ -144,9 +144,11 @@
 //!
 //! # What it costs
 //!
-//! - A sample runs a signal handler on the sampled thread: no lock, no allocation, no system call. At the default
-//!   100 Hz that is at most 100 times per second of CPU time and thread.
-//! - Attaching and detaching a context: one look at a prepared record and one store.
+//! - A sample runs a signal handler on the sampled thread: no lock, no allocation, and no system call once the thread's
+//!   stack is known. Until then, which is a fraction of a second on a thread that has not met a span, the kernel is asked
+//!   about each page of it. At the default 100 Hz that is at most 100 times per second of CPU time and thread.
+//! - Making a context with a span: a look-up and one small allocation. Attaching and detaching it: one look at what was
+//!   found and one store; a thread's first time registers it, under a lock.
 //! - Starting and ending a span: an attribute and an entry in a fixed table. With span names on (the default), also a
 //!   copy of each tagged span's data at its start, as the SDK offers no other way to read its name;
 //!   `SPANFLAME_SPAN_NAMES=false` saves it.
@@ -157,7 +159,7 @@
 //!
 //! # Limits
 //!
-//! - **Short spans.** At 100 Hz a span needs about 10 ms of CPU time for one sample on average, 30 ms for a picture.
+//! - **Short spans.** At 100 Hz a span needs about 10 ms of CPU time for one sample on average, 50 ms for a picture.
 //!   Spans that are short but many add up by name, not by id. A higher `frequency` helps up to the kernel's tick (often
 //!   250 Hz): beyond it samples do not get more frequent, they only count for less or more.
 //!   [`Stats::effective_frequency`] says what is reached.
@@ -168,7 +170,13 @@
 //! - **One observer.** OpenTelemetry has a single context observer slot per process. If another component took it
 //!   first, the profiler says so in the log and in [`Stats::context_observed`], tags no span and labels no sample.
 //! - **The attribute limit.** A span at its limit cannot be tagged. With span names on it is then left out and counted in
-//!   `Stats::lost.attribute_refused`.
+//!   [`Lost::attribute_refused`]. With `SPANFLAME_SPAN_NAMES=false` that is not looked at: its samples are labelled,
+//!   but nothing in the trace leads to them.
+//! - **Long span names** are cut at 256 bytes.
+//! - **Another handler for SIGPROF** put over the profiler's stops its samples. It says so in the log and in
+//!   [`Stats::handler_replaced`], and tags no span until its handler is back.
+//! - **A forked child** that does not call `exec` is not profiled, and its spans are not tagged, until it starts a
+//!   profiler of its own.
 //!
 //! Every setting and its variable: [`ProfilerBuilder`].
 
@@ -205,4 +213,4 @@ pub use export::push::PyroscopeExporter;
 pub use export::{ExportError, Profile, ProfileExporter, Receiver};
 pub use processor::{NoProcessor, PROFILE_ID, SpanProfileProcessor};
 pub use profiler::{Profiler, profile_spans};
-pub use stats::{Lost, Stats};
+pub use stats::{Lost, Stats, Truncated};

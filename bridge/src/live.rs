@@ -24,13 +24,31 @@ pub(crate) enum Tagging {
     All = 2,
 }
 
+static LIVE: OnceLock<Live> = OnceLock::new();
+
+/// Who decides on tagging, and how.
+struct InCharge {
+    number: u64,
+    tagging: Tagging,
+    /// Whether samples cannot be taken for now: then nothing is tagged, whatever was decided.
+    suspended: bool,
+}
+
+/// In the child of a fork: nobody samples there until it starts a profiler of its own. Takes no lock, as its holder
+/// may not have come along.
+pub(crate) extern "C" fn forked() {
+    if let Some(live) = LIVE.get() {
+        live.tagging.store(Tagging::Off as u8, Ordering::Relaxed);
+    }
+}
+
 pub(crate) struct Live {
     pub(crate) table: SpanTable,
     pub(crate) names: Names,
     tagging: AtomicU8,
     /// The profiler that decides on tagging, zero for none. One that was stopped has no say any more, even if its
     /// threads take a while to hear of it.
-    in_charge: Mutex<u64>,
+    in_charge: Mutex<InCharge>,
     span_names: AtomicBool,
     /// Spans that could not be tagged as they had no room for another attribute.
     pub(crate) attribute_refused: AtomicU64,
@@ -38,12 +56,11 @@ pub(crate) struct Live {
 
 impl Live {
     pub(crate) fn get() -> &'static Self {
-        static LIVE: OnceLock<Live> = OnceLock::new();
         LIVE.get_or_init(|| Self {
             table: SpanTable::new(LIVE_SPANS),
             names: Names::new(0),
             tagging: AtomicU8::new(Tagging::Off as u8),
-            in_charge: Mutex::new(0),
+            in_charge: Mutex::new(InCharge { number: 0, tagging: Tagging::Off, suspended: false }),
             span_names: AtomicBool::new(false),
             attribute_refused: AtomicU64::new(0),
         })
@@ -61,7 +78,7 @@ impl Live {
     pub(crate) fn take_charge(&'static self) -> Charge {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let charge = Charge { live: self, number: NEXT.fetch_add(1, Ordering::Relaxed) };
-        *self.in_charge.lock() = charge.number;
+        *self.in_charge.lock() = InCharge { number: charge.number, tagging: Tagging::Off, suspended: false };
         charge
     }
 
@@ -84,8 +101,19 @@ pub(crate) struct Charge {
 
 impl Charge {
     pub(crate) fn set_tagging(self, tagging: Tagging) {
-        let in_charge = self.live.in_charge.lock();
-        if *in_charge == self.number {
+        self.decide(|in_charge| in_charge.tagging = tagging);
+    }
+
+    /// Has no span tagged while samples cannot be taken: its profile would be empty.
+    pub(crate) fn suspend(self, suspended: bool) {
+        self.decide(|in_charge| in_charge.suspended = suspended);
+    }
+
+    fn decide(self, change: impl FnOnce(&mut InCharge)) {
+        let mut in_charge = self.live.in_charge.lock();
+        if in_charge.number == self.number {
+            change(&mut in_charge);
+            let tagging = if in_charge.suspended { Tagging::Off } else { in_charge.tagging };
             self.live.tagging.store(tagging as u8, Ordering::Relaxed);
         }
     }
@@ -93,8 +121,8 @@ impl Charge {
     /// No span is tagged from now on.
     pub(crate) fn end(self) {
         let mut in_charge = self.live.in_charge.lock();
-        if *in_charge == self.number {
-            *in_charge = 0;
+        if in_charge.number == self.number {
+            in_charge.number = 0;
             self.live.tagging.store(Tagging::Off as u8, Ordering::Relaxed);
         }
     }
@@ -103,5 +131,33 @@ impl Charge {
 impl std::fmt::Debug for Live {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Live").field("tagging", &self.tagging()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_suspension_outlasts_decisions_and_not_its_profiler() {
+        let _turn = crate::sampler::TURN.lock();
+        let live = Live::get();
+        let charge = live.take_charge();
+        charge.set_tagging(Tagging::Root);
+        charge.suspend(true);
+        assert_eq!(live.tagging(), Tagging::Off);
+        charge.set_tagging(Tagging::All);
+        assert_eq!(live.tagging(), Tagging::Off, "the server's answer changes nothing about it");
+        charge.suspend(false);
+        assert_eq!(live.tagging(), Tagging::All);
+        charge.suspend(true);
+
+        let next = live.take_charge();
+        charge.suspend(true);
+        next.set_tagging(Tagging::Root);
+        assert_eq!(live.tagging(), Tagging::Root);
+        forked();
+        assert_eq!(live.tagging(), Tagging::Off);
+        next.end();
     }
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use opentelemetry::trace::{Span as _, TraceContextExt};
 use opentelemetry::{Context, Key, KeyValue, StringValue};
@@ -19,6 +19,9 @@ use crate::spans::{NameId, SpanId, SpanRecord};
 
 /// The span attribute that Grafana looks for: the id of the span whose profile to ask for.
 pub const PROFILE_ID: &str = "pyroscope.profile.id";
+
+/// How long a flush may take that was asked for without a time.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connects a tracer provider's spans to the profiler.
 ///
@@ -121,17 +124,20 @@ impl<P: SpanProcessor> SpanProcessor for SpanProfileProcessor<P> {
     }
 
     fn force_flush(&self) -> OTelSdkResult {
+        let deadline = Instant::now() + FLUSH_TIMEOUT;
+        // Spans first, here and below: they are what the caller asked for. Profiles get what time is left.
+        let result = self.inner.force_flush();
         if let Some(profiler) = &self.owned {
-            profiler.flush_or_log(Duration::from_secs(5));
+            profiler.flush_or_log(deadline.saturating_duration_since(Instant::now()));
         }
-        self.inner.force_flush()
+        result
     }
 
     fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        // Spans first: they are what the caller asked to be flushed.
+        let start = Instant::now();
         let result = self.inner.shutdown_with_timeout(timeout);
         if let Some(profiler) = &self.owned {
-            profiler.stop_or_log(timeout);
+            profiler.stop_or_log(timeout.saturating_sub(start.elapsed()));
         }
         result
     }
@@ -153,5 +159,59 @@ impl SpanProcessor for NoProcessor {
 
     fn shutdown_with_timeout(&self, _timeout: Duration) -> OTelSdkResult {
         Ok(())
+    }
+}
+
+#[cfg(all(test, target_os = "linux", target_arch = "x86_64"))]
+mod tests {
+    use std::hint::black_box;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::{ExportError, Profile, ProfileExporter};
+
+    /// What was delivered, in order.
+    #[derive(Clone, Debug, Default)]
+    struct Deliveries(Arc<Mutex<Vec<&'static str>>>);
+
+    impl ProfileExporter for Deliveries {
+        fn export(&mut self, _profile: &Profile) -> Result<(), ExportError> {
+            self.0.lock().push("profile");
+            Ok(())
+        }
+    }
+
+    impl SpanProcessor for Deliveries {
+        fn on_start(&self, _span: &mut Span, _cx: &Context) {}
+
+        fn on_end(&self, _span: SpanData) {}
+
+        fn force_flush(&self) -> OTelSdkResult {
+            self.0.lock().push("spans");
+            Ok(())
+        }
+
+        fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+            assert!(timeout > Duration::ZERO);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn spans_are_flushed_before_profiles() {
+        let _turn = crate::sampler::TURN.lock();
+        let deliveries = Deliveries::default();
+        let profiler = Profiler::builder().exporter(deliveries.clone()).enabled(true).frequency(1000);
+        // No window ends by itself meanwhile.
+        let profiler = profiler.upload_interval(Duration::from_secs(15)).start().expect("starts");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while profiler.stats().samples == 0 {
+            assert!(Instant::now() < deadline, "no sample");
+            black_box((0..1_000_000u64).fold(0, |sum, i| sum ^ black_box(i)));
+        }
+        let processor = SpanProfileProcessor::new(deliveries.clone(), None, Some(profiler));
+        processor.force_flush().expect("flushed");
+        assert_eq!(deliveries.0.lock().first_chunk(), Some(&["spans", "profile"]));
     }
 }

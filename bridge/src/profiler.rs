@@ -18,11 +18,14 @@ use crate::export::file::FileExporter;
 use crate::export::worker::Worker;
 use crate::export::{ProfileExporter, Receiver as ReceivingEnd};
 use crate::labels::ProfileLabels;
-use crate::live::{Charge, Live, Tagging};
+use crate::live::{self, Charge, Live, Tagging};
 use crate::log;
 use crate::processor::{NoProcessor, SpanProfileProcessor};
-use crate::sampler::{Options, Sampler, SamplerError};
-use crate::stats::{Counters, Lost, Stats, ratio};
+use crate::sampler::{self, Options, Sampler, SamplerError};
+use crate::stats::{Counters, Lost, Stats, Truncated, ratio};
+
+/// Whether forked children are told to leave spans alone.
+static FORKS_FOLLOWED: Mutex<bool> = Mutex::new(false);
 
 /// How long dropping a profiler may take.
 const DROP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -73,12 +76,16 @@ impl ProfilerBuilder {
     /// On a setting that cannot be used, on a second profiler in the same process, where the kernel refuses what
     /// sampling needs, and on other platforms than Linux on x86-64. Spans are never affected.
     pub fn start(self) -> Result<Profiler, StartError> {
+        self.start_on(PLATFORM)
+    }
+
+    pub(crate) fn start_on(self, platform: Platform) -> Result<Profiler, StartError> {
         let mut config = self.resolve(&|name| std::env::var_os(name))?;
         if !config.enabled {
             tracing::info!("profiling is disabled");
             return Ok(Profiler { running: None });
         }
-        supported()?;
+        supported(platform)?;
         let (exporter, destination) = match config.exporter.take() {
             Some(exporter) => (exporter, "custom exporter".to_owned()),
             None => exporter(std::mem::take(&mut config.destination))?,
@@ -108,18 +115,37 @@ impl ProfilerBuilder {
             tracing::info!("profiling is disabled");
             return Ok((Profiler { running: None }, SpanBackend::for_agent(None)));
         }
-        supported()?;
+        supported(PLATFORM)?;
         let profiler = Profiler::start(config, None, "pyroscope agent")?;
         let commands = profiler.running.as_ref().map(|running| running.commands.lock().clone());
         Ok((profiler, SpanBackend::for_agent(commands)))
     }
 }
 
-fn supported() -> Result<(), StartError> {
-    if cfg!(all(target_os = "linux", target_arch = "x86_64")) {
-        return Ok(());
+/// An operating system and a processor architecture, as `std::env::consts` names them.
+#[derive(Clone, Copy)]
+pub(crate) struct Platform {
+    os: &'static str,
+    arch: &'static str,
+}
+
+/// What this was compiled for.
+const PLATFORM: Platform = Platform { os: std::env::consts::OS, arch: std::env::consts::ARCH };
+
+fn supported(Platform { os, arch }: Platform) -> Result<(), StartError> {
+    match (os, arch) {
+        ("linux", "x86_64") => Ok(()),
+        _ => Err(StartError::Unsupported { os, arch }),
     }
-    Err(StartError::Unsupported { os: std::env::consts::OS, arch: std::env::consts::ARCH })
+}
+
+fn follow_forks() -> Result<(), StartError> {
+    let mut followed = FORKS_FOLLOWED.lock();
+    if !*followed {
+        sampler::at_fork(live::forked).map_err(|error| StartError::Sampler(Box::new(error)))?;
+        *followed = true;
+    }
+    Ok(())
 }
 
 fn exporter(destination: Destination) -> Result<(Box<dyn ProfileExporter>, String), ConfigError> {
@@ -157,6 +183,7 @@ impl Profiler {
                 SamplerError::AlreadyRunning => StartError::AlreadyRunning,
                 other => StartError::Sampler(Box::new(other)),
             })?;
+        follow_forks()?;
         let context_observed = context::install(live);
         let counters = Arc::new(Counters::default());
         let labels = Arc::new(ProfileLabels::new(config.identity, config.resource.as_ref()));
@@ -201,7 +228,8 @@ impl Profiler {
                 None => {}
             }
         })?;
-        let collector = Collector::new(sampler, live, counters, config.frequency, upload_interval, jobs);
+        let collector =
+            Collector::new(sampler, live, charge, counters, config.frequency, upload_interval, jobs);
         spawn("spanflame-collect", move || collector.run(&inbox))?;
 
         let stats = profiler.stats();
@@ -268,6 +296,9 @@ impl Profiler {
                 spans_evicted: live.table.evicted(),
                 attribute_refused: live.attribute_refused.load(Ordering::Relaxed),
                 threads_refused: sampler.threads_refused,
+                timers_refused: sampler.timer_failures,
+                nested: sampler.nested,
+                excess_cpu_time: cpu_time(sampler.excess_weight),
             },
             profiles: counters.profiles.get(),
             profile_bytes: counters.profile_bytes.get(),
@@ -278,12 +309,20 @@ impl Profiler {
             clock: "thread CPU timers",
             unwinder: "precompiled .eh_frame tables",
             complete_stacks: ratio(counters.complete.get(), samples),
+            truncated: Truncated {
+                too_deep: sampler.too_deep,
+                no_module: sampler.no_module,
+                no_rule: sampler.no_rule,
+                bad_read: sampler.bad_read,
+                no_progress: sampler.no_progress,
+            },
             scope: match live.tagging() {
                 Tagging::Off => Scope::Auto,
                 Tagging::Root => Scope::Root,
                 Tagging::All => Scope::All,
             },
             context_observed: running.context_observed,
+            handler_replaced: sampler.handler_replaced,
             threads: sampler.threads,
             symbols: counters.symbols.get(),
         }
@@ -376,8 +415,10 @@ fn disabled_stats() -> Stats {
         clock: "none",
         unwinder: "none",
         complete_stacks: 0.0,
+        truncated: Truncated::default(),
         scope: Scope::Auto,
         context_observed: false,
+        handler_replaced: false,
         threads: 0,
         symbols: 0,
     }
@@ -398,7 +439,11 @@ fn disabled_stats() -> Stats {
 ///     .build();
 /// ```
 pub fn profile_spans<P>(processor: P) -> SpanProfileProcessor<P> {
-    match Profiler::builder().start() {
+    connect(processor, Profiler::builder().start())
+}
+
+fn connect<P>(processor: P, started: Result<Profiler, StartError>) -> SpanProfileProcessor<P> {
+    match started {
         Ok(profiler) => {
             let labels = profiler.labels();
             SpanProfileProcessor::new(processor, labels, Some(profiler))
@@ -408,6 +453,34 @@ pub fn profile_spans<P>(processor: P) -> SpanProfileProcessor<P> {
                 move || tracing::error!(%error, "profiling did not start; spans are not affected"),
             );
             SpanProfileProcessor::new(processor, None, None)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry::trace::{Span as _, Tracer as _, TracerProvider as _};
+    use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SimpleSpanProcessor};
+
+    use super::*;
+
+    #[test]
+    fn elsewhere_starting_says_why_not_and_spans_flow() {
+        // No other test's profiler tags these spans.
+        let _turn = crate::sampler::TURN.lock();
+        for (os, arch) in [("macos", "aarch64"), ("linux", "aarch64"), ("windows", "x86_64")] {
+            let started = Profiler::builder().enabled(true).start_on(Platform { os, arch });
+            let error = started.as_ref().expect_err("refused").to_string();
+            assert!(error.contains(&format!("this is {os} on {arch}")), "{error}");
+
+            let spans = InMemorySpanExporter::default();
+            let processor = connect(SimpleSpanProcessor::new(spans.clone()), started);
+            let provider = SdkTracerProvider::builder().with_span_processor(processor).build();
+            provider.tracer("test").start("work").end();
+            provider.force_flush().expect("nothing to wait for");
+            let spans = spans.get_finished_spans().expect("kept");
+            assert_eq!(spans.len(), 1);
+            assert!(spans[0].attributes.is_empty(), "{:?}", spans[0].attributes);
         }
     }
 }

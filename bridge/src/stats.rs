@@ -43,11 +43,16 @@ pub struct Stats {
     pub unwinder: &'static str,
     /// Share of stacks that were followed to their thread's entry, 0 to 1. Zero until there are any.
     pub complete_stacks: f64,
-    /// The scope in force: [`Scope::Root`] or [`Scope::All`], or [`Scope::Auto`] when nothing runs.
+    /// Stacks that were not followed to their thread's entry, by cause.
+    pub truncated: Truncated,
+    /// The scope in force: [`Scope::Root`] or [`Scope::All`], or [`Scope::Auto`] when no span is tagged.
     pub scope: Scope,
     /// Whether spans are followed. If not, another component has OpenTelemetry's context observer slot: profiles
     /// are taken, but no sample carries a span.
     pub context_observed: bool,
+    /// Whether another component has put its SIGPROF handler over the profiler's. Until that ends, no sample is taken
+    /// and no span tagged.
+    pub handler_replaced: bool,
     /// Threads sampled now.
     pub threads: u32,
     /// Distinct addresses whose symbols are kept.
@@ -76,8 +81,31 @@ pub struct Lost {
     pub spans_evicted: u64,
     /// Spans that had no room for the attribute `pyroscope.profile.id`; their samples carry no span.
     pub attribute_refused: u64,
-    /// Threads that could not be sampled.
+    /// Threads that could not be sampled because 8192 others were, or for want of memory. Each is tried again.
     pub threads_refused: u64,
+    /// Threads whose CPU timer the kernel refused (`RLIMIT_SIGPENDING`, seccomp). Each is tried again.
+    pub timers_refused: u64,
+    /// Samples: a signal arrived while the thread still took another.
+    pub nested: u64,
+    /// CPU time that no sample stands for: a thread blocked the signal for more than a second of its CPU time, and one
+    /// stack cannot stand for all of that.
+    pub excess_cpu_time: Duration,
+}
+
+/// Stacks that were not followed to their thread's entry, by cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Truncated {
+    /// More frames than are kept.
+    pub too_deep: u64,
+    /// An address in no known module, as generated code has.
+    pub no_module: u64,
+    /// An address without an unwind rule.
+    pub no_rule: u64,
+    /// A rule that points outside the thread's stack.
+    pub bad_read: u64,
+    /// A rule that does not lead towards the thread's entry.
+    pub no_progress: u64,
 }
 
 impl Lost {
@@ -90,6 +118,7 @@ impl Lost {
             + self.rejected
             + self.shutdown
             + self.failed
+            + self.nested
     }
 }
 

@@ -12,8 +12,11 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use opentelemetry::trace::{Span as _, Tracer as _, TracerProvider as _};
+use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SimpleSpanProcessor};
 use parking_lot::Mutex;
 use spanflame::bench_support::{self, Sampler};
+use spanflame::{ExportError, Profile, ProfileExporter, Profiler, Scope};
 
 /// Counts what each thread allocates and frees.
 struct Counting;
@@ -239,6 +242,48 @@ fn a_forked_child_burns_unharmed_and_may_sample_for_itself() {
     sampler.drain_into(&mut |_| samples += 1);
     assert!(samples > 0, "the parent samples on");
     bench_support::publish(0);
+}
+
+/// Takes every profile and keeps none.
+struct Nowhere;
+
+impl ProfileExporter for Nowhere {
+    fn export(&mut self, _profile: &Profile) -> Result<(), ExportError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_forked_child_of_a_profiled_process_tags_no_span() {
+    let _turn = TURN.lock();
+    let profiler =
+        Profiler::builder().exporter(Nowhere).scope(Scope::All).enabled(true).start().expect("starts");
+    let spans = InMemorySpanExporter::default();
+    let processor = profiler.wrap(SimpleSpanProcessor::new(spans.clone()));
+    let provider = SdkTracerProvider::builder().with_span_processor(processor).build();
+    let tracer = provider.tracer("test");
+    let attributes = || {
+        spans.reset();
+        tracer.start("work").end();
+        spans.get_finished_spans().map_or(usize::MAX, |spans| spans[0].attributes.len())
+    };
+    assert_eq!(attributes(), 1);
+    // SAFETY: the child uses only what fork leaves usable with glibc, and leaves by _exit.
+    match unsafe { libc::fork() } {
+        0 => {
+            let untagged = attributes() == 0;
+            // SAFETY: ends the child at once.
+            unsafe { libc::_exit(i32::from(!untagged)) };
+        }
+        child => {
+            let mut status = 0;
+            // SAFETY: fills `status`.
+            let waited = unsafe { libc::waitpid(child, &mut status, 0) };
+            assert_eq!((waited, status), (child, 0));
+        }
+    }
+    assert_eq!(attributes(), 1, "the parent goes on");
+    profiler.shutdown(Duration::from_secs(60)).expect("delivered");
 }
 
 #[test]

@@ -7,7 +7,10 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use opentelemetry::trace::{Span as _, Tracer as _, TracerProvider as _};
+use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SimpleSpanProcessor};
 use spanflame::bench_support::Sampler;
+use spanflame::{ExportError, Profile, ProfileExporter, Profiler, Scope};
 
 static THEIRS: AtomicU64 = AtomicU64::new(0);
 
@@ -45,6 +48,51 @@ fn burn_until_sampled(sampler: &mut Sampler) {
     }
 }
 
+/// Takes every profile and keeps none.
+struct Nowhere;
+
+impl ProfileExporter for Nowhere {
+    fn export(&mut self, _profile: &Profile) -> Result<(), ExportError> {
+        Ok(())
+    }
+}
+
+/// A profiler whose handler is replaced while it runs says so and tags no span, until the handler is back.
+fn a_handler_over_a_running_profiler_s_is_reported() {
+    let profiler =
+        Profiler::builder().exporter(Nowhere).scope(Scope::All).enabled(true).start().expect("starts");
+    let spans = InMemorySpanExporter::default();
+    let processor = profiler.wrap(SimpleSpanProcessor::new(spans.clone()));
+    let provider = SdkTracerProvider::builder().with_span_processor(processor).build();
+    let tracer = provider.tracer("test");
+    let tagged = || {
+        spans.reset();
+        tracer.start("work").end();
+        let spans = spans.get_finished_spans().expect("kept");
+        spans[0].attributes.iter().any(|attribute| attribute.key.as_str() == "pyroscope.profile.id")
+    };
+    let wait_for = |replaced: bool| {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while profiler.stats().handler_replaced != replaced || tagged() == replaced {
+            assert!(Instant::now() < deadline, "not noticed: {:?}", profiler.stats());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    wait_for(false);
+    assert_eq!(profiler.stats().scope, Scope::All);
+    // SAFETY: zero is a valid sigaction.
+    let mut ours: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: only asks, and fills `ours`.
+    assert_eq!(unsafe { libc::sigaction(libc::SIGPROF, std::ptr::null(), &mut ours) }, 0);
+    install(with_info as *const () as usize, libc::SA_SIGINFO);
+    wait_for(true);
+    assert_eq!(profiler.stats().scope, Scope::Auto, "no span is tagged");
+    // SAFETY: what was there before.
+    assert_eq!(unsafe { libc::sigaction(libc::SIGPROF, &ours, std::ptr::null_mut()) }, 0);
+    wait_for(false);
+    profiler.shutdown(Duration::from_secs(60)).expect("delivered");
+}
+
 #[test]
 fn others_get_their_signals_and_are_told_apart() {
     // Before us, someone had a handler: it gets what is not ours, even while we are stopped.
@@ -58,6 +106,7 @@ fn others_get_their_signals_and_are_told_apart() {
     sampler.stop();
     raise();
     assert_eq!(theirs(), 2);
+    drop(sampler);
 
     // The process-wide timer of another profiler: it would see none of its signals as its own.
     let hour = libc::timeval { tv_sec: 3600, tv_usec: 0 };
@@ -79,7 +128,7 @@ fn others_get_their_signals_and_are_told_apart() {
     std::thread::sleep(Duration::from_millis(150));
     sampler.drain();
     assert!(sampler.stats().contains("handler_replaced: true"), "{}", sampler.stats());
-    sampler.stop();
+    drop(sampler);
     let error = Sampler::start(100, 64).err().expect("refused");
     assert!(error.contains("replaced"), "{error}");
 
@@ -93,4 +142,6 @@ fn others_get_their_signals_and_are_told_apart() {
     assert_eq!(theirs(), before, "nobody is left to pass it on to");
     drop(sampler);
     raise();
+
+    a_handler_over_a_running_profiler_s_is_reported();
 }

@@ -12,7 +12,7 @@ use super::{Aggregator, Limits, SpanLabel, Window};
 use crate::error::FlushError;
 #[cfg(feature = "pyroscope")]
 use crate::export::pprof::Encoded;
-use crate::live::Live;
+use crate::live::{Charge, Live};
 use crate::sampler::{Sampler, SamplerStats};
 use crate::stats::{Counters, ratio};
 
@@ -20,7 +20,7 @@ use crate::stats::{Counters, ratio};
 const DRAIN_EVERY: Duration = Duration::from_millis(100);
 /// Windows that may wait for the exporter's thread by themselves.
 const WAITING_WINDOWS: usize = 2;
-/// Windows that may wait because somebody asked for a flush again and again.
+/// Windows that may wait because somebody asked for a flush again and again, and flushes that may.
 const WAITING_FLUSHES: usize = 16;
 
 /// What the collector can be asked to do.
@@ -42,7 +42,7 @@ pub(crate) type Reply = Sender<Result<(), FlushError>>;
 #[cfg(feature = "pyroscope")]
 pub(crate) type Profiles = Sender<Vec<Encoded>>;
 
-/// A window's place among those that wait; free again when dropped.
+/// A place among the windows or the flushes that wait; free again when dropped.
 pub(crate) struct Place(#[expect(dead_code, reason = "held for its count")] Arc<()>);
 
 /// What the exporter's thread is given.
@@ -50,11 +50,20 @@ pub(crate) enum Job {
     Window(Box<Window>, Place),
     #[cfg(feature = "pyroscope")]
     Encode(Box<Window>, Profiles),
-    Flush(Reply),
+    Flush(Reply, Place),
     Stop {
         deadline: Instant,
         reply: Reply,
     },
+}
+
+/// Once this thread ends, even by a panic, no sample is counted any more, so no span may be tagged.
+struct EndsCharge(Charge);
+
+impl Drop for EndsCharge {
+    fn drop(&mut self) {
+        self.0.end();
+    }
 }
 
 pub(crate) struct Collector {
@@ -67,6 +76,8 @@ pub(crate) struct Collector {
     upload_interval: Option<Duration>,
     exporter: Sender<Job>,
     places: Arc<()>,
+    flushes: Arc<()>,
+    charge: EndsCharge,
     started: Instant,
     started_at: SystemTime,
     before: SamplerStats,
@@ -77,6 +88,7 @@ impl Collector {
     pub(crate) fn new(
         sampler: Sampler,
         live: &'static Live,
+        charge: Charge,
         counters: Arc<Counters>,
         frequency: u32,
         upload_interval: Option<Duration>,
@@ -92,6 +104,8 @@ impl Collector {
             upload_interval,
             exporter,
             places: Arc::default(),
+            flushes: Arc::default(),
+            charge: EndsCharge(charge),
             started: Instant::now(),
             started_at: SystemTime::now(),
             before,
@@ -112,8 +126,10 @@ impl Collector {
                 Ok(Command::Flush(reply)) => {
                     self.drain();
                     // A reply that is dropped tells the asker that nothing was delivered.
-                    if self.upload_interval.is_none() || self.hand_over_window(WAITING_FLUSHES) {
-                        self.send(Job::Flush(reply));
+                    if waiting(&self.flushes) < WAITING_FLUSHES
+                        && (self.upload_interval.is_none() || self.hand_over_window(WAITING_FLUSHES))
+                    {
+                        self.send(Job::Flush(reply, Place(self.flushes.clone())));
                     }
                 }
                 #[cfg(feature = "pyroscope")]
@@ -124,7 +140,11 @@ impl Collector {
                 }
                 Ok(Command::Stop { deadline, reply }) => {
                     self.stop();
-                    self.send(Job::Stop { deadline, reply });
+                    let Self { sampler, exporter, .. } = self;
+                    // Whoever awaits the reply may start another profiler at once.
+                    drop(sampler);
+                    // The exporter's thread has ended only by a panic; then there is nobody to tell.
+                    let _ = exporter.send(Job::Stop { deadline, reply });
                     return;
                 }
                 Err(RecvTimeoutError::Disconnected) => return self.stop(),
@@ -168,7 +188,33 @@ impl Collector {
                 counters.labelled_weight.add(u64::from(sample.weight));
             }
         });
-        *self.counters.sampler.lock() = self.sampler.stats();
+        let stats = self.sampler.stats();
+        let before = std::mem::replace(&mut *self.counters.sampler.lock(), stats);
+        self.tell(&before, &stats);
+    }
+
+    /// Says once what has come to stand in the way of sampling, and acts on it.
+    fn tell(&self, before: &SamplerStats, now: &SamplerStats) {
+        if now.handler_replaced != before.handler_replaced {
+            self.charge.0.suspend(now.handler_replaced);
+            if now.handler_replaced {
+                tracing::warn!(
+                    "another component put its SIGPROF handler over the profiler's: no samples are taken and no spans \
+                     tagged until that ends. run one CPU profiler per process"
+                );
+            } else {
+                tracing::info!("the profiler's SIGPROF handler is back: samples are taken again");
+            }
+        }
+        if now.timer_failures > 0 && before.timer_failures == 0 {
+            tracing::warn!(
+                "the kernel refused a thread's CPU timer: it is not sampled until that succeeds. check \
+                 RLIMIT_SIGPENDING (ulimit -i) and seccomp rules for timer_create"
+            );
+        }
+        if now.threads_refused > 0 && before.threads_refused == 0 {
+            tracing::warn!("there are more threads than can be sampled: the newest ones are not");
+        }
     }
 
     fn cut(&mut self) -> Window {
@@ -192,9 +238,20 @@ impl Collector {
         let samples = stats.samples.saturating_sub(before.samples);
         let weight = stats.weight.saturating_sub(before.weight);
         let hertz = 1.0 / self.period.as_secs_f64() * ratio(samples, weight);
-        let lost = [
-            ("ring_full", stats.lost_ring_full.saturating_sub(before.lost_ring_full)),
-            ("window_full", std::mem::take(&mut self.window_full)),
+        let since = |count: fn(&SamplerStats) -> u64| count(&stats).saturating_sub(count(&before));
+        let causes = [
+            ("lost.ring_full", since(|stats| stats.lost_ring_full)),
+            ("lost.window_full", std::mem::take(&mut self.window_full)),
+            ("lost.nested", since(|stats| stats.nested)),
+            ("lost.excess_periods", since(|stats| stats.excess_weight)),
+            ("lost.threads_refused", since(|stats| stats.threads_refused)),
+            ("lost.timers_refused", since(|stats| stats.timer_failures)),
+            ("lost.handler_replaced", u64::from(stats.handler_replaced)),
+            ("truncated.too_deep", since(|stats| stats.too_deep)),
+            ("truncated.no_module", since(|stats| stats.no_module)),
+            ("truncated.no_rule", since(|stats| stats.no_rule)),
+            ("truncated.bad_read", since(|stats| stats.bad_read)),
+            ("truncated.no_progress", since(|stats| stats.no_progress)),
         ];
         let mut notes = vec![
             concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -203,14 +260,13 @@ impl Collector {
         if weight > 0 {
             notes.push(format!("effective_frequency={hertz:.1}"));
         }
-        notes.extend(lost.iter().filter(|(_, n)| *n > 0).map(|(cause, n)| format!("lost.{cause}={n}")));
+        notes.extend(causes.iter().filter(|(_, n)| *n > 0).map(|(cause, n)| format!("{cause}={n}")));
         notes
     }
 
     /// Ends the window, if fewer than `most` wait for the exporter's thread.
     fn hand_over_window(&mut self, most: usize) -> bool {
-        let waiting = Arc::strong_count(&self.places) - 1;
-        if waiting >= most {
+        if waiting(&self.places) >= most {
             return false;
         }
         let window = self.cut();
@@ -227,14 +283,40 @@ impl Collector {
                 Job::Window(window, _) => self.counters.failed.add(window.rows.samples()),
                 #[cfg(feature = "pyroscope")]
                 Job::Encode(window, _) => self.counters.failed.add(window.rows.samples()),
-                Job::Flush(_) | Job::Stop { .. } => {}
+                Job::Flush(..) | Job::Stop { .. } => {}
             }
         }
     }
+}
+
+/// How many of such places are taken.
+fn waiting(places: &Arc<()>) -> usize {
+    Arc::strong_count(places) - 1
 }
 
 /// Evenly spread over [0, 1). The standard library seeds its hash maps by the system's random numbers.
 pub(crate) fn random_fraction() -> f64 {
     use std::hash::{BuildHasher, RandomState};
     (RandomState::new().hash_one(0u64) >> 11) as f64 / (1u64 << 53) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::live::Tagging;
+
+    #[test]
+    fn a_collector_that_panics_leaves_no_span_tagged() {
+        let _turn = crate::sampler::TURN.lock();
+        let live = Live::get();
+        let charge = live.take_charge();
+        charge.set_tagging(Tagging::All);
+        let thread = std::thread::spawn(move || {
+            let _held = EndsCharge(charge);
+            // A panic without the report of one.
+            std::panic::resume_unwind(Box::new("collector"));
+        });
+        assert!(thread.join().is_err());
+        assert_eq!(live.tagging(), Tagging::Off);
+    }
 }

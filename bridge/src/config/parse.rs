@@ -151,7 +151,14 @@ pub(super) fn credentials(
 
 /// The base of the server's URLs, without a slash at its end.
 pub(super) fn url(setting: &str, text: &str) -> Result<String, ConfigError> {
-    let error = |expected: &str| Err(ConfigError::new(setting, expected, text));
+    let error = |expected: &str| {
+        let mut error = ConfigError::new(setting, expected, text);
+        // Whatever else is wrong with it, there may be a password in it.
+        if text.contains('@') {
+            error.value = "a URL with credentials".to_owned();
+        }
+        Err(error)
+    };
     let text = text.trim();
     let Some((scheme, rest)) = text.split_once("://") else {
         return error("a URL such as http://127.0.0.1:4040");
@@ -167,11 +174,7 @@ pub(super) fn url(setting: &str, text: &str) -> Result<String, ConfigError> {
     }
     let authority = rest.split('/').next().unwrap_or_default();
     if authority.contains('@') {
-        return Err(ConfigError {
-            setting: setting.to_owned(),
-            expected: "a URL without credentials (give them as basic_auth)".to_owned(),
-            value: "a URL with credentials".to_owned(),
-        });
+        return error("a URL without credentials (give them as basic_auth)");
     }
     // An IPv6 address has colons of its own, inside brackets.
     let (host, port) = match authority.rsplit_once(':') {

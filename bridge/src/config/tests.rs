@@ -207,3 +207,20 @@ fn a_variable_that_is_not_text_is_refused_by_name() {
     let error = Profiler::builder().resolve(&lookup).err().expect("not text");
     assert_eq!((&*error.setting, &*error.expected), ("PYROSCOPE_SERVER_ADDRESS", "UTF-8 text"));
 }
+
+#[test]
+fn a_refused_url_does_not_repeat_its_credentials() {
+    for url in [
+        "ftp://user:hunter2@host",
+        "user:hunter2@host:4040",
+        "http://user:hunter2@host",
+        "http://user:hunter2@host/?query",
+        "http://user:hunter2 @host",
+        "http://user:hun#hunter2@host",
+        "http://user:hun/hunter2@host:99999",
+    ] {
+        let error = resolve(Profiler::builder().server_address(url), &[]).err().expect("refused");
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+        assert_eq!(error.setting, "server_address");
+    }
+}

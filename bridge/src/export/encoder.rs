@@ -107,7 +107,7 @@ impl Encoder {
             // Whoever asked may have stopped waiting.
             let _ = match job {
                 Job::Encode(window, reply) => reply.send(self.encode(&window)).is_ok(),
-                Job::Flush(reply) => reply.send(Ok(())).is_ok(),
+                Job::Flush(reply, _place) => reply.send(Ok(())).is_ok(),
                 Job::Window(window, _) => {
                     // Left over at the end, when nobody asks any more.
                     self.counters.shutdown.add(window.rows.samples());

@@ -73,7 +73,7 @@ impl Worker {
                 #[cfg(feature = "pyroscope")]
                 // Only asked for where there is no exporter.
                 Ok(Job::Encode(window, reply)) => drop(reply.send(self.encoder.encode(&window))),
-                Ok(Job::Flush(reply)) => {
+                Ok(Job::Flush(reply, _place)) => {
                     self.identify();
                     // Whoever asked may have stopped waiting.
                     let _ = reply.send(self.deliver_all(None));

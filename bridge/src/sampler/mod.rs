@@ -13,7 +13,7 @@ mod live;
 use std::path::Path;
 use std::sync::Arc;
 
-pub(crate) use live::{Sampler, publish};
+pub(crate) use live::{Sampler, at_fork, publish};
 #[cfg(all(feature = "bench-internals", target_os = "linux", target_arch = "x86_64"))]
 pub(crate) use live::{handler, signal_value};
 
@@ -130,7 +130,7 @@ pub(crate) struct SamplerStats {
     pub(crate) excess_weight: u64,
     /// Signals that arrived while the same thread was in the handler.
     pub(crate) nested: u64,
-    /// Times a thread could not be followed because 8192 others are, or for want of memory; tried again at each look.
+    /// Threads that could not be followed because 8192 others are, or for want of memory; tried again at each look.
     pub(crate) threads_refused: u64,
     /// Threads with a running timer now.
     pub(crate) threads: u32,
@@ -160,4 +160,32 @@ pub(crate) struct SamplerStats {
     pub(crate) text_bytes: u64,
     /// Unwind rows that no table rule can express; a stack that meets one ends there.
     pub(crate) rows_not_expressible: u64,
+}
+
+/// What other platforms get, compiled here as well so that it cannot fall behind.
+#[cfg(all(test, target_os = "linux", target_arch = "x86_64"))]
+mod unsupported;
+
+#[cfg(all(test, target_os = "linux", target_arch = "x86_64"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sampler_of_other_platforms_has_the_same_interface_and_refuses() {
+        let table: &'static SpanTable = Box::leak(Box::new(SpanTable::new(1024)));
+        let started = unsupported::Sampler::start(Options::new(100, table));
+        assert!(matches!(started, Err(SamplerError::Unsupported)));
+        extern "C" fn child() {}
+        assert!(matches!(unsupported::at_fork(child), Err(SamplerError::Unsupported)));
+        unsupported::publish(crate::spans::SpanKey::NONE);
+        type Of<S> = (
+            fn(&mut S, &mut dyn FnMut(&Sample<'_>)),
+            fn(&S) -> Arc<[Module]>,
+            fn(&S) -> SamplerStats,
+            fn(&mut S),
+        );
+        let _: Of<Sampler> = (Sampler::drain, Sampler::modules, Sampler::stats, Sampler::stop);
+        use unsupported::Sampler as Other;
+        let _: Of<Other> = (Other::drain, Other::modules, Other::stats, Other::stop);
+    }
 }

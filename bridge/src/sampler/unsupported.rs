@@ -30,5 +30,9 @@ impl Sampler {
     }
 }
 
+pub(crate) fn at_fork(_child: extern "C" fn()) -> Result<(), SamplerError> {
+    Err(SamplerError::Unsupported)
+}
+
 #[inline]
 pub(crate) fn publish(_key: SpanKey) {}

@@ -6,6 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::RwLock;
 
+/// The longest name that is kept, in bytes; of a longer one, the beginning. Servers refuse a whole profile for one label
+/// value above their limit, which is 2048 on Pyroscope.
+const MAX_NAME: usize = 256;
+
 /// A span name's number. Zero is the empty name: none was recorded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct NameId(pub(crate) u32);
@@ -41,8 +45,9 @@ impl Names {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
-    /// The number of `name`.
+    /// The number of `name`. Names that begin with the same 256 bytes are one.
     pub(crate) fn intern(&self, name: &str) -> NameId {
+        let name = cut(name);
         if let Some(id) = self.inner.read().ids.get(name) {
             return *id;
         }
@@ -68,6 +73,12 @@ impl Names {
     }
 }
 
+/// As much of the beginning of `name` as is kept: whole characters.
+fn cut(name: &str) -> &str {
+    let end = (0..=MAX_NAME.min(name.len())).rev().find(|end| name.is_char_boundary(*end));
+    &name[..end.unwrap_or(0)]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,5 +95,19 @@ mod tests {
         assert_eq!(&*names.get(NameId::OTHER), "other");
         assert_eq!(&*names.get(NameId::NONE), "");
         assert_eq!(names.intern(""), NameId::NONE);
+    }
+
+    #[test]
+    fn a_long_name_is_cut_between_characters() {
+        let names = Names::new(10);
+        let long = format!("SELECT {}", "é".repeat(100_000));
+        let id = names.intern(&long);
+        let kept = names.get(id);
+        // The bound falls into the middle of a character of two bytes.
+        assert_eq!((kept.len(), long.starts_with(&*kept)), (MAX_NAME - 1, true));
+        assert_eq!(names.intern(&kept), id);
+        let whole = "x".repeat(MAX_NAME);
+        assert_eq!(*names.get(names.intern(&whole)), *whole);
+        assert_eq!(*names.get(names.intern(&format!("{whole}y"))), *whole);
     }
 }

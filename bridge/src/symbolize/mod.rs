@@ -109,6 +109,8 @@ impl Symbolizer {
             // Starting over now and then is cheaper than keeping the order of use of every address.
             self.answers.clear();
             self.functions.clear();
+            // Every file has an answer, so this bounds them, too.
+            self.files.clear();
         }
         let placed: Vec<Option<(usize, u32, u64)>> = addresses
             .iter()

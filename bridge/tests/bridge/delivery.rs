@@ -15,7 +15,7 @@ use prost::Message as _;
 use pyroscope::encode::r#gen::push::PushRequest;
 use spanflame::{FlushError, Profiler, ProfilerBuilder, Scope, StartError};
 
-use crate::support::{BURNERS, Sample, alone, decode, eventually};
+use crate::support::{BURNERS, Kept, Sample, alone, decode, eventually};
 
 pub(crate) struct Request {
     pub(crate) path: String,
@@ -298,6 +298,67 @@ fn flushes_wait_for_an_exporter_that_is_behind() {
     let stats = profiler.stats();
     assert_eq!(stats.lost.samples(), 0, "{stats:?}");
     assert!(stats.profiles >= 5, "{stats:?}");
+}
+
+#[test]
+fn flushes_that_nobody_waits_for_are_bounded() {
+    let _turn = alone();
+    let held = Arc::new(AtomicBool::new(true));
+    let hold = held.clone();
+    let server = Server::start(move |request| {
+        while request.path.ends_with("/Push") && hold.load(Ordering::Acquire) {
+            thread::sleep(Duration::from_millis(5));
+        }
+        ("200 OK", String::new())
+    });
+    let profiler = start(|builder| builder.server_address(server.url()));
+    burn(&profiler);
+    // Windows of next to no time: mostly empty ones.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let busy = FlushError::Export("the exporter is busy".to_owned());
+    while profiler.flush(Duration::from_millis(20)) != Err(busy.clone()) {
+        assert!(Instant::now() < deadline, "flushes pile up");
+    }
+    held.store(false, Ordering::Release);
+    profiler.shutdown(Duration::from_secs(60)).expect("delivered");
+}
+
+#[test]
+fn a_profiler_starts_after_a_shutdown_that_nobody_waited_for() {
+    let _turn = alone();
+    let done = AtomicBool::new(false);
+    let mut samples = 0;
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    BURNERS[0].1(Duration::from_millis(1));
+                }
+            });
+        }
+        for _ in 0..10 {
+            let (kept, mut started) = (Kept::default(), None);
+            eventually("the last one has let go", || {
+                let builder = Profiler::builder().exporter(kept.clone()).frequency(1000).enabled(true);
+                match builder.start() {
+                    Ok(profiler) => started = Some(profiler),
+                    Err(error) => assert!(matches!(error, StartError::AlreadyRunning), "{error}"),
+                }
+                started.is_some()
+            });
+            let profiler = started.expect("started");
+            eventually("samples", || profiler.stats().samples > 0);
+            let _ = profiler.shutdown(Duration::ZERO);
+            samples += profiler.stats().samples;
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert!(samples >= 10);
+    // The next test needs the place.
+    eventually("the last one has let go", || {
+        let started = Profiler::builder().exporter(Kept::default()).enabled(true).start();
+        started.is_ok_and(|profiler| profiler.shutdown(Duration::from_secs(60)).is_ok())
+    });
 }
 
 #[test]

@@ -25,7 +25,7 @@ use self::threads::{Thread, Threads};
 use super::{MAX_DEPTH, Module, Options, Sample, SamplerError, SamplerStats};
 use crate::spans::SpanKey;
 use crate::sys::published::Retired;
-use crate::sys::{signal, thread, timer};
+use crate::sys::{signal, stack, thread, timer};
 use crate::unwind::End;
 
 /// How often threads and modules are looked for, at most.
@@ -42,7 +42,7 @@ const MAX_FORKS: usize = 16;
 static THREADS: [Mutex<Option<Threads<ThreadTimers>>>; MAX_FORKS] = [const { Mutex::new(None) }; MAX_FORKS];
 static FORKS: AtomicUsize = AtomicUsize::new(0);
 
-/// Whether a sampler runs.
+/// Whether there is a sampler.
 static RUNNING: AtomicBool = AtomicBool::new(false);
 /// Whether threads that publish are to be registered.
 static SAMPLING: AtomicBool = AtomicBool::new(false);
@@ -125,6 +125,11 @@ fn threads() -> Option<&'static Mutex<Option<Threads<ThreadTimers>>>> {
     THREADS.get(FORKS.load(Ordering::Acquire))
 }
 
+/// Has `child` called in the child of every fork from now on, until the process ends. It may not lock.
+pub(crate) fn at_fork(child: extern "C" fn()) -> Result<(), SamplerError> {
+    thread::at_fork(child).map_err(SamplerError::Handler)
+}
+
 /// In the child of a fork: no timer was inherited, and no other thread.
 extern "C" fn forked() {
     SAMPLING.store(false, Ordering::Relaxed);
@@ -148,7 +153,7 @@ struct Kept {
 
 static KEPT: Mutex<Option<Kept>> = Mutex::new(None);
 
-/// Samples the process until [`stop`](Self::stop). One at a time.
+/// Samples the process until [`stop`](Self::stop). One at a time, until it is dropped.
 pub(crate) struct Sampler {
     options: Options,
     id: u64,
@@ -160,6 +165,29 @@ pub(crate) struct Sampler {
     before: Lost,
     active: Vec<Thread>,
     words: Vec<u64>,
+    /// Given up last: a ring has one consumer, and the last samples are drained after the stop.
+    _claim: Claim,
+}
+
+/// The right to be the process's one sampler.
+struct Claim {
+    forks: usize,
+}
+
+impl Claim {
+    fn take() -> Option<Self> {
+        let forks = FORKS.load(Ordering::Acquire);
+        (!RUNNING.swap(true, Ordering::AcqRel)).then(|| Self { forks })
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // What a forked child inherited is no claim of its own.
+        if FORKS.load(Ordering::Acquire) == self.forks {
+            RUNNING.store(false, Ordering::Release);
+        }
+    }
 }
 
 impl Sampler {
@@ -169,14 +197,12 @@ impl Sampler {
             return Err(SamplerError::Frequency(options.frequency));
         }
         let options = Options { max_depth: options.max_depth.clamp(1, MAX_DEPTH), ..options };
-        if RUNNING.swap(true, Ordering::AcqRel) {
-            return Err(SamplerError::AlreadyRunning);
-        }
-        Self::start_alone(options).inspect_err(|_| RUNNING.store(false, Ordering::Release))
+        let claim = Claim::take().ok_or(SamplerError::AlreadyRunning)?;
+        Self::start_alone(options, claim)
     }
 
-    fn start_alone(options: Options) -> Result<Self, SamplerError> {
-        static AT_FORK: Mutex<bool> = Mutex::new(false);
+    fn start_alone(options: Options, claim: Claim) -> Result<Self, SamplerError> {
+        static HOOKED: Mutex<bool> = Mutex::new(false);
 
         let all = threads().ok_or(SamplerError::Unsupported)?;
         if timer::process_timer_armed() {
@@ -186,12 +212,12 @@ impl Sampler {
             signal::Installed::Yes { chained } => chained,
             signal::Installed::Replaced => return Err(SamplerError::HandlerReplaced),
         };
-        let mut at_fork = AT_FORK.lock();
-        if !*at_fork {
-            thread::at_fork(forked).map_err(SamplerError::Handler)?;
-            *at_fork = true;
+        let mut hooked = HOOKED.lock();
+        if !*hooked {
+            self::at_fork(forked)?;
+            *hooked = true;
         }
-        drop(at_fork);
+        drop(hooked);
 
         let mut sampler = Self {
             options,
@@ -203,6 +229,7 @@ impl Sampler {
             before: Lost::default(),
             active: Vec::new(),
             words: Vec::new(),
+            _claim: claim,
         };
         sampler.kept.modules.refresh();
         sampler.publish_code();
@@ -277,7 +304,6 @@ impl Sampler {
         }
         self.kept.retired.extend(SESSION.replace(None));
         SESSION.reclaim(&mut self.kept.retired);
-        RUNNING.store(false, Ordering::Release);
     }
 
     /// The process's threads, as long as this sampler is the latest.
@@ -304,11 +330,18 @@ impl Sampler {
         for thread in &ended {
             self.drain_thread(*thread, sink);
         }
-        let sampled = all.lock().as_mut().map(|threads| {
+        let found = all.lock().as_mut().map(|threads| {
             threads.release(&ended);
-            threads.find_stacks();
-            threads.ticking()
+            (threads.unknown_stacks(), threads.ticking())
         });
+        let (unknown, sampled) = found.unzip();
+        if let Some(unknown) = unknown.filter(|unknown| !unknown.is_empty()) {
+            // Read without the lock: a thread that publishes for the first time waits for it.
+            let mappings = stack::mappings();
+            if let Some(threads) = &mut *all.lock() {
+                threads.find_stacks(&unknown, &mappings);
+            }
+        }
         // All of those live, so if there are no more, there is none to find.
         if sampled != threads::count() {
             // Without the list, threads are still found when they publish.

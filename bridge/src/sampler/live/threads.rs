@@ -1,13 +1,14 @@
 //! Which threads there are, which state each has, and whose clock ticks. Always behind a lock, never in the handler.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::Ordering;
 
 use super::clock::{Clock, Since};
 use super::state::{self, MAX_THREADS, STATES, ThreadState};
-use crate::sys::{stack, thread};
+use crate::sys::stack::Mapping;
+use crate::sys::thread;
 
 /// A thread and the index of its state.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +32,10 @@ pub(super) struct Threads<C: Clock> {
     records: Vec<Option<Record<C::Tick>>>,
     by_tid: HashMap<i32, usize>,
     free: Vec<usize>,
+    /// How many states there are.
+    limit: usize,
+    /// Threads that found none free when they were last looked at.
+    waiting: HashSet<i32>,
     without_state: u64,
     clock_failures: u64,
 }
@@ -42,6 +47,8 @@ impl<C: Clock> Threads<C> {
             records: Vec::new(),
             by_tid: HashMap::new(),
             free: Vec::new(),
+            limit: MAX_THREADS,
+            waiting: HashSet::new(),
             without_state: 0,
             clock_failures: 0,
         }
@@ -92,9 +99,9 @@ impl<C: Clock> Threads<C> {
             return Some(*index);
         }
         let index =
-            self.free.pop().or_else(|| (self.records.len() < MAX_THREADS).then_some(self.records.len()));
+            self.free.pop().or_else(|| (self.records.len() < self.limit).then_some(self.records.len()));
         let Some(index) = index.filter(|index| STATES[*index].ring.allocate()) else {
-            self.without_state += 1;
+            self.without_state += u64::from(self.waiting.insert(tid));
             return None;
         };
         if index == self.records.len() {
@@ -103,6 +110,7 @@ impl<C: Clock> Threads<C> {
         STATES[index].reset();
         self.records[index] = Some(Record { tid, tick: None, refused: false, looked_up: false });
         self.by_tid.insert(tid, index);
+        self.waiting.remove(&tid);
         Some(index)
     }
 
@@ -166,6 +174,8 @@ impl<C: Clock> Threads<C> {
         if self.clock.is_none() {
             return;
         }
+        // Those that ended are forgotten, so there are never more of them than threads.
+        self.waiting = tids.iter().copied().filter(|tid| self.waiting.contains(tid)).collect();
         for tid in tids {
             if let Some(index) = self.acquire(*tid)
                 && self.tick(index, Since::Birth).is_err()
@@ -180,17 +190,25 @@ impl<C: Clock> Threads<C> {
         }
     }
 
-    /// Finds the stacks of threads that were sampled without knowing it.
-    pub(super) fn find_stacks(&mut self) {
-        let mut mappings = None;
-        for (index, record) in self.records.iter_mut().enumerate() {
-            let Some(record) = record.as_mut().filter(|record| !record.looked_up) else { continue };
-            let state = &STATES[index];
-            let sp = state.seen_sp.load(Ordering::Acquire);
-            if sp != 0 {
+    /// Threads that were sampled without their stack being known, each with a stack pointer of theirs.
+    pub(super) fn unknown_stacks(&self) -> Vec<(Thread, u64)> {
+        self.occupied()
+            .filter(|(_, record)| !record.looked_up)
+            .map(|(index, record)| {
+                (Thread { index, tid: record.tid }, STATES[index].seen_sp.load(Ordering::Acquire))
+            })
+            .filter(|(_, sp)| *sp != 0)
+            .collect()
+    }
+
+    /// Finds those stacks among mappings that were read since, except of threads that have gone since.
+    pub(super) fn find_stacks(&mut self, unknown: &[(Thread, u64)], mappings: &[Mapping]) {
+        for (thread, sp) in unknown {
+            let Some(Some(record)) = self.records.get_mut(thread.index) else { continue };
+            let state = &STATES[thread.index];
+            if record.tid == thread.tid && state.seen_sp.load(Ordering::Acquire) == *sp {
                 record.looked_up = true;
-                let mappings = mappings.get_or_insert_with(stack::mappings);
-                state.bounds.learn(sp, state.seen_control_block.load(Ordering::Relaxed), mappings);
+                state.bounds.learn(*sp, state.seen_control_block.load(Ordering::Relaxed), mappings);
             }
         }
     }
@@ -218,7 +236,7 @@ impl<C: Clock> Threads<C> {
         self.occupied().filter(|(_, record)| record.tick.is_some()).count()
     }
 
-    /// Times a thread found no state free.
+    /// Threads that found no state free.
     pub(super) fn without_state(&self) -> u64 {
         self.without_state
     }
@@ -336,6 +354,56 @@ mod tests {
         assert_eq!(script.started.borrow().len(), 2);
         assert_eq!(threads.adopt(A), Some(index));
         assert_eq!(threads.ticking(), 1);
+    }
+
+    #[test]
+    fn a_thread_without_a_state_is_counted_once_until_it_has_one() {
+        let _turn = TURN.lock();
+        let script = Script::default();
+        let mut threads = Threads::new();
+        threads.limit = 1;
+        threads.start(script.clone(), &[A]).expect("one can be sampled");
+        for _ in 0..3 {
+            threads.discover(&[A, B]);
+            assert!(threads.adopt(B).is_none());
+        }
+        assert_eq!((threads.without_state(), threads.waiting.len()), (1, 1));
+        threads.discover(&[A, B - 1]);
+        assert_eq!((threads.without_state(), threads.waiting.len()), (2, 1), "B has ended");
+        script.running.borrow_mut().clear();
+        let ended = threads.ended();
+        threads.release(&ended);
+        threads.discover(&[B - 1]);
+        assert_eq!((threads.ticking(), threads.without_state(), threads.waiting.len()), (1, 2, 0));
+    }
+
+    #[test]
+    fn a_stack_is_learnt_only_by_the_thread_that_it_was_looked_up_for() {
+        let _turn = TURN.lock();
+        let mut threads = Threads::new();
+        threads.start(Script::default(), &[A]).expect("one can be sampled");
+        let index = threads.acquire(A).expect("has one");
+        assert!(threads.unknown_stacks().is_empty(), "no sample yet");
+        let local = 0u64;
+        let sp = (&raw const local) as u64;
+        let seen = || {
+            STATES[index].seen_control_block.store(thread::control_block(), Ordering::Relaxed);
+            STATES[index].seen_sp.store(sp, Ordering::Release);
+        };
+        seen();
+        let unknown = threads.unknown_stacks();
+        let mappings = crate::sys::stack::mappings();
+        // Another thread gets the state while the mappings are read.
+        threads.remove(Thread { index, tid: A });
+        threads.release(&[Thread { index, tid: A }]);
+        assert_eq!(threads.acquire(B), Some(index));
+        seen();
+        threads.find_stacks(&unknown, &mappings);
+        assert!(STATES[index].bounds.stack(sp).is_none());
+        let unknown = threads.unknown_stacks();
+        threads.find_stacks(&unknown, &mappings);
+        assert!(STATES[index].bounds.stack(sp).is_some() && threads.unknown_stacks().is_empty());
+        STATES[index].unlearn();
     }
 
     #[test]

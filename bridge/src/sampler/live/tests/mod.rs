@@ -207,6 +207,8 @@ fn it_starts_and_stops_again_and_again_under_load() {
             sampler.drain(&mut |_| samples += 1);
             sampler.stop();
             sampler.stop();
+            // Its last samples are still in the rings.
+            assert!(matches!(Sampler::start(Options::new(1, table)), Err(SamplerError::AlreadyRunning)));
             sampler.drain(&mut |_| samples += 1);
             assert_eq!(sampler.stats().threads, 0);
         }
