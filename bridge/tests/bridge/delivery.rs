@@ -139,8 +139,8 @@ fn burn(profiler: &Profiler) -> (String, String) {
         .build();
     let tracer = provider.tracer("test");
     tracer.in_span("root", |_| {
-        BURNERS[0].1(Duration::from_millis(40));
-        tracer.in_span("child", |_| BURNERS[1].1(Duration::from_millis(40)));
+        BURNERS[0].1(Duration::from_millis(400));
+        tracer.in_span("child", |_| BURNERS[1].1(Duration::from_millis(400)));
     });
     let spans = exporter.get_finished_spans().expect("spans");
     let id = |name| {

@@ -30,7 +30,7 @@ fn burn(profiler: &Profiler) -> String {
     let provider = SdkTracerProvider::builder()
         .with_span_processor(profiler.wrap(SimpleSpanProcessor::new(exporter.clone())))
         .build();
-    provider.tracer("test").in_span("work", |_| BURNERS[0].1(Duration::from_millis(60)));
+    provider.tracer("test").in_span("work", |_| BURNERS[0].1(Duration::from_millis(400)));
     let spans = exporter.get_finished_spans().expect("spans");
     let attribute = spans[0].attributes.iter().find(|attribute| attribute.key.as_str() == PROFILE_ID);
     attribute.expect("the span is tagged").value.to_string()
