@@ -142,7 +142,9 @@ impl<C: Clock> Threads<C> {
                 Ok(())
             }
             Err(error) => {
-                if !record.refused {
+                // The kernel knows no such clock once the thread is on its way out: nothing was refused then.
+                let leaving = error.raw_os_error() == Some(libc::EINVAL);
+                if !record.refused && !leaving {
                     record.refused = true;
                     self.clock_failures += 1;
                 }
@@ -182,7 +184,8 @@ impl<C: Clock> Threads<C> {
                 && !thread::exists(*tid)
             {
                 // It ended since it was listed: nothing was refused.
-                self.clock_failures -= 1;
+                let counted = self.records[index].as_ref().is_some_and(|record| record.refused);
+                self.clock_failures -= u64::from(counted);
                 let ended = Thread { index, tid: *tid };
                 self.remove(ended);
                 self.release(&[ended]);
