@@ -151,7 +151,7 @@
 //!   found and one store; a thread's first time registers it, under a lock.
 //! - Starting and ending a span: an attribute and an entry in a fixed table. With span names on (the default), also a
 //!   copy of each tagged span's data at its start, as the SDK offers no other way to read its name;
-//!   `SPANFLAME_SPAN_NAMES=false` saves it.
+//!   `SPANFLAME_SPAN_NAMES=off` saves it.
 //! - Two background threads, a fixed 2 MB table of live spans, and symbols of the addresses that were seen. Symbols are
 //!   looked up off the sampled threads.
 //! - While the server is away: at most 8 MB of compressed profiles wait, the oldest go first, everything dropped is
@@ -170,7 +170,7 @@
 //! - **One observer.** OpenTelemetry has a single context observer slot per process. If another component took it
 //!   first, the profiler says so in the log and in [`Stats::context_observed`], tags no span and labels no sample.
 //! - **The attribute limit.** A span at its limit cannot be tagged. With span names on it is then left out and counted in
-//!   [`Lost::attribute_refused`]. With `SPANFLAME_SPAN_NAMES=false` that is not looked at: its samples are labelled,
+//!   [`Lost::attribute_refused`]. With `SPANFLAME_SPAN_NAMES=off` that is not looked at: its samples are labelled,
 //!   but nothing in the trace leads to them.
 //! - **Long span names** are cut at 256 bytes.
 //! - **Another handler for SIGPROF** put over the profiler's stops its samples. It says so in the log and in
@@ -200,12 +200,13 @@ mod sampler;
 mod spans;
 mod stats;
 mod symbolize;
+mod sync;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod sys;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod unwind;
 
-pub use config::{ProfilerBuilder, Scope, TraceIdLabel};
+pub use config::{ProfilerBuilder, Scope, SpanNames, TraceIdLabel};
 pub use error::{ConfigError, FlushError, StartError};
 pub use export::file::FileExporter;
 #[cfg(feature = "push")]
@@ -213,4 +214,4 @@ pub use export::push::PyroscopeExporter;
 pub use export::{ExportError, Profile, ProfileExporter, Receiver};
 pub use processor::{NoProcessor, PROFILE_ID, SpanProfileProcessor};
 pub use profiler::{Profiler, profile_spans};
-pub use stats::{Lost, Stats, Truncated};
+pub use stats::{Folded, Lost, Stats, Truncated};

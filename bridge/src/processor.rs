@@ -11,11 +11,12 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{Span, SpanData, SpanProcessor};
 
+use crate::config::SpanNames;
 use crate::context::{self, View};
 use crate::labels::ProfileLabels;
-use crate::live::{Live, Tagging};
+use crate::live::{Live, Tagging, Wording};
 use crate::profiler::Profiler;
-use crate::spans::{NameId, SpanId, SpanRecord};
+use crate::spans::{LabelSetId, SpanId, SpanRecord, label_values};
 
 /// The span attribute that Grafana looks for: the id of the span whose profile to ask for.
 pub const PROFILE_ID: &str = "pyroscope.profile.id";
@@ -69,28 +70,61 @@ impl<P> SpanProfileProcessor<P> {
         if tagged {
             span.set_attribute(KeyValue::new(Key::from_static_str(PROFILE_ID), hex(span_id)));
         }
-        let mut name = NameId::NONE;
-        if tagged && self.live.span_names() {
-            // The only way to a span's name leads over a copy of all its data.
-            let Some(data) = span.exported_data() else { return };
-            if data.dropped_attributes_count > 0
-                && !data.attributes.iter().any(|attribute| attribute.key.as_str() == PROFILE_ID)
-            {
+        // What is not said of the span itself is said of its local root.
+        let wording = self.live.wording();
+        let described = match wording.names {
+            SpanNames::Auto | SpanNames::Off => tagged,
+            SpanNames::Root => parent.is_none(),
+            SpanNames::All => true,
+        };
+        let labels = match (described, &parent) {
+            (false, Some(parent)) => parent.root_labels,
+            _ => match self.describe(wording, span, cx, parent.as_ref(), tagged) {
+                Some(labels) => labels,
                 // No attribute, no label: what is exported must lead to a profile, and the other way round.
-                self.live.attribute_refused.fetch_add(1, Ordering::Relaxed);
-                return;
-            }
-            name = self.live.names.intern(&data.name);
-        }
+                None => return,
+            },
+        };
         self.live.table.insert(&SpanRecord {
             span_id,
             parent: parent_id,
             local_root: parent.map_or(span_id, |parent| parent.local_root),
             trace_id,
-            name,
-            root_name: parent.map_or(name, |parent| parent.root_name),
+            labels,
+            root_labels: parent.map_or(labels, |parent| parent.root_labels),
             tagged,
         });
+    }
+
+    /// What samples say about the span in words. `None` for one that was to be tagged and had no room for the attribute.
+    fn describe(
+        &self,
+        wording: Wording,
+        span: &Span,
+        cx: &Context,
+        parent: Option<&SpanRecord>,
+        tagged: bool,
+    ) -> Option<LabelSetId> {
+        if wording.names == SpanNames::Off && !wording.labels {
+            return Some(LabelSetId::NONE);
+        }
+        // The only way to a span's name and attributes leads over a copy of all its data.
+        let data = span.exported_data()?;
+        if tagged
+            && data.dropped_attributes_count > 0
+            && !data.attributes.iter().any(|attribute| attribute.key.as_str() == PROFILE_ID)
+        {
+            self.live.attribute_refused.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        let name = if wording.names == SpanNames::Off { "" } else { &*data.name };
+        if !wording.labels {
+            return Some(self.live.label_sets.intern(name, &[]));
+        }
+        let inherited = parent.and_then(|parent| self.live.label_sets.get(parent.labels));
+        let inherited = inherited.as_ref().map_or(&[][..], |set| &set.labels);
+        let labels = label_values(&self.live.label_keys(), &data.attributes, cx, inherited);
+        Some(self.live.label_sets.intern(name, &labels))
     }
 
     fn ended(&self, span: &SpanData) {

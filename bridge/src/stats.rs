@@ -24,6 +24,8 @@ pub struct Stats {
     pub labelled_cpu_time: Duration,
     /// What was lost, by cause.
     pub lost: Lost,
+    /// What samples say less exactly than their spans do.
+    pub folded: Folded,
     /// Profiles delivered. A window with many different stacks becomes several.
     pub profiles: u64,
     /// Compressed bytes of the delivered profiles.
@@ -92,6 +94,20 @@ pub struct Lost {
     pub excess_cpu_time: Duration,
 }
 
+/// Texts that bounds have replaced with `other`. Each span counts once in each profile window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Folded {
+    /// Spans whose name was one too many, see [`max_span_names`](crate::ProfilerBuilder::max_span_names).
+    pub span_names: u64,
+    /// Spans whose combination of label values was one too many, see
+    /// [`attribute_label`](crate::ProfilerBuilder::attribute_label).
+    pub labels: u64,
+    /// Panics of the [`span_name_normalizer`](crate::ProfilerBuilder::span_name_normalizer): at most one for each
+    /// profile window.
+    pub normalizer_panics: u64,
+}
+
 /// Stacks that were not followed to their thread's entry, by cause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -141,6 +157,9 @@ pub(crate) struct Counters {
     pub(crate) retries: Count,
     pub(crate) queued_bytes: Count,
     pub(crate) symbols: Count,
+    pub(crate) folded_names: Count,
+    pub(crate) folded_labels: Count,
+    pub(crate) normalizer_panics: Count,
     /// As of the last drain.
     pub(crate) sampler: Mutex<SamplerStats>,
 }

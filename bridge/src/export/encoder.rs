@@ -14,14 +14,13 @@ use crate::aggregate::Window;
 #[cfg(feature = "pyroscope")]
 use crate::aggregate::collector::Job;
 use crate::config::{Scope, TraceIdLabel};
-use crate::live::{Charge, Live, Tagging};
+use crate::live::{Charge, Tagging};
 use crate::stats::Counters;
 use crate::symbolize::Symbolizer;
 
 /// Which spans are tagged and how samples are labelled: the same decision, so that a tagged span has a profile and a
 /// label leads to a tagged span.
 pub(crate) struct Policy {
-    pub(crate) live: &'static Live,
     pub(crate) charge: Charge,
     pub(crate) scope: Scope,
     pub(crate) trace_ids: TraceIdLabel,
@@ -84,11 +83,11 @@ impl Encoder {
     /// The window's profiles. None if they cannot be made, which is counted.
     pub(crate) fn encode(&mut self, window: &Window) -> Vec<pprof::Encoded> {
         let labels = self.policy.sample_labels();
-        let Self { policy, symbolizer, .. } = self;
+        let symbolizer = &mut self.symbolizer;
         // Symbolization reads files that someone else wrote. Whatever is wrong with one of them costs this window,
         // not the thread.
         let encoded = catch_unwind(AssertUnwindSafe(|| {
-            pprof::encode(window, symbolizer, &policy.live.names, labels, pprof::Limits::default())
+            pprof::encode(window, symbolizer, labels, pprof::Limits::default())
         }));
         self.counters.symbols.set(self.symbolizer.kept() as u64);
         encoded.unwrap_or_else(|_| {

@@ -2,6 +2,7 @@
 
 mod attribution;
 mod delivery;
+mod labels;
 #[cfg(feature = "pyroscope")]
 mod pyroscope_agent;
 mod support;
