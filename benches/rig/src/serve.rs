@@ -61,7 +61,7 @@ fn answer<S: Subject>(slot: &mut Option<S>, request: Request) -> Result<serde_js
             Wrapped::install()?;
             to_value(overhead::run(subject, hz, rounds, Duration::from_millis(segment_millis))?)
         }
-        Request::Attribute { hz, seconds } => to_value(S::attribute(hz, seconds)?),
+        Request::Attribute { samples } => to_value(S::attribute(samples)?),
         Request::Cost { what, iterations } => {
             to_value(Cost { ns: S::cost(slot.as_ref(), &what, iterations)? })
         }

@@ -107,7 +107,7 @@ impl Subject for Spanflame {
         cost::measure(profiler, what, iterations)
     }
 
-    fn attribute(hz: u32, seconds: u64) -> Result<Attribution> {
-        attribution::run(hz, Duration::from_secs(seconds))
+    fn attribute(samples: u64) -> Result<Attribution> {
+        attribution::run(samples)
     }
 }
