@@ -75,6 +75,21 @@ impl Subjects {
         Ok(target.join("release").join(format!("peer-{folder}")))
     }
 
+    /// The library that a storm loads, built if need be.
+    pub(crate) fn plugin(&self) -> Result<PathBuf> {
+        let target = self.ours.ancestors().nth(2).context("our own target directory")?;
+        let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .args(["build", "--release", "--quiet", "--package", "spanflame-soak-plugin", "--target-dir"])
+            .arg(target)
+            .status()
+            .context("cannot run cargo")?;
+        if !status.success() {
+            bail!("building the library to load failed");
+        }
+        Ok(target.join("release").join("libspanflame_soak_plugin.so"))
+    }
+
     /// Binaries of several profilers.
     pub(crate) fn binaries(&self, profilers: &[Profiler]) -> Result<Vec<(Profiler, PathBuf)>> {
         profilers.iter().map(|&profiler| Ok((profiler, self.binary(profiler)?))).collect()
