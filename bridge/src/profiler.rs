@@ -22,7 +22,7 @@ use crate::live::{self, Charge, Live, Tagging};
 use crate::log;
 use crate::processor::{NoProcessor, SpanProfileProcessor};
 use crate::sampler::{self, Options, Sampler, SamplerError};
-use crate::stats::{Counters, Lost, Stats, Truncated, ratio};
+use crate::stats::{Carrier, Counters, Lost, Stats, Truncated, ratio};
 
 /// Whether forked children are told to leave spans alone.
 static FORKS_FOLLOWED: Mutex<bool> = Mutex::new(false);
@@ -56,7 +56,6 @@ struct Running {
     counters: Arc<Counters>,
     labels: Arc<ProfileLabels>,
     frequency: u32,
-    context_observed: bool,
     commands: Mutex<Sender<Command>>,
     stopped: AtomicBool,
 }
@@ -184,7 +183,8 @@ impl Profiler {
                 other => StartError::Sampler(Box::new(other)),
             })?;
         follow_forks()?;
-        let context_observed = context::install(live);
+        context::install(live);
+        live::set_label_at_start(config.label_at_start);
         let counters = Arc::new(Counters::default());
         let labels = Arc::new(ProfileLabels::new(config.identity, config.resource.as_ref()));
         let upload_interval = exporter.is_some().then_some(config.upload_interval);
@@ -198,7 +198,6 @@ impl Profiler {
             charge,
             scope: config.scope,
             trace_ids: config.trace_ids,
-            context_observed,
             receiver: ReceivingEnd::default(),
         };
         policy.apply();
@@ -208,7 +207,6 @@ impl Profiler {
             counters: counters.clone(),
             labels: labels.clone(),
             frequency: config.frequency,
-            context_observed,
             commands: Mutex::new(commands),
             stopped: AtomicBool::new(false),
         };
@@ -236,7 +234,9 @@ impl Profiler {
         let (frequency, scope, upload_interval) = (config.frequency, config.scope, config.upload_interval);
         let destination = destination.to_owned();
         log::when_heard(move || {
+            let carrier = live::carrier();
             tracing::info!(
+                ?carrier,
                 clock = stats.clock,
                 frequency,
                 unwinder = stats.unwinder,
@@ -246,11 +246,17 @@ impl Profiler {
                 service = %learnt.service_name(),
                 "profiling"
             );
-            if !context_observed {
-                tracing::error!(
-                    "another component has opentelemetry's context observer slot, so spans cannot be followed: \
-                     profiles carry no spans. start the profiler before that component, or remove it"
-                );
+            match carrier {
+                Carrier::None => tracing::error!(
+                    "another component has opentelemetry's context observer slot, so contexts cannot be followed: \
+                     profiles carry no spans and no span is tagged until spanflame's attach, with_span_profile, \
+                     in_current_context or SpanProfileLayer is used. or start the profiler before that component"
+                ),
+                Carrier::Start => tracing::warn!(
+                    "another component has opentelemetry's context observer slot; as asked for, spans label the \
+                     threads that start them, which is wrong for asynchronous code"
+                ),
+                Carrier::Observer | Carrier::Wrappers => {}
             }
         });
         Ok(profiler)
@@ -321,7 +327,7 @@ impl Profiler {
                 Tagging::Root => Scope::Root,
                 Tagging::All => Scope::All,
             },
-            context_observed: running.context_observed,
+            carrier: live::carrier(),
             handler_replaced: sampler.handler_replaced,
             threads: sampler.threads,
             symbols: counters.symbols.get(),
@@ -417,7 +423,7 @@ fn disabled_stats() -> Stats {
         complete_stacks: 0.0,
         truncated: Truncated::default(),
         scope: Scope::Auto,
-        context_observed: false,
+        carrier: Carrier::None,
         handler_replaced: false,
         threads: 0,
         symbols: 0,
