@@ -8,7 +8,7 @@
 //!   `.await`, worker threads and nested spans;
 //! - an exporter pushes them as pprof to a Spanflame or Grafana Pyroscope server.
 //!
-//! Linux on x86-64. Elsewhere the crate compiles, `start()` says that it is unsupported, and spans flow as before.
+//! Linux on x86-64 and aarch64. Elsewhere the crate compiles, `start()` says that it is unsupported, and spans flow as before.
 //!
 //! # Quick start
 //!
@@ -282,7 +282,11 @@
 //! Every setting and its variable: [`ProfilerBuilder`].
 
 mod aggregate;
-#[cfg(all(feature = "bench-internals", target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(
+    feature = "bench-internals",
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
 #[doc(hidden)]
 pub mod bench_support;
 mod carrier;
@@ -290,7 +294,7 @@ mod config;
 mod context;
 mod error;
 mod export;
-#[cfg(all(fuzzing, target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(fuzzing, target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 #[doc(hidden)]
 pub mod fuzzing;
 mod labels;
@@ -302,15 +306,15 @@ mod sampler;
 mod spans;
 mod stats;
 mod symbolize;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod sys;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod unwind;
 
 #[cfg(feature = "tracing-layer")]
 pub use carrier::SpanProfileLayer;
 pub use carrier::{ContextGuard, SpanProfileExt, WithSpanProfile, attach, in_current_context};
-pub use config::{ProfilerBuilder, Scope, TraceIdLabel};
+pub use config::{ProfilerBuilder, Scope, TraceIdLabel, Unwinder};
 pub use error::{ConfigError, FlushError, StartError};
 pub use export::file::FileExporter;
 #[cfg(feature = "push")]
@@ -318,4 +322,4 @@ pub use export::push::PyroscopeExporter;
 pub use export::{ExportError, Profile, ProfileExporter, Receiver};
 pub use processor::{NoProcessor, PROFILE_ID, SpanProfileProcessor};
 pub use profiler::{Profiler, profile_spans};
-pub use stats::{Carrier, Lost, Stats, Truncated};
+pub use stats::{Carrier, Lost, SelfTest, Stats, Truncated, UnwindTables};

@@ -13,7 +13,7 @@ use crate::error::FlushError;
 #[cfg(feature = "pyroscope")]
 use crate::export::pprof::Encoded;
 use crate::live::{Charge, Live};
-use crate::sampler::{Sampler, SamplerStats};
+use crate::sampler::{self, Sampler, SamplerStats};
 use crate::stats::{Counters, ratio};
 
 /// Short enough that no ring overflows at 1000 Hz, long enough to cost nothing.
@@ -82,6 +82,8 @@ pub(crate) struct Collector {
     started_at: SystemTime,
     before: SamplerStats,
     window_full: u64,
+    /// Whether stacks were said to be cut short.
+    complained: bool,
 }
 
 impl Collector {
@@ -110,6 +112,7 @@ impl Collector {
             started_at: SystemTime::now(),
             before,
             window_full: 0,
+            complained: false,
         }
     }
 
@@ -194,7 +197,7 @@ impl Collector {
     }
 
     /// Says once what has come to stand in the way of sampling, and acts on it.
-    fn tell(&self, before: &SamplerStats, now: &SamplerStats) {
+    fn tell(&mut self, before: &SamplerStats, now: &SamplerStats) {
         if now.handler_replaced != before.handler_replaced {
             self.charge.0.suspend(now.handler_replaced);
             if now.handler_replaced {
@@ -214,6 +217,18 @@ impl Collector {
         }
         if now.threads_refused > 0 && before.threads_refused == 0 {
             tracing::warn!("there are more threads than can be sampled: the newest ones are not");
+        }
+        if !self.complained
+            && let Some(complaint) = sampler::complaint(now)
+        {
+            self.complained = true;
+            let sampler::Complaint { complete, likely_cause } = complaint;
+            tracing::warn!(complete, likely_cause, "stacks often end before their thread's entry");
+        }
+        if now.rows_not_expressible != before.rows_not_expressible {
+            for (module, rows) in self.sampler.not_expressible() {
+                tracing::debug!(module = %module.display(), rows, "unwind rows without a rule: stacks end there");
+            }
         }
     }
 
@@ -256,6 +271,7 @@ impl Collector {
         let mut notes = vec![
             concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")).to_owned(),
             format!("frequency={:.0}", 1.0 / self.period.as_secs_f64()),
+            format!("unwinder={}", stats.unwinder),
         ];
         if weight > 0 {
             notes.push(format!("effective_frequency={hertz:.1}"));
