@@ -23,6 +23,7 @@ fn nothing_set_means_the_documented_defaults() {
     assert_eq!((config.span_names, config.label_keys), (SpanNames::Auto, Vec::new()));
     assert!(config.span_name_normalizer.is_none());
     assert_eq!(config.trace_ids, TraceIdLabel::Auto);
+    assert!(!config.label_at_start);
     assert_eq!(config.destination.server_address, DEFAULT_SERVER_ADDRESS);
     assert_eq!(config.destination.basic_auth, None);
     assert_eq!(config.destination.tenant_id, None);
@@ -52,9 +53,10 @@ fn every_variable_is_read() {
         ("SPANFLAME_ATTRIBUTE_LABELS", "http.route, rpc.method,"),
         ("SPANFLAME_BAGGAGE_LABELS", "tenant"),
         ("SPANFLAME_TRACE_IDS", "never"),
+        ("SPANFLAME_LABEL_AT_START", "true"),
         ("SPANFLAME_PROFILE_DIR", "/tmp/profiles"),
     ]);
-    assert!(!config.enabled);
+    assert!(!config.enabled && config.label_at_start);
     assert_eq!(config.span_names, SpanNames::Root);
     let keys: Vec<_> = config.label_keys.iter().map(|key| (key.source, &*key.key, &*key.label)).collect();
     let expected = [
