@@ -81,6 +81,13 @@ impl Encoder {
         self.policy.tagging()
     }
 
+    /// Takes in symbols that came too late for their window. Whether there are more to come.
+    pub(crate) fn rest(&mut self) -> bool {
+        let busy = self.symbolizer.rest();
+        self.counters.symbols.set(self.symbolizer.kept() as u64);
+        busy
+    }
+
     /// The window's profiles. None if they cannot be made, which is counted.
     pub(crate) fn encode(&mut self, window: &Window) -> Vec<pprof::Encoded> {
         let labels = self.policy.sample_labels();

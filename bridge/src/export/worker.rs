@@ -22,6 +22,8 @@ use crate::labels::ProfileLabels;
 const QUEUE_BYTES: usize = 8 << 20;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// While symbols are still being read.
+const LOOK_FOR_SYMBOLS: Duration = Duration::from_secs(1);
 
 pub(crate) struct Worker {
     encoder: Encoder,
@@ -68,7 +70,8 @@ impl Worker {
         let _suppressed = Context::enter_telemetry_suppressed_scope();
         self.identify();
         loop {
-            match jobs.recv_timeout(self.until_due()) {
+            let wait = self.until_due();
+            match jobs.recv_timeout(wait) {
                 Ok(Job::Window(window, _place)) => self.take(&window),
                 #[cfg(feature = "pyroscope")]
                 // Only asked for where there is no exporter.
@@ -101,8 +104,11 @@ impl Worker {
         }
     }
 
-    fn until_due(&self) -> Duration {
+    fn until_due(&mut self) -> Duration {
         let mut wait = Duration::from_secs(3600);
+        if self.encoder.rest() {
+            wait = LOOK_FOR_SYMBOLS;
+        }
         if !self.queue.is_empty() {
             wait = wait.min(self.pause.left());
         }
