@@ -210,6 +210,7 @@ pub use error::{ConfigError, FlushError, StartError};
 pub use export::file::FileExporter;
 #[cfg(feature = "push")]
 pub use export::push::PyroscopeExporter;
+pub use export::unlabelled::{CallSite, UnlabelledCpu};
 pub use export::{ExportError, Profile, ProfileExporter, Receiver};
 pub use processor::{NoProcessor, PROFILE_ID, SpanProfileProcessor};
 pub use profiler::{Profiler, profile_spans};

@@ -6,6 +6,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::config::Scope;
+use crate::export::unlabelled::Unlabelled;
 use crate::sampler::SamplerStats;
 
 /// A snapshot of a profiler's doings since it started.
@@ -77,6 +78,9 @@ pub struct Lost {
     pub shutdown: u64,
     /// Samples: their profile could not be made.
     pub failed: u64,
+    /// Samples that are in a profile without their span: the window held 32,768 different ones already. Not
+    /// among [`samples`](Self::samples).
+    pub labels_dropped: u64,
     /// Spans that lost their place among the live ones; their later samples carry no span.
     pub spans_evicted: u64,
     /// Spans that had no room for the attribute `pyroscope.profile.id`; their samples carry no span.
@@ -131,6 +135,7 @@ pub(crate) struct Counters {
     pub(crate) weight: Count,
     pub(crate) labelled_weight: Count,
     pub(crate) window_full: Count,
+    pub(crate) labels_dropped: Count,
     pub(crate) exporter_busy: Count,
     pub(crate) queue_full: Count,
     pub(crate) rejected: Count,
@@ -141,6 +146,8 @@ pub(crate) struct Counters {
     pub(crate) retries: Count,
     pub(crate) queued_bytes: Count,
     pub(crate) symbols: Count,
+    /// By call site, since the start.
+    pub(crate) unlabelled: Mutex<Unlabelled>,
     /// As of the last drain.
     pub(crate) sampler: Mutex<SamplerStats>,
 }
