@@ -23,6 +23,8 @@ pub mod instructions;
 pub mod overhead;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod span;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod upkeep;
 
 use spanflame_bench_rig::Measurement;
 use std::path::PathBuf;

@@ -23,7 +23,7 @@ use crate::live::{self, Charge, Live, Tagging};
 use crate::log;
 use crate::processor::{NoProcessor, SpanProfileProcessor};
 use crate::sampler::{self, Options, Sampler, SamplerError};
-use crate::stats::{Counters, Lost, Stats, Truncated, ratio};
+use crate::stats::{CLOCK, Counters, Lost, Stats, Truncated, UNWINDER, ratio};
 
 /// Whether forked children are told to leave spans alone.
 static FORKS_FOLLOWED: Mutex<bool> = Mutex::new(false);
@@ -297,8 +297,8 @@ impl Profiler {
             queued_bytes: counters.queued_bytes.get(),
             frequency: *frequency,
             effective_frequency: f64::from(*frequency) * ratio(samples, weight),
-            clock: "thread CPU timers",
-            unwinder: "precompiled .eh_frame tables",
+            clock: CLOCK,
+            unwinder: UNWINDER,
             complete_stacks: ratio(counters.complete.get(), samples),
             truncated: Truncated {
                 too_deep: sampler.too_deep,

@@ -16,7 +16,7 @@ use crate::error::FlushError;
 use crate::export::pprof::Encoded;
 use crate::live::{Charge, Live};
 use crate::sampler::{Sampler, SamplerStats};
-use crate::stats::{Counters, ratio};
+use crate::stats::{CLOCK, Counters, UNWINDER, ratio};
 
 /// Short enough that no ring overflows at 1000 Hz, long enough to cost nothing.
 const DRAIN_EVERY: Duration = Duration::from_millis(100);
@@ -299,7 +299,11 @@ impl Collector {
         ];
         if weight > 0 {
             notes.push(format!("effective_frequency={hertz:.1}"));
+            let complete = ratio(since(|stats| stats.reached_entry), samples);
+            notes.push(format!("complete_stacks={complete:.3}"));
         }
+        notes.push(format!("clock={CLOCK}"));
+        notes.push(format!("unwinder={UNWINDER}"));
         notes.extend(causes.iter().filter(|(_, n)| *n > 0).map(|(cause, n)| format!("{cause}={n}")));
         notes
     }

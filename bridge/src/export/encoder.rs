@@ -65,11 +65,13 @@ pub(crate) struct Encoder {
     symbolizer: Symbolizer,
     /// Whether it was said that much runs in no span.
     told: bool,
+    /// Samples lost on the way out, as of the last window.
+    lost: [u64; 4],
 }
 
 impl Encoder {
     pub(crate) fn new(policy: Policy, counters: Arc<Counters>) -> Self {
-        Self { policy, counters, symbolizer: Symbolizer::new(), told: false }
+        Self { policy, counters, symbolizer: Symbolizer::new(), told: false, lost: [0; 4] }
     }
 
     /// From now on, spans are tagged and samples labelled as suits `receiver`. Whether it is another than before.
@@ -96,16 +98,32 @@ impl Encoder {
         busy
     }
 
+    /// What a reader must know of the way that a window takes from here on.
+    fn notes(&mut self) -> Vec<String> {
+        const CAUSES: [&str; 4] = ["lost.exporter_busy", "lost.queue_full", "lost.rejected", "lost.failed"];
+        let Counters { exporter_busy, queue_full, rejected, failed, .. } = &*self.counters;
+        let now = [exporter_busy.get(), queue_full.get(), rejected.get(), failed.get()];
+        let before = std::mem::replace(&mut self.lost, now);
+        let mut notes = vec![format!("scope={}", self.tagging().name())];
+        if !self.policy.receiver.name.is_empty() {
+            notes.push(format!("server={}", self.policy.receiver.name));
+        }
+        let causes = CAUSES.iter().zip(now).zip(before).map(|((cause, now), before)| (cause, now - before));
+        notes.extend(causes.filter(|(_, lost)| *lost > 0).map(|(cause, lost)| format!("{cause}={lost}")));
+        notes
+    }
+
     /// The window's profiles. None if they cannot be made, which is counted.
     pub(crate) fn encode(&mut self, window: &Window) -> Vec<pprof::Encoded> {
         let labels = self.policy.sample_labels();
+        let mut notes = self.notes();
         let Self { policy, symbolizer, .. } = self;
         // Symbolization reads files that someone else wrote. Whatever is wrong with one of them costs this window,
         // not the thread.
         let encoded = catch_unwind(AssertUnwindSafe(|| {
             let symbols = Symbols::look_up(window, symbolizer);
             let unlabelled = Unlabelled::of(window, &symbols);
-            let notes = unlabelled.notes();
+            notes.extend(unlabelled.notes());
             let profiles =
                 pprof::encode(window, &symbols, &policy.live.names, labels, &notes, pprof::Limits::default());
             (profiles, unlabelled)

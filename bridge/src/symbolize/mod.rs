@@ -131,6 +131,18 @@ impl Symbolizer {
         self.cache.len()
     }
 
+    /// What the symbol table alone calls each address: what a window gets that does not wait.
+    #[cfg(feature = "bench-internals")]
+    pub(crate) fn names_alone(modules: &[Module], addresses: &[u64]) -> usize {
+        let reader = reader::Reader::new();
+        let named = |module: &Module| {
+            let here = addresses.iter().filter(|address| (module.start..module.end).contains(*address));
+            let offsets: Vec<u64> = here.map(|address| address - module.bias).collect();
+            reader.functions(&module_file(module), &offsets).iter().flatten().count()
+        };
+        modules.iter().map(named).sum()
+    }
+
     /// Takes in what came too late for its window, and lets go of what reading took if all is read. Whether there is
     /// still something to come.
     pub(crate) fn rest(&mut self) -> bool {

@@ -495,7 +495,8 @@ fn a_server_that_asks_for_a_pause_gets_it() {
         start(|builder| builder.server_address(server.url()).upload_interval(Duration::from_secs(1)));
     burn(&profiler);
     eventually("the second push", || pushes.lock().len() > 1);
-    let pause = pushes.lock()[1] - pushes.lock()[0];
+    let times = pushes.lock().clone();
+    let pause = times[1] - times[0];
     // Its own first pause would be half a second at most.
     assert!(pause >= Duration::from_secs(4), "{pause:?}");
     profiler.shutdown(Duration::from_secs(60)).expect("delivered");
@@ -521,6 +522,18 @@ fn cpu_time_in_no_span_is_told_with_its_call_sites() {
     assert!(unlabelled.call_sites.iter().all(|site| !site.function.contains("std::")), "{unlabelled:?}");
     let comments: Vec<String> = kept.profiles().iter().flat_map(|profile| comments(&profile.pprof)).collect();
     assert!(comments.iter().any(|note| note.starts_with("unlabelled=0.")), "{comments:?}");
+    for fact in [
+        "spanflame/",
+        "frequency=1000",
+        "effective_frequency=",
+        "complete_stacks=",
+        "clock=thread CPU timers",
+        "unwinder=",
+        "scope=all",
+        "server=test",
+    ] {
+        assert!(comments.iter().any(|note| note.starts_with(fact)), "{fact} is not among {comments:?}");
+    }
     let told = |note: &String| note.starts_with("unlabelled.at=0.") && note.ends_with(&site.function);
     assert!(comments.iter().any(told), "{comments:?}");
 }
