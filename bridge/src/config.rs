@@ -33,6 +33,29 @@ pub enum Scope {
     All,
 }
 
+/// How stacks are walked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Unwinder {
+    /// By unwind rules that are compiled ahead from each module's `.eh_frame`: right for every build, and for libraries
+    /// that keep no frame pointers, as libc mostly does not.
+    #[default]
+    Tables,
+    /// Along frame pointers: cheaper still, and through generated code, but only as good as the build. Every crate has
+    /// to be compiled with `-C force-frame-pointers=yes`; the callers of code without them are lost.
+    FramePointers,
+}
+
+/// As `SPANFLAME_UNWINDER` has it.
+impl fmt::Display for Unwinder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tables => "tables",
+            Self::FramePointers => "frame-pointers",
+        })
+    }
+}
+
 /// Whether samples carry their trace id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -57,6 +80,7 @@ pub enum TraceIdLabel {
 /// | [`basic_auth`](Self::basic_auth) | `PYROSCOPE_BASIC_AUTH_USER`, `PYROSCOPE_BASIC_AUTH_PASSWORD` | none | |
 /// | [`tenant_id`](Self::tenant_id) | `PYROSCOPE_TENANT_ID` | none | |
 /// | [`frequency`](Self::frequency) | `SPANFLAME_FREQUENCY` | 100 Hz | 1 to 1000 |
+/// | [`unwinder`](Self::unwinder) | `SPANFLAME_UNWINDER` | `tables` | `tables`, `frame-pointers` |
 /// | [`upload_interval`](Self::upload_interval) | `SPANFLAME_UPLOAD_INTERVAL` (seconds) | 10 s | 1 to 15 s |
 /// | [`scope`](Self::scope) | `SPANFLAME_SCOPE` | `auto` | `auto`, `root`, `all` |
 /// | [`span_names`](Self::span_names) | `SPANFLAME_SPAN_NAMES` | `true` | `true`, `false` |
@@ -74,6 +98,7 @@ pub struct ProfilerBuilder {
     basic_auth: Option<(String, String)>,
     tenant_id: Option<String>,
     frequency: Option<u32>,
+    unwinder: Option<Unwinder>,
     upload_interval: Option<Duration>,
     scope: Option<Scope>,
     span_names: Option<bool>,
@@ -133,6 +158,12 @@ impl ProfilerBuilder {
         self
     }
 
+    /// How stacks are walked.
+    pub fn unwinder(mut self, unwinder: Unwinder) -> Self {
+        self.unwinder = Some(unwinder);
+        self
+    }
+
     /// How much time one profile covers, 1 to 15 seconds. Longer ones would fall outside the window in which
     /// Grafana looks for a span's profile.
     pub fn upload_interval(mut self, interval: Duration) -> Self {
@@ -187,6 +218,15 @@ impl ProfilerBuilder {
         let frequency = match self.frequency {
             Some(hertz) => parse::in_range("frequency", u64::from(hertz), 1, 1000)? as u32,
             None => env.number("SPANFLAME_FREQUENCY", 1, 1000)?.unwrap_or(100) as u32,
+        };
+        let unwinder = match self.unwinder {
+            Some(unwinder) => unwinder,
+            None => env
+                .choice(
+                    "SPANFLAME_UNWINDER",
+                    &[("tables", Unwinder::Tables), ("frame-pointers", Unwinder::FramePointers)],
+                )?
+                .unwrap_or_default(),
         };
         let upload_interval = match self.upload_interval {
             Some(interval) => parse::interval("upload_interval", interval)?,
@@ -263,6 +303,7 @@ impl ProfilerBuilder {
         Ok(Config {
             enabled,
             frequency,
+            unwinder,
             upload_interval,
             scope,
             span_names,
@@ -289,6 +330,7 @@ impl fmt::Debug for ProfilerBuilder {
             .field("service_name", &self.service_name)
             .field("labels", &self.labels)
             .field("frequency", &self.frequency)
+            .field("unwinder", &self.unwinder)
             .field("upload_interval", &self.upload_interval)
             .field("scope", &self.scope)
             .finish_non_exhaustive()
@@ -299,6 +341,7 @@ impl fmt::Debug for ProfilerBuilder {
 pub(crate) struct Config {
     pub(crate) enabled: bool,
     pub(crate) frequency: u32,
+    pub(crate) unwinder: Unwinder,
     pub(crate) upload_interval: Duration,
     pub(crate) scope: Scope,
     pub(crate) span_names: bool,

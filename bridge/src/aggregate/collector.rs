@@ -15,8 +15,8 @@ use crate::error::FlushError;
 #[cfg(feature = "pyroscope")]
 use crate::export::pprof::Encoded;
 use crate::live::{Charge, Live};
-use crate::sampler::{Sampler, SamplerStats};
-use crate::stats::{CLOCK, Counters, UNWINDER, ratio};
+use crate::sampler::{self, Sampler, SamplerStats};
+use crate::stats::{CLOCK, Counters, ratio};
 
 /// Short enough that no ring overflows at 1000 Hz, long enough to cost nothing.
 const DRAIN_EVERY: Duration = Duration::from_millis(100);
@@ -114,6 +114,8 @@ pub(crate) struct Collector {
     before: SamplerStats,
     window_full: u64,
     labels_dropped: u64,
+    /// Whether stacks were said to be cut short.
+    complained: bool,
 }
 
 impl Collector {
@@ -147,6 +149,7 @@ impl Collector {
             before,
             window_full: 0,
             labels_dropped: 0,
+            complained: false,
         }
     }
 
@@ -235,7 +238,7 @@ impl Collector {
     }
 
     /// Says once what has come to stand in the way of sampling, and acts on it.
-    fn tell(&self, before: &SamplerStats, now: &SamplerStats) {
+    fn tell(&mut self, before: &SamplerStats, now: &SamplerStats) {
         if now.handler_replaced != before.handler_replaced {
             self.charge.0.suspend(now.handler_replaced);
             if now.handler_replaced {
@@ -255,6 +258,18 @@ impl Collector {
         }
         if now.threads_refused > 0 && before.threads_refused == 0 {
             tracing::warn!("there are more threads than can be sampled: the newest ones are not");
+        }
+        if !self.complained
+            && let Some(complaint) = sampler::complaint(now)
+        {
+            self.complained = true;
+            let sampler::Complaint { complete, likely_cause } = complaint;
+            tracing::warn!(complete, likely_cause, "stacks often end before their thread's entry");
+        }
+        if now.rows_not_expressible != before.rows_not_expressible {
+            for (module, rows) in self.sampler.not_expressible() {
+                tracing::debug!(module = %module.display(), rows, "unwind rows without a rule: stacks end there");
+            }
         }
     }
 
@@ -296,6 +311,7 @@ impl Collector {
         let mut notes = vec![
             concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")).to_owned(),
             format!("frequency={:.0}", 1.0 / self.period.as_secs_f64()),
+            format!("unwinder={}", stats.unwinder),
         ];
         if weight > 0 {
             notes.push(format!("effective_frequency={hertz:.1}"));
@@ -303,7 +319,6 @@ impl Collector {
             notes.push(format!("complete_stacks={complete:.3}"));
         }
         notes.push(format!("clock={CLOCK}"));
-        notes.push(format!("unwinder={UNWINDER}"));
         notes.extend(causes.iter().filter(|(_, n)| *n > 0).map(|(cause, n)| format!("{cause}={n}")));
         notes
     }

@@ -15,8 +15,8 @@ use super::{gzip, pprof};
 use crate::aggregate::collector::Command;
 use crate::stats::Counters;
 
-/// A window waits for symbols less than half of this.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// A window waits for debug information half as long at most.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// A report is one profile; a window that makes more of them is reported over several intervals, up to this many.
 const MAX_LEFT_OVER: usize = 4;
 

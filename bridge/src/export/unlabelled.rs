@@ -51,6 +51,7 @@ const ENTRIES: &[&str] = &[
     "clone",
     "clone3",
     "__clone",
+    "__rust_try",
 ];
 
 /// CPU time that ran in no span since the profiler started, the profiler's own threads left out.

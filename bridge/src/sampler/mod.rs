@@ -4,19 +4,26 @@
 //! and the stack, and leaves a record in the thread's ring. [`Sampler::drain`] empties the rings on the collector's
 //! thread and is also where threads and modules are looked for. Nothing here symbolizes, aggregates or logs.
 
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod live;
-#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+#[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 #[path = "unsupported.rs"]
 mod live;
+mod quality;
 
 use std::path::Path;
 use std::sync::Arc;
 
 pub(crate) use live::{Sampler, at_fork, publish};
-#[cfg(all(feature = "bench-internals", target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(
+    feature = "bench-internals",
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
 pub(crate) use live::{handler, signal_value};
+pub(crate) use quality::{Complaint, complaint};
 
+use crate::config::Unwinder;
 use crate::spans::{SpanRecord, SpanTable};
 
 /// The deepest stack a sample can hold, in frames.
@@ -35,12 +42,14 @@ pub(crate) struct Options {
     pub(crate) spans: &'static SpanTable,
     /// Frames kept of each stack, innermost first; at most [`MAX_DEPTH`].
     pub(crate) max_depth: usize,
+    /// How stacks are walked.
+    pub(crate) unwinder: Unwinder,
 }
 
 impl Options {
     /// Stacks of up to 128 frames at `frequency` samples per second of CPU time.
     pub(crate) fn new(frequency: u32, spans: &'static SpanTable) -> Self {
-        Self { frequency, spans, max_depth: 128 }
+        Self { frequency, spans, max_depth: 128, unwinder: Unwinder::Tables }
     }
 }
 
@@ -49,7 +58,9 @@ impl Options {
 #[non_exhaustive]
 pub(crate) enum SamplerError {
     /// Not a platform that the sampler knows.
-    #[error("CPU sampling is supported on Linux x86-64 only; spans still flow, without profiles")]
+    #[error(
+        "CPU sampling is supported on Linux on x86-64 and aarch64 only; spans still flow, without profiles"
+    )]
     Unsupported,
     /// One sampler per process.
     #[error("a sampler is already running in this process; stop it before starting another")]
@@ -89,7 +100,8 @@ pub(crate) struct Sample<'a> {
     pub(crate) weight: u32,
     /// The span that was active on the thread, if any.
     pub(crate) span: Option<SpanRecord>,
-    /// Innermost first: the exact program counter, then return addresses as found on the stack.
+    /// Innermost first: the exact program counter, then return addresses: one or more bytes past the instruction that the
+    /// frame is at. Of a frame that another signal's handler interrupted, one byte past.
     pub(crate) frames: &'a [u64],
     /// Whether the walk ended before the thread's entry.
     pub(crate) truncated: bool,
@@ -115,6 +127,13 @@ pub(crate) struct Module {
     pub(crate) unloaded: bool,
 }
 
+/// How many stacks were walked when sampling started, and how many of them to their thread's entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SelfTest {
+    pub(crate) stacks: u32,
+    pub(crate) complete: u32,
+}
+
 /// What became of the samples, since the process began unless said otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SamplerStats {
@@ -136,6 +155,10 @@ pub(crate) struct SamplerStats {
     pub(crate) threads: u32,
     /// Timers that the kernel refused (RLIMIT_SIGPENDING, seccomp); tried again at each look for threads.
     pub(crate) timer_failures: u64,
+    /// How stacks are walked.
+    pub(crate) unwinder: Unwinder,
+    /// The walks made at the start.
+    pub(crate) self_test: SelfTest,
     /// Stacks that reached the thread's entry.
     pub(crate) reached_entry: u64,
     /// Stacks cut at the depth limit.
@@ -163,10 +186,10 @@ pub(crate) struct SamplerStats {
 }
 
 /// What other platforms get, compiled here as well so that it cannot fall behind.
-#[cfg(all(test, target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(test, target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod unsupported;
 
-#[cfg(all(test, target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(test, target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod tests {
     use super::*;
 
@@ -182,10 +205,12 @@ mod tests {
             fn(&mut S, &mut dyn FnMut(&Sample<'_>)),
             fn(&S) -> Arc<[Module]>,
             fn(&S) -> SamplerStats,
+            fn(&S) -> Vec<(Arc<Path>, u32)>,
             fn(&mut S),
         );
-        let _: Of<Sampler> = (Sampler::drain, Sampler::modules, Sampler::stats, Sampler::stop);
+        let _: Of<Sampler> =
+            (Sampler::drain, Sampler::modules, Sampler::stats, Sampler::not_expressible, Sampler::stop);
         use unsupported::Sampler as Other;
-        let _: Of<Other> = (Other::drain, Other::modules, Other::stats, Other::stop);
+        let _: Of<Other> = (Other::drain, Other::modules, Other::stats, Other::not_expressible, Other::stop);
     }
 }

@@ -27,7 +27,9 @@ use self::cache::{Answer, Cache, Limits, Place};
 use crate::sampler::Module;
 
 /// How long a window waits for debug information: below the distance of two windows, so that none is late.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long it waits for names alone, which take milliseconds unless the machine has no time for them at all.
+const PATIENCE_FOR_NAMES: Duration = Duration::from_secs(30);
 /// Addresses that may be asked for and not answered yet.
 const MAX_ASKED: usize = 64 * 1024;
 /// Files that are told apart before all is forgotten.
@@ -93,6 +95,7 @@ pub(crate) struct Symbolizer {
     /// How often a file was the end of the thread that read it.
     deaths: u32,
     patience: Duration,
+    patience_for_names: Duration,
     unknown: Arc<[Line]>,
 }
 
@@ -105,6 +108,8 @@ struct Wanted {
     known: HashMap<Place, Answer, DefaultHashBuilder>,
     /// Seen for the first time and not answered in full yet.
     awaited: Set<Place>,
+    /// Those of them without a name so far.
+    nameless: Set<Place>,
 }
 
 impl Symbolizer {
@@ -122,6 +127,7 @@ impl Symbolizer {
             asked: HashSet::default(),
             deaths: 0,
             patience,
+            patience_for_names: PATIENCE_FOR_NAMES,
             unknown: Arc::from([Line { function: Arc::new(unknown), line: 0 }]),
         }
     }
@@ -171,8 +177,14 @@ impl Symbolizer {
 
         let mut wanted = Wanted::default();
         self.want(modules, places.iter().flatten(), &mut wanted);
-        let until = Instant::now() + self.patience;
-        while !wanted.awaited.is_empty() && self.take_answer(until, &mut wanted) {}
+        let now = Instant::now();
+        let (until, until_named) = (now + self.patience, now + self.patience_for_names);
+        while !wanted.awaited.is_empty() {
+            let until = if wanted.nameless.is_empty() { until } else { until_named };
+            if !self.take_answer(until, &mut wanted) {
+                break;
+            }
+        }
         self.rest();
 
         places
@@ -204,7 +216,10 @@ impl Symbolizer {
             match answer {
                 Some(answer) => drop(wanted.known.insert(*place, answer)),
                 // What was named before is not waited for once more.
-                None => drop(wanted.awaited.insert(*place)),
+                None => {
+                    wanted.awaited.insert(*place);
+                    wanted.nameless.insert(*place);
+                }
             }
             if !is_complete && self.asked.len() < MAX_ASKED && self.asked.insert(*place) {
                 missing.entry(*module).or_default().push(place.1);
@@ -272,6 +287,7 @@ impl Symbolizer {
                     let answer = self.answer(&module, offset, name.map(call), false);
                     self.cache.insert((file, offset), answer.clone());
                     wanted.known.insert((file, offset), answer);
+                    wanted.nameless.remove(&(file, offset));
                 }
             }
             Answers::Calls(calls) => {
@@ -281,6 +297,7 @@ impl Symbolizer {
                     self.cache.insert(place, answer.clone());
                     wanted.known.insert(place, answer);
                     wanted.awaited.remove(&place);
+                    wanted.nameless.remove(&place);
                     self.asked.remove(&place);
                 }
             }

@@ -7,6 +7,7 @@ use std::mem::{MaybeUninit, transmute};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use super::arch;
 use crate::unwind::Registers;
 
 /// The signal of every timer.
@@ -60,12 +61,8 @@ pub(crate) extern "C" fn handler<H: OnTimer>(
     let timer = unsafe { &*info.cast::<TimerInfo>() };
     if timer.code == libc::SI_TIMER {
         // SAFETY: the kernel passes a valid ucontext_t as third argument.
-        let registers = unsafe { &(*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
-        let registers = Registers {
-            ip: registers[libc::REG_RIP as usize] as u64,
-            sp: registers[libc::REG_RSP as usize] as u64,
-            bp: registers[libc::REG_RBP as usize] as u64,
-        };
+        let context = unsafe { &*context.cast::<libc::ucontext_t>() };
+        let registers = arch::interrupted(context);
         if H::on_timer(timer.value, timer.overrun.max(0) as u32, registers) {
             return;
         }

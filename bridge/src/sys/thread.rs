@@ -1,9 +1,10 @@
 //! Facts about threads that only libc and the kernel know.
 #![allow(unsafe_code)] // libc calls
 
-use std::arch::asm;
 use std::mem::MaybeUninit;
 use std::ops::Range;
+
+use super::arch;
 
 /// The calling thread's id.
 pub(crate) fn id() -> i32 {
@@ -15,10 +16,7 @@ pub(crate) fn id() -> i32 {
 /// Async-signal-safe: the ABI keeps it in the first word of the thread's segment.
 #[inline]
 pub(crate) fn control_block() -> u64 {
-    let address: u64;
-    // SAFETY: reads the word that x86-64's thread-local storage ABI puts at fs:0.
-    unsafe { asm!("mov {}, fs:[0]", out(reg) address, options(nostack, readonly, preserves_flags)) };
-    address
+    arch::control_block()
 }
 
 /// The calling thread's stack. Not for signal handlers: it allocates, and reads a file on the main thread.

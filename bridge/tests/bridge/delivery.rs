@@ -503,6 +503,58 @@ fn a_server_that_asks_for_a_pause_gets_it() {
     assert_eq!(profiler.stats().lost.samples(), 0);
 }
 
+/// Does not come back from its first delivery until told to, and answers to no question either.
+struct Stuck {
+    entered: Arc<AtomicBool>,
+    held: Arc<AtomicBool>,
+}
+
+impl spanflame::ProfileExporter for Stuck {
+    fn export(&mut self, _profile: &spanflame::Profile) -> Result<(), spanflame::ExportError> {
+        self.entered.store(true, Ordering::Release);
+        while self.held.load(Ordering::Acquire) {
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    fn receiver(&mut self) -> Option<spanflame::Receiver> {
+        panic!("a bug in an exporter")
+    }
+}
+
+#[test]
+fn nothing_that_the_host_does_waits_for_the_exporter() {
+    let _turn = alone();
+    let (entered, held) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(true)));
+    let exporter = Stuck { entered: entered.clone(), held: held.clone() };
+    let profiler =
+        start(|builder| builder.exporter(exporter).scope(Scope::All).upload_interval(Duration::from_secs(1)));
+    burn(&profiler);
+    let _ = profiler.flush(Duration::ZERO);
+    eventually("the exporter is stuck", || entered.load(Ordering::Acquire));
+    // Threads that begin, spans, contexts and CPU time: if any of it waited for the exporter, it would wait for ever.
+    let provider = SdkTracerProvider::builder().with_span_processor(profiler.span_processor()).build();
+    let tracer = provider.tracer("test");
+    let before = profiler.stats().samples;
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..10_000 {
+                    tracer.in_span("outer", |_| tracer.in_span("inner", |_| ()));
+                }
+                tracer.in_span("work", |_| BURNERS[3].1(Duration::from_millis(300)));
+            });
+        }
+    });
+    eventually("their samples are collected meanwhile", || profiler.stats().samples > before);
+    assert!(held.load(Ordering::Acquire) && profiler.stats().profiles == 0);
+    assert!(matches!(profiler.flush(Duration::ZERO), Err(FlushError::TimedOut(_))));
+    held.store(false, Ordering::Release);
+    profiler.shutdown(Duration::from_secs(60)).expect("delivered");
+    assert_eq!(profiler.stats().lost.samples(), 0);
+}
+
 #[test]
 fn cpu_time_in_no_span_is_told_with_its_call_sites() {
     let _turn = alone();

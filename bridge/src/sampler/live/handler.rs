@@ -7,16 +7,18 @@ use std::sync::atomic::Ordering;
 
 use super::ring::Reservation;
 use super::state::{self, STATES, ThreadState};
+use crate::config::Unwinder;
 use crate::spans::{NameId, SpanId, SpanKey, SpanRecord, SpanTable, TraceId};
 use crate::sys::published::{Published, Taken};
 use crate::sys::signal::OnTimer;
 use crate::sys::stack::Stack;
 use crate::sys::thread;
-use crate::unwind::{CodeMap, End, Registers, walk};
+use crate::unwind::{CodeMap, End, Native, Registers, follow, walk};
 
 /// What the handler works with while sampling is on.
 pub(super) struct Session {
     pub(super) code: CodeMap,
+    pub(super) unwinder: Unwinder,
     pub(super) spans: &'static SpanTable,
     pub(super) max_depth: usize,
     /// The most periods one sample may stand for.
@@ -72,7 +74,7 @@ fn take(state: &ThreadState, session: &Session, overrun: u32, registers: Registe
         Some(stack) => stack,
         None => unknown_stack(state, registers.sp),
     };
-    write(record, weight, span, &session.code, registers, stack);
+    write(record, weight, span, session, registers, stack);
 }
 
 #[inline]
@@ -104,7 +106,7 @@ fn write(
     record: Reservation<'_>,
     weight: u32,
     span: Option<SpanRecord>,
-    code: &CodeMap,
+    session: &Session,
     registers: Registers,
     mut stack: Stack,
 ) {
@@ -121,7 +123,10 @@ fn write(
         put(span.trace_id.0 as u64);
         put(u64::from(span.name.0) | u64::from(span.root_name.0) << 32);
     }
-    let end = walk(code, registers, &mut stack, put);
+    let end = match session.unwinder {
+        Unwinder::Tables => walk::<Native>(&session.code, registers, &mut stack, put),
+        Unwinder::FramePointers => follow::<Native>(registers, &mut stack, put),
+    };
     let used = record.words.len().wrapping_sub(words.len());
     record.commit(used, tag | end as u32);
 }

@@ -1,9 +1,10 @@
-//! The sampler of Linux on x86-64.
+//! The sampler of Linux.
 
 mod clock;
 mod handler;
 mod modules;
 mod ring;
+mod self_test;
 mod state;
 mod threads;
 
@@ -11,6 +12,7 @@ mod threads;
 mod tests;
 
 use std::cell::Cell;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -20,13 +22,15 @@ use parking_lot::Mutex;
 use self::clock::{Since, ThreadTimers};
 use self::handler::{Record, SESSION, Session, TakeSample};
 use self::modules::Modules;
+use self::self_test::Roots;
 use self::state::{STATES, ThreadState};
 use self::threads::{Thread, Threads};
 use super::{MAX_DEPTH, Module, Options, Sample, SamplerError, SamplerStats};
+use crate::config::Unwinder;
 use crate::spans::SpanKey;
 use crate::sys::published::Retired;
 use crate::sys::{signal, stack, thread, timer};
-use crate::unwind::End;
+use crate::unwind::{End, Table};
 
 /// How often threads and modules are looked for, at most.
 const LOOK: Duration = Duration::from_millis(100);
@@ -161,6 +165,7 @@ pub(crate) struct Sampler {
     kept: Kept,
     looked: Instant,
     stats: SamplerStats,
+    roots: Roots,
     /// What the threads' counters stood at when this one started.
     before: Lost,
     active: Vec<Thread>,
@@ -225,14 +230,16 @@ impl Sampler {
             running: true,
             kept: KEPT.lock().take().unwrap_or_default(),
             looked: Instant::now(),
-            stats: SamplerStats { chained, ..SamplerStats::default() },
+            stats: SamplerStats { chained, unwinder: options.unwinder, ..SamplerStats::default() },
+            roots: Roots::default(),
             before: Lost::default(),
             active: Vec::new(),
             words: Vec::new(),
             _claim: claim,
         };
-        sampler.kept.modules.refresh();
+        sampler.kept.modules.refresh(options.unwinder);
         sampler.publish_code();
+        (sampler.stats.self_test, sampler.roots) = self_test::run(&sampler.kept.modules, options.unwinder);
         let tids = threads::list().map_err(SamplerError::Timer)?;
         let started = {
             let mut threads = all.lock();
@@ -262,7 +269,7 @@ impl Sampler {
         self.looked = Instant::now();
         self.look_for_threads(all, sink);
         self.stats.handler_replaced = !signal::still_installed();
-        if self.kept.modules.refresh() {
+        if self.kept.modules.refresh(self.options.unwinder) {
             self.publish_code();
         }
         SESSION.reclaim(&mut self.kept.retired);
@@ -291,6 +298,13 @@ impl Sampler {
         stats
     }
 
+    /// Modules with unwind rows that no table rule can express, and how many.
+    pub(crate) fn not_expressible(&self) -> Vec<(Arc<Path>, u32)> {
+        let modules = self.kept.modules.tables();
+        let count = |(module, table): (&Module, &Table)| (module.path.clone(), table.not_expressible());
+        modules.map(count).filter(|(_, rows)| *rows > 0).collect()
+    }
+
     /// Stops every timer. The handler stays: signals may be under way, and the default action would end the process.
     pub(crate) fn stop(&mut self) {
         if !std::mem::take(&mut self.running) {
@@ -314,6 +328,7 @@ impl Sampler {
     fn publish_code(&mut self) {
         let session = Session {
             code: self.kept.modules.code_map(),
+            unwinder: self.options.unwinder,
             spans: self.options.spans,
             max_depth: self.options.max_depth,
             max_weight: self.options.frequency,
@@ -355,7 +370,18 @@ impl Sampler {
     fn drain_thread(&mut self, thread: Thread, sink: &mut dyn FnMut(&Sample<'_>)) {
         let ring = &STATES[thread.index].ring;
         while let Some(tag) = ring.pop(&mut self.words) {
-            let Some(Record { weight, span, frames, end }) = Record::read(&self.words, tag) else { continue };
+            let Some(Record { weight, span, mut frames, mut end }) = Record::read(&self.words, tag) else {
+                continue;
+            };
+            if self.options.unwinder == Unwinder::FramePointers {
+                let code = self.kept.modules.leading_code(frames);
+                if self.roots.ends(code) {
+                    end = End::Entry;
+                } else if code.len() < frames.len() {
+                    end = End::NoModule;
+                }
+                frames = code;
+            }
             self.stats.samples += 1;
             self.stats.weight += u64::from(weight);
             *match end {
