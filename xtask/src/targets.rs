@@ -17,6 +17,11 @@ const BENCHES: &[(&str, &[&str])] = &[
     ("span", &["B8"]),
     ("overhead", &["B9"]),
     ("upkeep", &["B12", "B13", "B14", "B15"]),
+    ("governed", &["B10"]),
+    ("shortest", &["B11"]),
+    ("stack", &["B16"]),
+    ("storm", &["B17"]),
+    ("footprint", &["B18"]),
 ];
 
 #[derive(clap::Args)]

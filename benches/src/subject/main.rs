@@ -9,6 +9,8 @@ mod ours;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod pprof;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod shortest;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod upkeep;
 
 fn main() -> anyhow::Result<()> {
