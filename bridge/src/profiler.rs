@@ -23,7 +23,7 @@ use crate::live::{self, Charge, Live, Tagging};
 use crate::log;
 use crate::processor::{NoProcessor, SpanProfileProcessor};
 use crate::sampler::{self, Options, Sampler, SamplerError, SamplerStats};
-use crate::stats::{CLOCK, Counters, Lost, SelfTest, Stats, Truncated, UnwindTables, ratio};
+use crate::stats::{CLOCK, Carrier, Counters, Lost, SelfTest, Stats, Truncated, UnwindTables, ratio};
 
 /// Whether forked children are told to leave spans alone.
 static FORKS_FOLLOWED: Mutex<bool> = Mutex::new(false);
@@ -58,7 +58,6 @@ struct Running {
     labels: Arc<ProfileLabels>,
     frequency: u32,
     unwinder: Unwinder,
-    context_observed: bool,
     commands: Mutex<Sender<Command>>,
     stopped: AtomicBool,
 }
@@ -189,7 +188,8 @@ impl Profiler {
             other => StartError::Sampler(Box::new(other)),
         })?;
         follow_forks()?;
-        let context_observed = context::install(live);
+        context::install(live);
+        live::set_label_at_start(config.label_at_start);
         let counters = Arc::new(Counters::default());
         let SamplerStats { unwinder, self_test, .. } = sampler.stats();
         *counters.sampler.lock() = SamplerStats { unwinder, self_test, ..SamplerStats::default() };
@@ -205,7 +205,6 @@ impl Profiler {
             charge,
             scope: config.scope,
             trace_ids: config.trace_ids,
-            context_observed,
             receiver: ReceivingEnd::default(),
         };
         policy.apply();
@@ -216,7 +215,6 @@ impl Profiler {
             labels: labels.clone(),
             frequency: config.frequency,
             unwinder: config.unwinder,
-            context_observed,
             commands: Mutex::new(commands),
             stopped: AtomicBool::new(false),
         };
@@ -325,7 +323,7 @@ impl Profiler {
                 Tagging::Root => Scope::Root,
                 Tagging::All => Scope::All,
             },
-            context_observed: running.context_observed,
+            carrier: live::carrier(),
             handler_replaced: sampler.handler_replaced,
             threads: sampler.threads,
             symbols: counters.symbols.get(),
@@ -403,6 +401,7 @@ fn announcement(running: Arc<Running>, destination: String, upload_interval: Opt
         log::when_heard(move || {
             let stats = Profiler::stats_of(&running);
             tracing::info!(
+                carrier = ?stats.carrier,
                 clock = stats.clock,
                 frequency = stats.frequency,
                 unwinder = stats.unwinder,
@@ -414,11 +413,17 @@ fn announcement(running: Arc<Running>, destination: String, upload_interval: Opt
                 service = %running.labels.service_name(),
                 "profiling"
             );
-            if !stats.context_observed {
-                tracing::error!(
-                    "another component has opentelemetry's context observer slot, so spans cannot be followed: \
-                     profiles carry no spans. start the profiler before that component, or remove it"
-                );
+            match stats.carrier {
+                Carrier::None => tracing::error!(
+                    "another component has opentelemetry's context observer slot, so contexts cannot be followed: \
+                     profiles carry no spans and no span is tagged until spanflame's attach, with_span_profile, \
+                     in_current_context or SpanProfileLayer is used. or start the profiler before that component"
+                ),
+                Carrier::Start => tracing::warn!(
+                    "another component has opentelemetry's context observer slot; as asked for, spans label the \
+                     threads that start them, which is wrong for asynchronous code"
+                ),
+                Carrier::Observer | Carrier::Wrappers => {}
             }
         });
     })
@@ -458,7 +463,7 @@ fn disabled_stats() -> Stats {
         truncated: Truncated::default(),
         unwind_tables: UnwindTables::default(),
         scope: Scope::Auto,
-        context_observed: false,
+        carrier: Carrier::None,
         handler_replaced: false,
         threads: 0,
         symbols: 0,

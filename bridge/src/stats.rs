@@ -57,9 +57,8 @@ pub struct Stats {
     pub unwind_tables: UnwindTables,
     /// The scope in force: [`Scope::Root`] or [`Scope::All`], or [`Scope::Auto`] when no span is tagged.
     pub scope: Scope,
-    /// Whether spans are followed. If not, another component has OpenTelemetry's context observer slot: profiles
-    /// are taken, but no sample carries a span.
-    pub context_observed: bool,
+    /// What tells threads which span they work for.
+    pub carrier: Carrier,
     /// Whether another component has put its SIGPROF handler over the profiler's. Until that ends, no sample is taken
     /// and no span tagged.
     pub handler_replaced: bool,
@@ -102,7 +101,7 @@ impl fmt::Display for Stats {
             write!(f, " {cause}={count}")?;
         }
         for (fact, holds) in [
-            ("spans are not followed", !self.context_observed),
+            ("spans are not followed", self.carrier == Carrier::None),
             ("another SIGPROF handler is in the way", self.handler_replaced),
             ("stopped", !self.running),
         ] {
@@ -112,6 +111,26 @@ impl fmt::Display for Stats {
         }
         Ok(())
     }
+}
+
+/// What tells threads which span they work for, so that samples carry it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Carrier {
+    /// OpenTelemetry's context: whatever is current counts.
+    Observer,
+    /// Another component has OpenTelemetry's context observer slot. What was attached with [`attach`](crate::attach),
+    /// [`SpanProfileExt`](crate::SpanProfileExt), [`in_current_context`](crate::in_current_context) or
+    /// `SpanProfileLayer` counts, and nothing else. From the first use of one of them on.
+    Wrappers,
+    /// Another component has the slot, and
+    /// [`label_at_start`](crate::ProfilerBuilder::label_at_start) is on: a span counts on the thread that has started
+    /// it.
+    Start,
+    /// Another component has the slot, and no other carrier is in use, or profiling is disabled: profiles carry no
+    /// spans, and no span is tagged.
+    #[default]
+    None,
 }
 
 /// Samples and spans that did not make it into a delivered profile, by cause.
@@ -316,7 +335,7 @@ mod tests {
             truncated: Truncated::default(),
             unwind_tables: UnwindTables::default(),
             scope: Scope::Root,
-            context_observed: true,
+            carrier: Carrier::Observer,
             handler_replaced: false,
             threads: 4,
             symbols: 10,
@@ -328,7 +347,7 @@ mod tests {
              1 retries; lost nothing"
         );
         stats.lost = Lost { ring_full: 7, excess_cpu_time: Duration::from_millis(20), ..Lost::default() };
-        stats.context_observed = false;
+        stats.carrier = Carrier::None;
         assert!(
             stats.to_string().ends_with("lost ring_full=7 excess_cpu_ms=20; spans are not followed"),
             "{stats}"

@@ -26,18 +26,16 @@ pub(crate) struct Policy {
     pub(crate) charge: Charge,
     pub(crate) scope: Scope,
     pub(crate) trace_ids: TraceIdLabel,
-    pub(crate) context_observed: bool,
     pub(crate) receiver: Receiver,
 }
 
 impl Policy {
     fn tagging(&self) -> Tagging {
-        match (self.context_observed, self.scope) {
-            (false, _) => Tagging::Off,
-            (true, Scope::Root) => Tagging::Root,
-            (true, Scope::All) => Tagging::All,
-            (true, Scope::Auto) if self.receiver.nested_spans => Tagging::All,
-            (true, Scope::Auto) => Tagging::Root,
+        match self.scope {
+            Scope::Root => Tagging::Root,
+            Scope::All => Tagging::All,
+            Scope::Auto if self.receiver.nested_spans => Tagging::All,
+            Scope::Auto => Tagging::Root,
         }
     }
 
@@ -104,7 +102,8 @@ impl Encoder {
         let Counters { exporter_busy, queue_full, rejected, failed, .. } = &*self.counters;
         let now = [exporter_busy.get(), queue_full.get(), rejected.get(), failed.get()];
         let before = std::mem::replace(&mut self.lost, now);
-        let mut notes = vec![format!("scope={}", self.tagging().name())];
+        let carrier = format!("{:?}", crate::live::carrier()).to_lowercase();
+        let mut notes = vec![format!("scope={}", self.tagging().name()), format!("carrier={carrier}")];
         if !self.policy.receiver.name.is_empty() {
             notes.push(format!("server={}", self.policy.receiver.name));
         }
@@ -155,7 +154,7 @@ impl Encoder {
                 share = %format_args!("{:.2}", unlabelled.share()),
                 call_site,
                 "most of the cpu time runs in no span. where work moves to another thread or task, take the context \
-                 along; Profiler::unlabelled lists the call sites"
+                 along (spanflame::in_current_context); Profiler::unlabelled lists the call sites"
             );
         }
     }
