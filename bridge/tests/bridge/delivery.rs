@@ -552,7 +552,9 @@ fn nothing_that_the_host_does_waits_for_the_exporter() {
     assert!(matches!(profiler.flush(Duration::ZERO), Err(FlushError::TimedOut(_))));
     held.store(false, Ordering::Release);
     profiler.shutdown(Duration::from_secs(60)).expect("delivered");
-    assert_eq!(profiler.stats().lost.samples(), 0);
+    // On a busy machine that took more windows than may wait: what became of the rest is known.
+    let lost = profiler.stats().lost;
+    assert_eq!(lost.samples(), lost.exporter_busy, "{lost:?}");
 }
 
 #[test]
