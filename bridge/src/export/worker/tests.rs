@@ -56,8 +56,7 @@ impl ProfileExporter for Script {
 
 /// The tests share the process's tagging decision.
 fn alone() -> parking_lot::MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock()
+    crate::sampler::TURN.lock()
 }
 
 fn worker(scope: Scope, script: &Script) -> (Worker, Arc<Counters>) {
