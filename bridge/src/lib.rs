@@ -303,6 +303,8 @@ pub mod fuzzing;
 mod labels;
 mod live;
 mod log;
+#[cfg(all(test, target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod model_test;
 mod processor;
 mod profiler;
 mod sampler;

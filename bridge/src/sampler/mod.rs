@@ -14,6 +14,8 @@ mod quality;
 use std::path::Path;
 use std::sync::Arc;
 
+#[cfg(all(test, target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub(crate) use live::label;
 pub(crate) use live::{Sampler, at_fork, publish};
 #[cfg(all(
     feature = "bench-internals",

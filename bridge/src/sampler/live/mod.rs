@@ -71,6 +71,12 @@ pub(crate) fn publish(key: SpanKey) {
     });
 }
 
+/// What samples of the calling thread are stamped with.
+#[cfg(test)]
+pub(crate) fn label() -> SpanKey {
+    SLOT.with(|slot| slot.get().map_or(SpanKey::NONE, |state| SpanKey(state.label.load(Ordering::Relaxed))))
+}
+
 /// The signal handler.
 #[cfg(feature = "bench-internals")]
 pub(crate) fn handler() -> signal::Handler {
