@@ -341,6 +341,7 @@ mod tests {
             cpu_time: Duration::from_millis(2500),
             labelled_cpu_time: Duration::from_millis(2000),
             lost: Lost::default(),
+            folded: Folded::default(),
             profiles: 3,
             profile_bytes: 4096,
             retries: 1,
