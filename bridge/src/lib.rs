@@ -191,6 +191,7 @@ mod export;
 #[cfg(all(fuzzing, target_os = "linux", target_arch = "x86_64"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod governor;
 mod labels;
 mod live;
 mod log;
@@ -205,12 +206,12 @@ mod sys;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod unwind;
 
-pub use config::{ProfilerBuilder, Scope, TraceIdLabel};
+pub use config::{Clock, ProfilerBuilder, Scope, TraceIdLabel};
 pub use error::{ConfigError, FlushError, StartError};
 pub use export::file::FileExporter;
 #[cfg(feature = "push")]
 pub use export::push::PyroscopeExporter;
 pub use export::{ExportError, Profile, ProfileExporter, Receiver};
 pub use processor::{NoProcessor, PROFILE_ID, SpanProfileProcessor};
-pub use profiler::{Profiler, profile_spans};
+pub use profiler::{Profiler, profile_spans, register_thread};
 pub use stats::{Lost, Stats, Truncated};

@@ -21,7 +21,7 @@ use crate::labels::ProfileLabels;
 use crate::live::{self, Charge, Live, Tagging};
 use crate::log;
 use crate::processor::{NoProcessor, SpanProfileProcessor};
-use crate::sampler::{self, Options, Sampler, SamplerError};
+use crate::sampler::{self, ClockInUse, Options, Sampler, SamplerError};
 use crate::stats::{Counters, Lost, Stats, Truncated, ratio};
 
 /// Whether forked children are told to leave spans alone.
@@ -56,6 +56,9 @@ struct Running {
     counters: Arc<Counters>,
     labels: Arc<ProfileLabels>,
     frequency: u32,
+    clock: ClockInUse,
+    /// The process that it was started in: a forked child has a copy, without the threads behind it.
+    process: u32,
     context_observed: bool,
     commands: Mutex<Sender<Command>>,
     stopped: AtomicBool,
@@ -178,11 +181,16 @@ impl Profiler {
         destination: &str,
     ) -> Result<Self, StartError> {
         let live = Live::get();
-        let sampler =
-            Sampler::start(Options::new(config.frequency, &live.table)).map_err(|error| match error {
-                SamplerError::AlreadyRunning => StartError::AlreadyRunning,
-                other => StartError::Sampler(Box::new(other)),
-            })?;
+        let options = Options {
+            clock: config.clock,
+            cpu_budget: config.cpu_budget,
+            ..Options::new(config.frequency, &live.table)
+        };
+        let sampler = Sampler::start(options).map_err(|error| match error {
+            SamplerError::AlreadyRunning => StartError::AlreadyRunning,
+            other => StartError::Sampler(Box::new(other)),
+        })?;
+        let clock = sampler.clock();
         follow_forks()?;
         let context_observed = context::install(live);
         let counters = Arc::new(Counters::default());
@@ -208,6 +216,8 @@ impl Profiler {
             counters: counters.clone(),
             labels: labels.clone(),
             frequency: config.frequency,
+            clock: clock.clone(),
+            process: std::process::id(),
             context_observed,
             commands: Mutex::new(commands),
             stopped: AtomicBool::new(false),
@@ -218,6 +228,7 @@ impl Profiler {
 
         let counted = counters.clone();
         spawn("spanflame-export", move || {
+            counted.background.enter();
             // Made here, as symbolization keeps to one thread.
             let encoder = Encoder::new(policy, counted);
             match exporter {
@@ -228,8 +239,16 @@ impl Profiler {
                 None => {}
             }
         })?;
-        let collector =
-            Collector::new(sampler, live, charge, counters, config.frequency, upload_interval, jobs);
+        let collector = Collector::new(
+            sampler,
+            live,
+            charge,
+            counters,
+            config.frequency,
+            config.cpu_budget,
+            upload_interval,
+            jobs,
+        );
         spawn("spanflame-collect", move || collector.run(&inbox))?;
 
         let stats = profiler.stats();
@@ -238,6 +257,7 @@ impl Profiler {
         log::when_heard(move || {
             tracing::info!(
                 clock = stats.clock,
+                clock_reason = stats.clock_reason,
                 frequency,
                 unwinder = stats.unwinder,
                 ?scope,
@@ -246,6 +266,9 @@ impl Profiler {
                 service = %learnt.service_name(),
                 "profiling"
             );
+            if clock.instead {
+                tracing::warn!(clock = clock.name, reason = clock.why, "not the clock that was asked for");
+            }
             if !context_observed {
                 tracing::error!(
                     "another component has opentelemetry's context observer slot, so spans cannot be followed: \
@@ -274,8 +297,12 @@ impl Profiler {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let Some(running) = &self.running else { return disabled_stats() };
+        if running.is_a_copy() {
+            return disabled_stats();
+        }
         let Running { live, counters, frequency, .. } = running;
         let sampler = *counters.sampler.lock();
+        let governed = *counters.governed.lock();
         let period = Duration::from_secs(1) / *frequency;
         let cpu_time = |weight: u64| Duration::from_nanos((period.as_nanos() as u64).saturating_mul(weight));
         let (samples, weight) = (counters.samples.get(), counters.weight.get());
@@ -306,10 +333,15 @@ impl Profiler {
             queued_bytes: counters.queued_bytes.get(),
             frequency: *frequency,
             effective_frequency: f64::from(*frequency) * ratio(samples, weight),
-            clock: "thread CPU timers",
+            rate_divider: sampler.divider.max(1),
+            overhead: governed.overhead,
+            sample_cost: governed.per_sample,
+            clock: running.clock.name,
+            clock_reason: running.clock.why.clone(),
             unwinder: "precompiled .eh_frame tables",
             complete_stacks: ratio(counters.complete.get(), samples),
             truncated: Truncated {
+                no_headroom: sampler.no_headroom,
                 too_deep: sampler.too_deep,
                 no_module: sampler.no_module,
                 no_rule: sampler.no_rule,
@@ -323,6 +355,8 @@ impl Profiler {
             },
             context_observed: running.context_observed,
             handler_replaced: sampler.handler_replaced,
+            other_profiler: sampler.other_timer,
+            unregistered: sampler.strangers,
             threads: sampler.threads,
             symbols: counters.symbols.get(),
         }
@@ -334,7 +368,9 @@ impl Profiler {
     /// When that takes longer than `timeout`, or the receiving end cannot be reached: what is not delivered then
     /// waits on. Also when it has refused a profile since the last flush: that one is lost.
     pub fn flush(&self, timeout: Duration) -> Result<(), FlushError> {
-        let Some(running) = &self.running else { return Ok(()) };
+        let Some(running) = self.running.as_ref().filter(|running| !running.is_a_copy()) else {
+            return Ok(());
+        };
         if running.stopped.load(Ordering::Acquire) {
             return Err(FlushError::Stopped);
         }
@@ -350,7 +386,9 @@ impl Profiler {
     /// When that takes longer than `timeout`, or the receiving end cannot be reached or has refused a profile since
     /// the last flush. What is not delivered then is lost, and counted.
     pub fn shutdown(&self, timeout: Duration) -> Result<(), FlushError> {
-        let Some(running) = &self.running else { return Ok(()) };
+        let Some(running) = self.running.as_ref().filter(|running| !running.is_a_copy()) else {
+            return Ok(());
+        };
         if running.stopped.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
@@ -375,11 +413,22 @@ impl Profiler {
 
 impl Drop for Profiler {
     fn drop(&mut self) {
+        if self.running.as_ref().is_some_and(Running::is_a_copy) {
+            // The other end of its channel is gone, perhaps in the middle of something: nothing of it may be touched.
+            std::mem::forget(self.running.take());
+            return;
+        }
         self.stop_or_log(DROP_TIMEOUT);
     }
 }
 
 impl Running {
+    /// Whether this is what a forked child inherited. There is nothing to stop, deliver or count then: all that went on
+    /// goes on in the parent.
+    fn is_a_copy(&self) -> bool {
+        self.process != std::process::id()
+    }
+
     fn send(&self, command: Command) -> Result<(), FlushError> {
         self.commands.lock().send(command).map_err(|_| FlushError::Stopped)
     }
@@ -412,16 +461,38 @@ fn disabled_stats() -> Stats {
         queued_bytes: 0,
         frequency: 0,
         effective_frequency: 0.0,
+        rate_divider: 1,
+        overhead: 0.0,
+        sample_cost: Duration::ZERO,
         clock: "none",
+        clock_reason: String::new(),
         unwinder: "none",
         complete_stacks: 0.0,
         truncated: Truncated::default(),
         scope: Scope::Auto,
         context_observed: false,
         handler_replaced: false,
+        other_profiler: false,
+        unregistered: 0,
         threads: 0,
         symbols: 0,
     }
+}
+
+/// Makes the profiler know the calling thread now, rather than with its first span or at the next look for threads, a
+/// tenth of a second later at most. For pools whose threads may end before that:
+///
+/// ```
+/// let runtime = tokio::runtime::Builder::new_multi_thread()
+///     .on_thread_start(spanflame::register_thread)
+///     .build();
+/// # drop(runtime);
+/// ```
+///
+/// and with rayon, `ThreadPoolBuilder::new().start_handler(|_| spanflame::register_thread())`. Cheap, can be called again
+/// and again, and never fails; while no profiler runs it does nothing.
+pub fn register_thread() {
+    sampler::register();
 }
 
 /// Profiles the spans that `processor` exports, with settings from the environment: all that a service needs to do.

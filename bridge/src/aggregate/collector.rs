@@ -8,16 +8,20 @@ use std::time::{Duration, Instant, SystemTime};
 
 use opentelemetry::Context;
 
+use super::timeline::Timeline;
 use super::{Aggregator, Limits, SpanLabel, Window};
 use crate::error::FlushError;
 #[cfg(feature = "pyroscope")]
 use crate::export::pprof::Encoded;
+use crate::governor::{Governor, Totals};
 use crate::live::{Charge, Live};
 use crate::sampler::{Sampler, SamplerStats};
-use crate::stats::{Counters, ratio};
+use crate::stats::{Counters, Governed, ratio};
 
 /// Short enough that no ring overflows at 1000 Hz, long enough to cost nothing.
 const DRAIN_EVERY: Duration = Duration::from_millis(100);
+/// How often a changed rate is told, at most.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 /// Windows that may wait for the exporter's thread by themselves.
 const WAITING_WINDOWS: usize = 2;
 /// Windows that may wait because somebody asked for a flush again and again, and flushes that may.
@@ -79,9 +83,13 @@ pub(crate) struct Collector {
     flushes: Arc<()>,
     charge: EndsCharge,
     started: Instant,
-    started_at: SystemTime,
+    timeline: Timeline,
     before: SamplerStats,
     window_full: u64,
+    governor: Governor,
+    /// Signals charged so far, and what they cost at the price of their time.
+    sampling: (u64, Duration),
+    told_of_the_rate: Option<Instant>,
 }
 
 impl Collector {
@@ -91,6 +99,7 @@ impl Collector {
         charge: Charge,
         counters: Arc<Counters>,
         frequency: u32,
+        cpu_budget: Option<f64>,
         upload_interval: Option<Duration>,
         exporter: Sender<Job>,
     ) -> Self {
@@ -107,14 +116,18 @@ impl Collector {
             flushes: Arc::default(),
             charge: EndsCharge(charge),
             started: Instant::now(),
-            started_at: SystemTime::now(),
+            timeline: Timeline::new(SystemTime::now()),
             before,
             window_full: 0,
+            governor: Governor::new(cpu_budget, frequency),
+            sampling: (0, Duration::ZERO),
+            told_of_the_rate: None,
         }
     }
 
     /// The thread's body: until told to stop, or until nobody can tell any more.
     pub(crate) fn run(mut self, commands: &Receiver<Command>) {
+        self.counters.background.enter();
         // Nothing that this thread does is anyone's telemetry.
         let _suppressed = Context::enter_telemetry_suppressed_scope();
         // The first window is cut short at random, lest a whole fleet upload at the same second.
@@ -188,9 +201,44 @@ impl Collector {
                 counters.labelled_weight.add(u64::from(sample.weight));
             }
         });
+        self.govern();
         let stats = self.sampler.stats();
         let before = std::mem::replace(&mut *self.counters.sampler.lock(), stats);
         self.tell(&before, &stats);
+    }
+
+    /// Keeps the cost within the budget.
+    fn govern(&mut self) {
+        let spent = self.sampler.spent();
+        let (signals, cost) = self.sampling;
+        let new = spent.signals.saturating_sub(signals);
+        let cost = cost + spent.per_signal.saturating_mul(new.min(u64::from(u32::MAX)) as u32);
+        self.sampling = (spent.signals, cost);
+        let totals =
+            Totals { cpu: spent.cpu, sampling: cost, background: self.counters.background.cpu_time() };
+        let changed = self.governor.look(totals);
+        *self.counters.governed.lock() =
+            Governed { overhead: self.governor.overhead(), per_sample: spent.per_signal };
+        if let Some(divider) = changed {
+            self.sampler.set_divider(divider);
+            self.tell_of_the_rate(divider);
+        }
+    }
+
+    /// A rate that swings must not fill the log.
+    fn tell_of_the_rate(&mut self, divider: u32) {
+        let due = self.told_of_the_rate.is_none_or(|told| told.elapsed() >= TELL_EVERY);
+        if due {
+            self.told_of_the_rate = Some(Instant::now());
+            let frequency = 1.0 / self.period.as_secs_f64() / f64::from(divider);
+            let overhead_percent = self.governor.overhead() * 100.0;
+            tracing::info!(
+                divider,
+                frequency,
+                overhead_percent,
+                "sampling rate adjusted to the cpu budget: each sample counts for as much cpu time as it stands for"
+            );
+        }
     }
 
     /// Says once what has come to stand in the way of sampling, and acts on it.
@@ -208,8 +256,15 @@ impl Collector {
         }
         if now.timer_failures > 0 && before.timer_failures == 0 {
             tracing::warn!(
-                "the kernel refused a thread's CPU timer: it is not sampled until that succeeds. check \
-                 RLIMIT_SIGPENDING (ulimit -i) and seccomp rules for timer_create"
+                "the kernel refused a thread the clock in use: it is sampled by the next best, at worst by the process's \
+                 timer, until that succeeds. check RLIMIT_SIGPENDING (ulimit -i), the limit of open files if the clock is \
+                 perf, and seccomp rules"
+            );
+        }
+        if now.other_timer && !before.other_timer {
+            tracing::warn!(
+                "another CPU profiler has armed the process-wide profiling timer (ITIMER_PROF): its signals reach this \
+                 profiler's handler or the other way round. run one CPU profiler per process"
             );
         }
         if now.threads_refused > 0 && before.threads_refused == 0 {
@@ -218,12 +273,11 @@ impl Collector {
     }
 
     fn cut(&mut self) -> Window {
-        let (started, started_at) = (self.started, self.started_at);
-        self.started = Instant::now();
-        self.started_at = SystemTime::now();
+        let started = std::mem::replace(&mut self.started, Instant::now());
+        let duration = self.started - started;
         Window {
-            start: started_at,
-            duration: self.started - started,
+            start: self.timeline.cut(duration, SystemTime::now()),
+            duration,
             period: self.period,
             modules: self.sampler.modules(),
             rows: self.aggregator.take(),
@@ -247,6 +301,8 @@ impl Collector {
             ("lost.threads_refused", since(|stats| stats.threads_refused)),
             ("lost.timers_refused", since(|stats| stats.timer_failures)),
             ("lost.handler_replaced", u64::from(stats.handler_replaced)),
+            ("lost.other_timer", u64::from(stats.other_timer)),
+            ("truncated.no_headroom", since(|stats| stats.no_headroom)),
             ("truncated.too_deep", since(|stats| stats.too_deep)),
             ("truncated.no_module", since(|stats| stats.no_module)),
             ("truncated.no_rule", since(|stats| stats.no_rule)),
@@ -256,7 +312,11 @@ impl Collector {
         let mut notes = vec![
             concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")).to_owned(),
             format!("frequency={:.0}", 1.0 / self.period.as_secs_f64()),
+            format!("clock={}", self.sampler.clock().name),
         ];
+        if stats.divider > 1 {
+            notes.push(format!("rate_divider={}", stats.divider));
+        }
         if weight > 0 {
             notes.push(format!("effective_frequency={hertz:.1}"));
         }

@@ -4,6 +4,7 @@
 pub(crate) mod collector;
 #[cfg(test)]
 mod tests;
+mod timeline;
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
