@@ -17,8 +17,9 @@ const SIGNALS: usize = 48;
 pub fn measure(setup: &Setup) -> Result<Report> {
     let subjects = Subjects::new(&setup.subject);
     let mut rows = Vec::new();
-    for (profiler, binary) in subjects.binaries(&Profiler::ALL)? {
-        rows.push((profiler, per_sample(&binary)?));
+    for profiler in Profiler::ALL.into_iter().chain([Profiler::SpanflameFramePointers]) {
+        let binary = subjects.binary(profiler)?;
+        rows.push((profiler, per_sample(&binary, profiler.environment())?));
     }
     let of = |profiler: Profiler| rows.iter().find(|(p, _)| *p == profiler).map(|(_, counts)| counts);
     let points = |counts: &[f64]| {
@@ -53,20 +54,21 @@ pub fn measure(setup: &Setup) -> Result<Report> {
         peer_is: Profiler::Pyroscope.title().to_owned(),
         note,
     };
+    let own = of(Profiler::SpanflameFramePointers).context("ours with frame pointers was not measured")?;
     let frame_pointer = of(Profiler::PprofFramePointer).context("a peer was not measured")?;
     let frame_pointers = Measurement {
         id: "B3".to_owned(),
-        ours: None,
+        ours: own.get(1).copied(),
         peer: frame_pointer.get(1).copied(),
         unit: "instructions".to_owned(),
         peer_is: Profiler::PprofFramePointer.title().to_owned(),
-        note: format!("ours has no frame-pointer mode yet; peer {}", points(frame_pointer)),
+        note: format!("ours {}; peer {}", points(own), points(frame_pointer)),
     };
     Ok(Report { measurements: vec![unwinding, frame_pointers], table })
 }
 
 /// Instructions per sample at each depth.
-fn per_sample(binary: &Path) -> Result<Vec<f64>> {
+fn per_sample(binary: &Path, environment: &[(&str, &str)]) -> Result<Vec<f64>> {
     let script = |longer: Option<usize>, empty: usize| {
         let raises = FRAMES.iter().map(move |&frames| {
             let signals = if longer == Some(frames) { 2 * SIGNALS } else { SIGNALS };
@@ -78,17 +80,21 @@ fn per_sample(binary: &Path) -> Result<Vec<f64>> {
             .chain([nothing])
             .collect::<Vec<_>>()
     };
-    let base = count(binary, &script(None, SIGNALS))?;
+    let base = count(binary, environment, &script(None, SIGNALS))?;
     let each = |more: u64| (more as f64 - base as f64) / SIGNALS as f64;
-    let empty = each(count(binary, &script(None, 2 * SIGNALS))?);
-    FRAMES.iter().map(|&frames| Ok(each(count(binary, &script(Some(frames), SIGNALS))?) - empty)).collect()
+    let empty = each(count(binary, environment, &script(None, 2 * SIGNALS))?);
+    FRAMES
+        .iter()
+        .map(|&frames| Ok(each(count(binary, environment, &script(Some(frames), SIGNALS))?) - empty))
+        .collect()
 }
 
 /// User instructions of one run of the subject that answers these requests.
-fn count(binary: &Path, requests: &[Request]) -> Result<u64> {
+fn count(binary: &Path, environment: &[(&str, &str)], requests: &[Request]) -> Result<u64> {
     let mut child = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
         .arg(binary)
+        .envs(environment.iter().copied())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

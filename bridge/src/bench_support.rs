@@ -4,6 +4,7 @@
 use std::ffi::{c_int, c_void};
 use std::path::PathBuf;
 
+pub use crate::config::Unwinder;
 use crate::sampler::{self, Options};
 use crate::spans::{SpanId, SpanKey, SpanRecord, SpanTable, TraceId};
 
@@ -53,8 +54,13 @@ pub struct Sampler {
 impl Sampler {
     /// Starts sampling at `frequency` samples per second of CPU time, keeping stacks of up to `max_depth` frames.
     pub fn start(frequency: u32, max_depth: usize) -> Result<Self, String> {
+        Self::start_with(frequency, max_depth, Unwinder::Tables)
+    }
+
+    /// The same, with a choice of how stacks are walked.
+    pub fn start_with(frequency: u32, max_depth: usize, unwinder: Unwinder) -> Result<Self, String> {
         let spans: &'static SpanTable = Box::leak(Box::new(SpanTable::new(1 << 14)));
-        let options = Options { max_depth, ..Options::new(frequency, spans) };
+        let options = Options { max_depth, unwinder, ..Options::new(frequency, spans) };
         let inner = sampler::Sampler::start(options).map_err(|error| error.to_string())?;
         Ok(Self { inner, spans })
     }

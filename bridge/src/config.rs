@@ -33,6 +33,29 @@ pub enum Scope {
     All,
 }
 
+/// How stacks are walked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Unwinder {
+    /// By unwind rules that are compiled ahead from each module's `.eh_frame`: right for every build, and for libraries
+    /// that keep no frame pointers, as libc mostly does not.
+    #[default]
+    Tables,
+    /// Along frame pointers: cheaper still, and through generated code, but only as good as the build. Every crate has
+    /// to be compiled with `-C force-frame-pointers=yes`; the callers of code without them are lost.
+    FramePointers,
+}
+
+/// As `SPANFLAME_UNWINDER` has it.
+impl fmt::Display for Unwinder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tables => "tables",
+            Self::FramePointers => "frame-pointers",
+        })
+    }
+}
+
 /// Whether samples carry their trace id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -82,6 +105,7 @@ pub enum Clock {
 /// | [`frequency`](Self::frequency) | `SPANFLAME_FREQUENCY` | 100 Hz | 1 to 1000 |
 /// | [`clock`](Self::clock) | `SPANFLAME_CLOCK` | `auto` | `auto`, `thread-timers`, `perf`, `process-timer` |
 /// | [`cpu_budget`](Self::cpu_budget) | `SPANFLAME_CPU_BUDGET` (percent) | 1 % | 0.01 to 100, or `off` |
+/// | [`unwinder`](Self::unwinder) | `SPANFLAME_UNWINDER` | `tables` | `tables`, `frame-pointers` |
 /// | [`upload_interval`](Self::upload_interval) | `SPANFLAME_UPLOAD_INTERVAL` (seconds) | 10 s | 1 to 15 s |
 /// | [`scope`](Self::scope) | `SPANFLAME_SCOPE` | `auto` | `auto`, `root`, `all` |
 /// | [`span_names`](Self::span_names) | `SPANFLAME_SPAN_NAMES` | `true` | `true`, `false` |
@@ -101,6 +125,7 @@ pub struct ProfilerBuilder {
     frequency: Option<u32>,
     clock: Option<Clock>,
     cpu_budget: Option<CpuBudget>,
+    unwinder: Option<Unwinder>,
     upload_interval: Option<Duration>,
     scope: Option<Scope>,
     span_names: Option<bool>,
@@ -180,6 +205,12 @@ impl ProfilerBuilder {
         self
     }
 
+    /// How stacks are walked.
+    pub fn unwinder(mut self, unwinder: Unwinder) -> Self {
+        self.unwinder = Some(unwinder);
+        self
+    }
+
     /// How much time one profile covers, 1 to 15 seconds. Longer ones would fall outside the window in which
     /// Grafana looks for a span's profile.
     pub fn upload_interval(mut self, interval: Duration) -> Self {
@@ -253,6 +284,15 @@ impl ProfilerBuilder {
             Some(CpuBudget::Off) => None,
             Some(CpuBudget::Percent(percent)) => Some(parse::budget("cpu_budget", percent)?),
             None => env.budget("SPANFLAME_CPU_BUDGET")?.unwrap_or(Some(0.01)),
+        };
+        let unwinder = match self.unwinder {
+            Some(unwinder) => unwinder,
+            None => env
+                .choice(
+                    "SPANFLAME_UNWINDER",
+                    &[("tables", Unwinder::Tables), ("frame-pointers", Unwinder::FramePointers)],
+                )?
+                .unwrap_or_default(),
         };
         let upload_interval = match self.upload_interval {
             Some(interval) => parse::interval("upload_interval", interval)?,
@@ -331,6 +371,7 @@ impl ProfilerBuilder {
             frequency,
             clock,
             cpu_budget,
+            unwinder,
             upload_interval,
             scope,
             span_names,
@@ -357,6 +398,7 @@ impl fmt::Debug for ProfilerBuilder {
             .field("service_name", &self.service_name)
             .field("labels", &self.labels)
             .field("frequency", &self.frequency)
+            .field("unwinder", &self.unwinder)
             .field("upload_interval", &self.upload_interval)
             .field("scope", &self.scope)
             .finish_non_exhaustive()
@@ -370,6 +412,7 @@ pub(crate) struct Config {
     pub(crate) clock: Clock,
     /// A share, not percent; `None` for no limit.
     pub(crate) cpu_budget: Option<f64>,
+    pub(crate) unwinder: Unwinder,
     pub(crate) upload_interval: Duration,
     pub(crate) scope: Scope,
     pub(crate) span_names: bool,

@@ -32,7 +32,7 @@ pub enum StartError {
     #[error("a profiler is already running in this process; share it instead of starting a second one")]
     AlreadyRunning,
     /// Sampling is not available on this platform.
-    #[error("span profiles need Linux on x86-64, this is {os} on {arch}; spans are not affected")]
+    #[error("span profiles need Linux on x86-64 or aarch64, this is {os} on {arch}; spans are not affected")]
     Unsupported {
         /// The operating system.
         os: &'static str,

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::unwind::{CodeMap, LoadedTable, Memory, Registers, compile, section_len, walk};
+use crate::unwind::{
+    Aarch64, Architecture, Code, CodeMap, LoadedTable, Memory, Registers, X86_64, compile, follow,
+    section_len, walk,
+};
 
 const TEXT: u64 = 0x1000;
 const TEXT_LEN: u64 = 0x1_0000;
@@ -18,16 +21,31 @@ impl Memory for Stack<'_> {
     }
 }
 
-/// Compiles the bytes as an `.eh_frame` section and walks over the table with them as the stack.
+/// Compiles the bytes as an `.eh_frame` section of each architecture, and walks over the table and along frame pointers
+/// with them as the stack.
 pub fn eh_frame(bytes: &[u8]) {
+    eh_frame_of::<X86_64>(bytes);
+    eh_frame_of::<Aarch64>(bytes);
+}
+
+fn eh_frame_of<A: Architecture>(bytes: &[u8]) {
     let section = &bytes[..section_len(bytes).min(bytes.len())];
     for section in [section, bytes] {
-        let table = Arc::new(compile(section, TEXT + TEXT_LEN, TEXT..TEXT + TEXT_LEN));
+        // Linkage stubs anywhere, if that is what the input looks like.
+        let code = |_| vec![Code { address: TEXT, bytes: bytes.to_vec() }];
+        let table = Arc::new(compile::<A>(section, TEXT + TEXT_LEN, TEXT..TEXT + TEXT_LEN, code));
         let map = CodeMap::new(vec![LoadedTable { start: TEXT, len: TEXT_LEN, table }]);
         for ip in (TEXT..TEXT + TEXT_LEN).step_by(251) {
             let mut frames = 0;
-            let registers = Registers { ip, sp: 0, bp: 8 };
-            walk(&map, registers, &mut Stack(bytes), |_| {
+            let registers = Registers { ip, sp: 0, fp: 8, lr: TEXT + 7 };
+            let mut count = |_| {
+                frames += 1;
+                frames < 128
+            };
+            walk::<A>(&map, registers, &mut Stack(bytes), &mut count);
+            assert!(frames <= 128);
+            frames = 0;
+            follow::<A>(registers, &mut Stack(bytes), |_| {
                 frames += 1;
                 frames < 128
             });

@@ -8,7 +8,7 @@
 //!   `.await`, worker threads and nested spans;
 //! - an exporter pushes them as pprof to a Spanflame or Grafana Pyroscope server.
 //!
-//! Linux on x86-64. Elsewhere the crate compiles, `start()` says that it is unsupported, and spans flow as before.
+//! Linux on x86-64 and aarch64. Elsewhere the crate compiles, `start()` says that it is unsupported, and spans flow as before.
 //!
 //! # Quick start
 //!
@@ -181,14 +181,18 @@
 //! Every setting and its variable: [`ProfilerBuilder`].
 
 mod aggregate;
-#[cfg(all(feature = "bench-internals", target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(
+    feature = "bench-internals",
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
 #[doc(hidden)]
 pub mod bench_support;
 mod config;
 mod context;
 mod error;
 mod export;
-#[cfg(all(fuzzing, target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(fuzzing, target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 #[doc(hidden)]
 pub mod fuzzing;
 mod governor;
@@ -201,12 +205,12 @@ mod sampler;
 mod spans;
 mod stats;
 mod symbolize;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod sys;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod unwind;
 
-pub use config::{Clock, ProfilerBuilder, Scope, TraceIdLabel};
+pub use config::{Clock, ProfilerBuilder, Scope, TraceIdLabel, Unwinder};
 pub use error::{ConfigError, FlushError, StartError};
 pub use export::file::FileExporter;
 #[cfg(feature = "push")]
@@ -214,4 +218,4 @@ pub use export::push::PyroscopeExporter;
 pub use export::{ExportError, Profile, ProfileExporter, Receiver};
 pub use processor::{NoProcessor, PROFILE_ID, SpanProfileProcessor};
 pub use profiler::{Profiler, profile_spans, register_thread};
-pub use stats::{Lost, Stats, Truncated};
+pub use stats::{Lost, SelfTest, Stats, Truncated, UnwindTables};

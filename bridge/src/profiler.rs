@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::aggregate::collector::{Collector, Command};
-use crate::config::{Config, Destination, ProfilerBuilder, Scope};
+use crate::config::{Config, Destination, ProfilerBuilder, Scope, Unwinder};
 use crate::context;
 use crate::error::{ConfigError, FlushError, StartError};
 use crate::export::encoder::{Encoder, Policy};
@@ -21,8 +21,8 @@ use crate::labels::ProfileLabels;
 use crate::live::{self, Charge, Live, Tagging};
 use crate::log;
 use crate::processor::{NoProcessor, SpanProfileProcessor};
-use crate::sampler::{self, ClockInUse, Options, Sampler, SamplerError};
-use crate::stats::{Counters, Lost, Stats, Truncated, ratio};
+use crate::sampler::{self, ClockInUse, Options, Sampler, SamplerError, SamplerStats};
+use crate::stats::{Counters, Lost, SelfTest, Stats, Truncated, UnwindTables, ratio};
 
 /// Whether forked children are told to leave spans alone.
 static FORKS_FOLLOWED: Mutex<bool> = Mutex::new(false);
@@ -59,6 +59,7 @@ struct Running {
     clock: ClockInUse,
     /// The process that it was started in: a forked child has a copy, without the threads behind it.
     process: u32,
+    unwinder: Unwinder,
     context_observed: bool,
     commands: Mutex<Sender<Command>>,
     stopped: AtomicBool,
@@ -77,7 +78,7 @@ impl ProfilerBuilder {
     ///
     /// # Errors
     /// On a setting that cannot be used, on a second profiler in the same process, where the kernel refuses what
-    /// sampling needs, and on other platforms than Linux on x86-64. Spans are never affected.
+    /// sampling needs, and on other platforms than Linux on x86-64 and aarch64. Spans are never affected.
     pub fn start(self) -> Result<Profiler, StartError> {
         self.start_on(PLATFORM)
     }
@@ -137,7 +138,7 @@ const PLATFORM: Platform = Platform { os: std::env::consts::OS, arch: std::env::
 
 fn supported(Platform { os, arch }: Platform) -> Result<(), StartError> {
     match (os, arch) {
-        ("linux", "x86_64") => Ok(()),
+        ("linux", "x86_64" | "aarch64") => Ok(()),
         _ => Err(StartError::Unsupported { os, arch }),
     }
 }
@@ -184,6 +185,7 @@ impl Profiler {
         let options = Options {
             clock: config.clock,
             cpu_budget: config.cpu_budget,
+            unwinder: config.unwinder,
             ..Options::new(config.frequency, &live.table)
         };
         let sampler = Sampler::start(options).map_err(|error| match error {
@@ -194,6 +196,8 @@ impl Profiler {
         follow_forks()?;
         let context_observed = context::install(live);
         let counters = Arc::new(Counters::default());
+        let SamplerStats { unwinder, self_test, .. } = sampler.stats();
+        *counters.sampler.lock() = SamplerStats { unwinder, self_test, ..SamplerStats::default() };
         let labels = Arc::new(ProfileLabels::new(config.identity, config.resource.as_ref()));
         let upload_interval = exporter.is_some().then_some(config.upload_interval);
         let (commands, inbox) = channel();
@@ -218,6 +222,7 @@ impl Profiler {
             frequency: config.frequency,
             clock: clock.clone(),
             process: std::process::id(),
+            unwinder: config.unwinder,
             context_observed,
             commands: Mutex::new(commands),
             stopped: AtomicBool::new(false),
@@ -338,8 +343,12 @@ impl Profiler {
             sample_cost: governed.per_sample,
             clock: running.clock.name,
             clock_reason: running.clock.why.clone(),
-            unwinder: "precompiled .eh_frame tables",
+            unwinder: match running.unwinder {
+                Unwinder::Tables => "precompiled .eh_frame tables",
+                Unwinder::FramePointers => "frame pointers",
+            },
             complete_stacks: ratio(counters.complete.get(), samples),
+            self_test: SelfTest { stacks: sampler.self_test.stacks, complete: sampler.self_test.complete },
             truncated: Truncated {
                 no_headroom: sampler.no_headroom,
                 too_deep: sampler.too_deep,
@@ -347,6 +356,11 @@ impl Profiler {
                 no_rule: sampler.no_rule,
                 bad_read: sampler.bad_read,
                 no_progress: sampler.no_progress,
+            },
+            unwind_tables: UnwindTables {
+                modules: if running.unwinder == Unwinder::Tables { sampler.modules } else { 0 },
+                bytes: sampler.table_bytes,
+                rows_not_expressible: sampler.rows_not_expressible,
             },
             scope: match live.tagging() {
                 Tagging::Off => Scope::Auto,
@@ -468,7 +482,9 @@ fn disabled_stats() -> Stats {
         clock_reason: String::new(),
         unwinder: "none",
         complete_stacks: 0.0,
+        self_test: SelfTest::default(),
         truncated: Truncated::default(),
+        unwind_tables: UnwindTables::default(),
         scope: Scope::Auto,
         context_observed: false,
         handler_replaced: false,
@@ -539,7 +555,7 @@ mod tests {
     fn elsewhere_starting_says_why_not_and_spans_flow() {
         // No other test's profiler tags these spans.
         let _turn = crate::sampler::TURN.lock();
-        for (os, arch) in [("macos", "aarch64"), ("linux", "aarch64"), ("windows", "x86_64")] {
+        for (os, arch) in [("macos", "aarch64"), ("linux", "riscv64"), ("windows", "x86_64")] {
             let started = Profiler::builder().enabled(true).start_on(Platform { os, arch });
             let error = started.as_ref().expect_err("refused").to_string();
             assert!(error.contains(&format!("this is {os} on {arch}")), "{error}");

@@ -52,8 +52,13 @@ pub struct Stats {
     pub unwinder: &'static str,
     /// Share of stacks that were followed to their thread's entry, 0 to 1. Zero until there are any.
     pub complete_stacks: f64,
+    /// The stacks of two threads, walked when the profiler started: what to expect of
+    /// [`complete_stacks`](Self::complete_stacks) before there are samples.
+    pub self_test: SelfTest,
     /// Stacks that were not followed to their thread's entry, by cause.
     pub truncated: Truncated,
+    /// The unwind tables in use. All zero when stacks are walked along frame pointers.
+    pub unwind_tables: UnwindTables,
     /// The scope in force: [`Scope::Root`] or [`Scope::All`], or [`Scope::Auto`] when no span is tagged.
     pub scope: Scope,
     /// Whether spans are followed. If not, another component has OpenTelemetry's context observer slot: profiles
@@ -122,6 +127,29 @@ pub struct Truncated {
     pub bad_read: u64,
     /// A rule that does not lead towards the thread's entry.
     pub no_progress: u64,
+}
+
+/// Stacks walked when the profiler started: the starting thread's and a new thread's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SelfTest {
+    /// How many were walked.
+    pub stacks: u32,
+    /// How many of them were followed to their thread's entry.
+    pub complete: u32,
+}
+
+/// Unwind rules compiled from the `.eh_frame` of loaded modules.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UnwindTables {
+    /// Modules with a table.
+    pub modules: u32,
+    /// Memory of all tables, in bytes.
+    pub bytes: u64,
+    /// Rows of `.eh_frame` that no rule can express; a stack that meets one ends there, as [`Truncated::no_rule`]. The
+    /// log says at debug level how many each module has.
+    pub rows_not_expressible: u64,
 }
 
 impl Lost {

@@ -1,6 +1,6 @@
 //! The signal handler in hostile surroundings: no allocation, errno untouched, tiny stacks, forks, libraries that come
 //! and go, unwinding and an allocator under load. One sampler runs per process, so these tests take turns.
-#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#![cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 #![allow(unsafe_code)] // a counting allocator, fork, dlopen, forged signals
 
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -1,5 +1,5 @@
 //! Living with others who want SIGPROF. One test: what is installed when is a matter of the whole process.
-#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#![cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 #![allow(unsafe_code)] // signal handlers
 
 use std::ffi::{c_int, c_void};

@@ -1,17 +1,16 @@
 //! HTTP both ways: a server on a port of the system's choice, and a client that takes every status for an answer.
 
-use std::io::Read as _;
 use std::thread::JoinHandle;
 
 use axum::Router;
-use flate2::read::GzDecoder;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use crate::PATIENCE;
+use crate::pprof::gunzip;
 
 /// Bounds what either side reads, in bytes.
-pub const BODY_LIMIT: usize = 64 << 20;
+pub use spanflame_pprof_reader::BODY_LIMIT;
 
 /// Serves routes on a thread of its own until it is dropped.
 pub struct Server {
@@ -135,15 +134,4 @@ pub fn send(method: &str, url: &str, headers: &[(&str, &str)], body: Vec<u8>) ->
         answer.headers.retain(|(name, _)| name != "content-encoding");
     }
     Ok(answer)
-}
-
-/// Decompresses.
-///
-/// # Panics
-/// When it is not gzip, or too large.
-pub fn gunzip(bytes: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::new();
-    GzDecoder::new(bytes).take(BODY_LIMIT as u64).read_to_end(&mut plain).expect("it is gzip");
-    assert!(plain.len() < BODY_LIMIT, "more than {BODY_LIMIT} bytes decompressed");
-    plain
 }

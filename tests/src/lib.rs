@@ -8,9 +8,10 @@ pub mod collector;
 pub mod flame;
 pub mod grafana;
 pub mod http;
-pub mod pprof;
 pub mod process;
 pub mod tap;
+
+pub use spanflame_pprof_reader as pprof;
 
 use std::time::{Duration, Instant};
 

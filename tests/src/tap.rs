@@ -12,8 +12,8 @@ use axum::response::{IntoResponse, Response};
 use parking_lot::Mutex;
 use prost::Message as _;
 
-use crate::http::{BODY_LIMIT, Server, gunzip, send};
-use crate::pprof::{self, PushRequest, Sample};
+use crate::http::{BODY_LIMIT, Server, send};
+use crate::pprof::{self, PushRequest, Sample, gunzip};
 
 /// A profile that a service pushed.
 #[derive(Clone, Debug)]

@@ -3,6 +3,7 @@
 mod demo;
 mod page;
 mod shell;
+mod soak;
 mod targets;
 mod test;
 mod tidy;
@@ -26,6 +27,8 @@ enum Command {
     Page(page::Args),
     /// Check the rules of the house that no compiler knows
     Tidy,
+    /// Run the bridge at 1 kHz among everything that is bad for a profiler
+    Soak(soak::Args),
     /// Measure the targets and print one line for each
     Targets(targets::Args),
 }
@@ -36,6 +39,7 @@ fn main() -> anyhow::Result<()> {
         Command::Test(args) => test::run(&args),
         Command::Page(args) => page::run(&args),
         Command::Tidy => tidy::run(),
+        Command::Soak(args) => soak::run(&args),
         Command::Targets(args) => targets::run(&args),
     }
 }

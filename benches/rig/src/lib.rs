@@ -10,7 +10,7 @@ mod protocol;
 
 pub use measurement::Measurement;
 pub use protocol::{
-    Attribution, Cost, Delivery, HandlerTime, Overhead, Profile, Request, Subject, WeightedStack,
+    Attribution, Cost, Delivery, HandlerTime, Overhead, Profile, Request, Storm, Subject, WeightedStack,
 };
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
@@ -28,6 +28,8 @@ mod serve;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod signal;
 mod stats;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod storm;
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub use clock::{process_cpu, thread_cpu};

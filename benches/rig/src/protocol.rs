@@ -2,6 +2,7 @@
 
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 /// One line on the measured process's standard input.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -53,6 +54,13 @@ pub enum Request {
         hz: u32,
         /// For how long.
         seconds: u64,
+    },
+    /// Panic, load libraries and allocate. Answered with [`Storm`], if at all.
+    Storm {
+        /// For how long.
+        seconds: u64,
+        /// The library to load: `spanflame-soak-plugin`.
+        library: PathBuf,
     },
     /// Time an operation that only this subject knows. Answered with [`Cost`].
     Cost {
@@ -119,6 +127,17 @@ pub struct Attribution {
     pub lost: u64,
     /// Spans that ran.
     pub spans: u64,
+}
+
+/// A storm that was survived.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Storm {
+    /// Panics thrown and caught.
+    pub panics: u64,
+    /// Libraries loaded, run and unloaded.
+    pub loads: u64,
+    /// Thousands of allocations.
+    pub allocations: u64,
 }
 
 /// Cost of a named operation.

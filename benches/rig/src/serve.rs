@@ -6,7 +6,7 @@ use crate::evict::Evictor;
 use crate::protocol::{Cost, HandlerTime, Request, Subject};
 use crate::signal::{self, Forged, Wrapped};
 use crate::stats::median;
-use crate::{busy, overhead};
+use crate::{busy, overhead, storm};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::io::{BufRead, Write};
@@ -61,6 +61,7 @@ fn answer<S: Subject>(slot: &mut Option<S>, request: Request) -> Result<serde_js
             Wrapped::install()?;
             to_value(overhead::run(subject, hz, rounds, Duration::from_millis(segment_millis))?)
         }
+        Request::Storm { seconds, library } => to_value(storm::run(seconds, &library)?),
         Request::Attribute { hz, seconds } => to_value(S::attribute(hz, seconds)?),
         Request::Cost { what, iterations } => {
             to_value(Cost { ns: S::cost(slot.as_ref(), &what, iterations)? })

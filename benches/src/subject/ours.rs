@@ -3,7 +3,7 @@
 use crate::{attribution, cost, pprof};
 use anyhow::{Context, Result, anyhow, bail};
 use parking_lot::Mutex;
-use spanflame::bench_support::{self, Sampler};
+use spanflame::bench_support::{self, Sampler, Unwinder};
 use spanflame::{ExportError, Profile as Exported, ProfileExporter, Profiler, Receiver, Scope};
 use spanflame_bench_rig::{Attribution, Profile, Subject, WeightedStack};
 use std::sync::Arc;
@@ -64,7 +64,12 @@ impl Subject for Spanflame {
             let (profiler, captured) = start_profiler(hz, Duration::from_secs(10))?;
             return Ok(Self::Whole { profiler, captured });
         }
-        let sampler = Sampler::start(hz, 128).map_err(|error| anyhow!(error))?;
+        // The whole profiler reads this variable itself.
+        let unwinder = match std::env::var("SPANFLAME_UNWINDER").as_deref() {
+            Ok("frame-pointers") => Unwinder::FramePointers,
+            _ => Unwinder::Tables,
+        };
+        let sampler = Sampler::start_with(hz, 128, unwinder).map_err(|error| anyhow!(error))?;
         let span = sampler.span(1).context("no room for a span")?;
         Ok(Self::Bare { sampler: Box::new(Mutex::new(sampler)), span })
     }

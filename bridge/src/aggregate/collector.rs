@@ -15,7 +15,7 @@ use crate::error::FlushError;
 use crate::export::pprof::Encoded;
 use crate::governor::{Governor, Totals};
 use crate::live::{Charge, Live};
-use crate::sampler::{Sampler, SamplerStats};
+use crate::sampler::{self, Sampler, SamplerStats};
 use crate::stats::{Counters, Governed, ratio};
 
 /// Short enough that no ring overflows at 1000 Hz, long enough to cost nothing.
@@ -90,6 +90,8 @@ pub(crate) struct Collector {
     /// Signals charged so far, and what they cost at the price of their time.
     sampling: (u64, Duration),
     told_of_the_rate: Option<Instant>,
+    /// Whether stacks were said to be cut short.
+    complained: bool,
 }
 
 impl Collector {
@@ -122,6 +124,7 @@ impl Collector {
             governor: Governor::new(cpu_budget, frequency),
             sampling: (0, Duration::ZERO),
             told_of_the_rate: None,
+            complained: false,
         }
     }
 
@@ -242,7 +245,7 @@ impl Collector {
     }
 
     /// Says once what has come to stand in the way of sampling, and acts on it.
-    fn tell(&self, before: &SamplerStats, now: &SamplerStats) {
+    fn tell(&mut self, before: &SamplerStats, now: &SamplerStats) {
         if now.handler_replaced != before.handler_replaced {
             self.charge.0.suspend(now.handler_replaced);
             if now.handler_replaced {
@@ -269,6 +272,18 @@ impl Collector {
         }
         if now.threads_refused > 0 && before.threads_refused == 0 {
             tracing::warn!("there are more threads than can be sampled: the newest ones are not");
+        }
+        if !self.complained
+            && let Some(complaint) = sampler::complaint(now)
+        {
+            self.complained = true;
+            let sampler::Complaint { complete, likely_cause } = complaint;
+            tracing::warn!(complete, likely_cause, "stacks often end before their thread's entry");
+        }
+        if now.rows_not_expressible != before.rows_not_expressible {
+            for (module, rows) in self.sampler.not_expressible() {
+                tracing::debug!(module = %module.display(), rows, "unwind rows without a rule: stacks end there");
+            }
         }
     }
 
@@ -313,6 +328,7 @@ impl Collector {
             concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")).to_owned(),
             format!("frequency={:.0}", 1.0 / self.period.as_secs_f64()),
             format!("clock={}", self.sampler.clock().name),
+            format!("unwinder={}", stats.unwinder),
         ];
         if stats.divider > 1 {
             notes.push(format!("rate_divider={}", stats.divider));

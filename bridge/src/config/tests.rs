@@ -45,6 +45,7 @@ fn every_variable_is_read() {
         ("SPANFLAME_FREQUENCY", "250"),
         ("SPANFLAME_CLOCK", "thread-timers"),
         ("SPANFLAME_CPU_BUDGET", "2.5"),
+        ("SPANFLAME_UNWINDER", "frame-pointers"),
         ("SPANFLAME_UPLOAD_INTERVAL", "2.5"),
         ("SPANFLAME_SCOPE", "all"),
         ("SPANFLAME_SPAN_NAMES", "0"),
@@ -55,6 +56,7 @@ fn every_variable_is_read() {
     assert!(!config.enabled && !config.span_names);
     assert_eq!(config.frequency, 250);
     assert_eq!((config.clock, config.cpu_budget), (Clock::ThreadTimers, Some(0.025)));
+    assert_eq!(config.unwinder, Unwinder::FramePointers);
     assert_eq!(config.upload_interval, Duration::from_millis(2500));
     assert_eq!(config.scope, Scope::All);
     assert_eq!(config.max_span_names, 7);
@@ -79,6 +81,7 @@ fn code_beats_the_environment_even_a_broken_one() {
         .basic_auth("code", "code")
         .tenant_id("code")
         .frequency(1)
+        .unwinder(Unwinder::Tables)
         .upload_interval(Duration::from_secs(15))
         .scope(Scope::Root)
         .span_names(true)
@@ -94,6 +97,7 @@ fn code_beats_the_environment_even_a_broken_one() {
             ("PYROSCOPE_BASIC_AUTH_USER", "half"),
             ("PYROSCOPE_TENANT_ID", "\u{e9}"),
             ("SPANFLAME_FREQUENCY", "fast"),
+            ("SPANFLAME_UNWINDER", "fast"),
             ("SPANFLAME_UPLOAD_INTERVAL", "never"),
             ("SPANFLAME_SCOPE", "some"),
             ("SPANFLAME_SPAN_NAMES", "perhaps"),
@@ -108,6 +112,7 @@ fn code_beats_the_environment_even_a_broken_one() {
     assert_eq!(config.destination.tenant_id.as_deref(), Some("code"));
     assert_eq!(config.identity.fixed_name.as_deref(), Some("code"));
     assert_eq!((config.frequency, config.max_span_names), (1, 1));
+    assert_eq!(config.unwinder, Unwinder::Tables);
     assert_eq!(config.upload_interval, Duration::from_secs(15));
     assert_eq!((config.scope, config.trace_ids), (Scope::Root, TraceIdLabel::Always));
     assert!(config.span_names && config.enabled);
@@ -133,6 +138,7 @@ fn a_bad_variable_is_refused_with_its_name_its_range_and_what_it_held() {
         ("SPANFLAME_UPLOAD_INTERVAL", "10s", "seconds from 1 to 15"),
         ("SPANFLAME_UPLOAD_INTERVAL", "-3", "seconds from 1 to 15"),
         ("SPANFLAME_UPLOAD_INTERVAL", "NaN", "seconds from 1 to 15"),
+        ("SPANFLAME_UNWINDER", "dwarf", "one of tables, frame-pointers"),
         ("SPANFLAME_SCOPE", "none", "one of auto, root, all"),
         ("SPANFLAME_TRACE_IDS", "yes", "one of auto, always, never"),
         ("SPANFLAME_SPAN_NAMES", "on", "one of true, false, 1, 0"),

@@ -4,21 +4,28 @@
 //! and the stack, and leaves a record in the thread's ring. [`Sampler::drain`] empties the rings on the collector's
 //! thread and is also where threads and modules are looked for. Nothing here symbolizes, aggregates or logs.
 
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod live;
-#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+#[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 #[path = "unsupported.rs"]
 mod live;
+mod quality;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use live::{Sampler, at_fork, publish, register, thread_cpu_time, thread_id};
-#[cfg(all(feature = "bench-internals", target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(
+    feature = "bench-internals",
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
 pub(crate) use live::{handler, signal_value};
+pub(crate) use quality::{Complaint, complaint};
 
 pub(crate) use crate::config::Clock as ClockChoice;
+use crate::config::Unwinder;
 use crate::spans::{SpanRecord, SpanTable};
 
 /// The deepest stack a sample can hold, in frames.
@@ -41,12 +48,21 @@ pub(crate) struct Options {
     pub(crate) clock: ClockChoice,
     /// The share of the process's CPU time that sampling may cost, for the choice of a clock. `None` for any.
     pub(crate) cpu_budget: Option<f64>,
+    /// How stacks are walked.
+    pub(crate) unwinder: Unwinder,
 }
 
 impl Options {
     /// Stacks of up to 128 frames at `frequency` samples per second of CPU time.
     pub(crate) fn new(frequency: u32, spans: &'static SpanTable) -> Self {
-        Self { frequency, spans, max_depth: 128, clock: ClockChoice::Auto, cpu_budget: Some(0.01) }
+        Self {
+            frequency,
+            spans,
+            max_depth: 128,
+            clock: ClockChoice::Auto,
+            cpu_budget: Some(0.01),
+            unwinder: Unwinder::Tables,
+        }
     }
 }
 
@@ -55,7 +71,9 @@ impl Options {
 #[non_exhaustive]
 pub(crate) enum SamplerError {
     /// Not a platform that the sampler knows.
-    #[error("CPU sampling is supported on Linux x86-64 only; spans still flow, without profiles")]
+    #[error(
+        "CPU sampling is supported on Linux on x86-64 and aarch64 only; spans still flow, without profiles"
+    )]
     Unsupported,
     /// One sampler per process.
     #[error("a sampler is already running in this process; stop it before starting another")]
@@ -118,7 +136,8 @@ pub(crate) struct Sample<'a> {
     pub(crate) weight: u32,
     /// The span that was active on the thread, if any.
     pub(crate) span: Option<SpanRecord>,
-    /// Innermost first: the exact program counter, then return addresses as found on the stack.
+    /// Innermost first: the exact program counter, then return addresses: one or more bytes past the instruction that the
+    /// frame is at. Of a frame that another signal's handler interrupted, one byte past.
     pub(crate) frames: &'a [u64],
     /// Whether the walk ended before the thread's entry.
     pub(crate) truncated: bool,
@@ -142,6 +161,13 @@ pub(crate) struct Module {
     /// Whether it has been unloaded since. Samples of the last minute may still refer to it; a loaded module at the
     /// same address comes first in [`Sampler::modules`].
     pub(crate) unloaded: bool,
+}
+
+/// How many stacks were walked when sampling started, and how many of them to their thread's entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SelfTest {
+    pub(crate) stacks: u32,
+    pub(crate) complete: u32,
 }
 
 /// What became of the samples, since the process began unless said otherwise.
@@ -174,6 +200,10 @@ pub(crate) struct SamplerStats {
     pub(crate) other_timer: bool,
     /// Periods from one signal to the next; more than one while the rate is lowered.
     pub(crate) divider: u32,
+    /// How stacks are walked.
+    pub(crate) unwinder: Unwinder,
+    /// The walks made at the start.
+    pub(crate) self_test: SelfTest,
     /// Stacks that reached the thread's entry.
     pub(crate) reached_entry: u64,
     /// Stacks cut at the depth limit.
@@ -201,10 +231,10 @@ pub(crate) struct SamplerStats {
 }
 
 /// What other platforms get, compiled here as well so that it cannot fall behind.
-#[cfg(all(test, target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(test, target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod unsupported;
 
-#[cfg(all(test, target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(test, target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod tests {
     use super::*;
 
@@ -222,6 +252,7 @@ mod tests {
             fn(&mut S, &mut dyn FnMut(&Sample<'_>)),
             fn(&S) -> Arc<[Module]>,
             fn(&S) -> SamplerStats,
+            fn(&S) -> Vec<(Arc<Path>, u32)>,
             fn(&mut S),
             fn(&S) -> ClockInUse,
             fn(&mut S) -> Spent,
@@ -231,6 +262,7 @@ mod tests {
             Sampler::drain,
             Sampler::modules,
             Sampler::stats,
+            Sampler::not_expressible,
             Sampler::stop,
             Sampler::clock,
             Sampler::spent,
@@ -241,6 +273,7 @@ mod tests {
             Other::drain,
             Other::modules,
             Other::stats,
+            Other::not_expressible,
             Other::stop,
             Other::clock,
             Other::spent,

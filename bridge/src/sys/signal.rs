@@ -7,6 +7,7 @@ use std::mem::{MaybeUninit, transmute};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use super::arch;
 use crate::unwind::Registers;
 
 /// The signal of every timer.
@@ -74,12 +75,7 @@ pub(crate) extern "C" fn handler<H: OnTimer>(
     // to the code are common to all.
     let timer = unsafe { &*info.cast::<TimerInfo>() };
     // SAFETY: the kernel passes a valid ucontext_t as third argument.
-    let registers = unsafe { &(*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
-    let registers = Registers {
-        ip: registers[libc::REG_RIP as usize] as u64,
-        sp: registers[libc::REG_RSP as usize] as u64,
-        bp: registers[libc::REG_RBP as usize] as u64,
-    };
+    let registers = arch::interrupted(unsafe { &*context.cast::<libc::ucontext_t>() });
     let taken = if timer.code == libc::SI_TIMER {
         H::on_timer(timer.value, timer.overrun.max(0) as u32, registers)
     } else if timer.code == libc::SI_KERNEL {

@@ -1,13 +1,13 @@
 //! Reads of the running thread's own stack, bounded so that they cannot fault.
 #![allow(unsafe_code)] // raw reads and one system call
 
-use std::arch::asm;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::thread;
+use super::{arch, thread};
 use crate::unwind::Memory;
 
+/// Of any size that processors offer, pages are whole multiples of this: larger ones are asked about more often.
 const PAGE: u64 = 4096;
 
 /// Where a thread's stack lies, once that is known. Written by the thread itself or by the collector, read by the
@@ -114,6 +114,17 @@ impl Memory for Stack {
         // that the kernel has just read from.
         Some(unsafe { (address as *const u64).read_volatile() })
     }
+
+    #[inline]
+    fn pair(&mut self, address: u64) -> Option<[u64; 2]> {
+        // In words, with what is not aligned beyond any stack: one comparison for both.
+        let at = address.wrapping_sub(self.low).rotate_right(3);
+        if at >= self.len.saturating_sub(1) >> 3 || self.low & 7 != 0 {
+            return Some([self.word(address)?, self.word(address.wrapping_add(8))?]);
+        }
+        // SAFETY: as for `word`, with room for two from `address` on.
+        Some(unsafe { (address as *const [u64; 2]).read_volatile() })
+    }
 }
 
 /// A mapping of this process.
@@ -140,25 +151,8 @@ fn mapping(line: &str) -> Option<Mapping> {
 
 /// Whether the kernel can read a word at `address`: it looks at a signal set there, and then at a nonsensical request.
 fn readable(address: u64) -> bool {
-    const INVALID: u64 = u64::MAX;
-    const SET_SIZE: u64 = 8;
-    let result: i64;
-    // SAFETY: rt_sigprocmask with an invalid `how` changes nothing: it fails with EFAULT if the set cannot be read, else
-    // with EINVAL. A raw system call keeps errno as it is.
-    unsafe {
-        asm!(
-            "syscall",
-            inlateout("rax") libc::SYS_rt_sigprocmask => result,
-            in("rdi") INVALID,
-            in("rsi") address,
-            in("rdx") 0,
-            in("r10") SET_SIZE,
-            lateout("rcx") _,
-            lateout("r11") _,
-            options(nostack),
-        );
-    }
-    result == -i64::from(libc::EINVAL)
+    // EFAULT when the set cannot be read.
+    arch::invalid_mask_call(address) == -i64::from(libc::EINVAL)
 }
 
 #[cfg(test)]

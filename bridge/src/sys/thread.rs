@@ -1,9 +1,10 @@
 //! Facts about threads that only libc and the kernel know.
 #![allow(unsafe_code)] // libc calls
 
-use std::arch::asm;
 use std::mem::MaybeUninit;
 use std::ops::Range;
+
+use super::arch;
 
 /// The calling thread's id.
 pub(crate) fn id() -> i32 {
@@ -11,33 +12,11 @@ pub(crate) fn id() -> i32 {
     (unsafe { libc::syscall(libc::SYS_gettid) }) as i32
 }
 
-/// A system call with two arguments. Async-signal-safe, unlike libc's wrappers: errno stays as it is.
-///
-/// # Safety
-/// The call must be sound with these arguments.
-#[inline]
-unsafe fn raw_call(number: libc::c_long, first: u64, second: u64) -> i64 {
-    let result: i64;
-    // SAFETY: the kernel's calling convention; the caller answers for the arguments.
-    unsafe {
-        asm!(
-            "syscall",
-            inlateout("rax") number => result,
-            in("rdi") first,
-            in("rsi") second,
-            lateout("rcx") _,
-            lateout("r11") _,
-            options(nostack),
-        );
-    }
-    result
-}
-
 /// The calling thread's id, for signal handlers.
 #[inline]
 pub(crate) fn own_id() -> i32 {
     // SAFETY: takes no arguments.
-    (unsafe { raw_call(libc::SYS_gettid, 0, 0) }) as i32
+    (unsafe { arch::raw_call(libc::SYS_gettid, 0, 0) }) as i32
 }
 
 /// Nanoseconds of CPU time that the calling thread has used, for signal handlers. `None` where a filter forbids asking.
@@ -46,28 +25,16 @@ pub(crate) fn own_cpu_time() -> Option<u64> {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     let (clock, into) = (libc::CLOCK_THREAD_CPUTIME_ID as u64, (&raw mut time) as u64);
     // SAFETY: the kernel fills `time`.
-    let result = unsafe { raw_call(libc::SYS_clock_gettime, clock, into) };
+    let result = unsafe { arch::raw_call(libc::SYS_clock_gettime, clock, into) };
     let nanos = (time.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec as u64);
     (result == 0).then_some(nanos)
-}
-
-/// How far the calling thread's stack reaches now. For signal handlers.
-#[inline]
-pub(crate) fn stack_pointer() -> u64 {
-    let sp: u64;
-    // SAFETY: reads a register.
-    unsafe { asm!("mov {}, rsp", out(reg) sp, options(nomem, nostack, preserves_flags)) };
-    sp
 }
 
 /// The address of the calling thread's control block: glibc and musl put it at the top of the stacks they allocate.
 /// Async-signal-safe: the ABI keeps it in the first word of the thread's segment.
 #[inline]
 pub(crate) fn control_block() -> u64 {
-    let address: u64;
-    // SAFETY: reads the word that x86-64's thread-local storage ABI puts at fs:0.
-    unsafe { asm!("mov {}, fs:[0]", out(reg) address, options(nostack, readonly, preserves_flags)) };
-    address
+    arch::control_block()
 }
 
 /// The calling thread's stack. Not for signal handlers: it allocates, and reads a file on the main thread.

@@ -3,24 +3,11 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use gimli::{
-    BaseAddresses, CfaRule, CieOrFde, EhFrame, EndianSlice, LittleEndian, Register, RegisterRule,
-    UnwindContext, UnwindContextStorage, UnwindExpression, UnwindSection, UnwindTableRow, X86_64,
-};
+use gimli::{BaseAddresses, CieOrFde, EhFrame, LittleEndian, UnwindContext, UnwindSection};
 
-use super::rule::{Base, Rule, SavedBp, SideRule};
+use super::arch::{Architecture, Bytes, Described, Expressed, InPlace};
+use super::rule::{Rule, SideRule};
 use super::table::{Row, Table};
-
-type Bytes<'a> = EndianSlice<'a, LittleEndian>;
-type TableRow = UnwindTableRow<usize, InPlace>;
-
-/// Rows with room for every register that x86-64 code describes: smaller than gimli's own, so cheaper to copy.
-struct InPlace;
-
-impl UnwindContextStorage<usize> for InPlace {
-    type Rules = [(Register, RegisterRule<usize>); 32];
-    type Stack = [UnwindTableRow<usize, Self>; 8];
-}
 
 /// Distance between one function's end and the next one's start that is padding, where no program counter falls.
 const PADDING: u64 = 16;
@@ -28,9 +15,15 @@ const PADDING: u64 = 16;
 /// Text longer than this is not compiled: offsets are 32 bits wide.
 const MAX_TEXT: u64 = u32::MAX as u64 - 0x1000;
 
-/// Compiles the `.eh_frame` section found at `section_address`, for a module whose text is at `text`; addresses are
-/// in the file's own numbering. Functions that cannot be understood are left out and counted; nothing here fails.
-pub(crate) fn compile(section: &[u8], section_address: u64, text: Range<u64>) -> Table {
+/// Compiles the `.eh_frame` section of `A`'s code found at `section_address`, for a module whose text is at `text`; addresses are
+/// in the file's own numbering. `code` is asked for the bytes of the gaps between functions, as far as they can be had:
+/// linkage stubs are found there. Functions that cannot be understood are left out and counted; nothing here fails.
+pub(crate) fn compile<A: Architecture>(
+    section: &[u8],
+    section_address: u64,
+    text: Range<u64>,
+    code: impl FnOnce(Vec<Range<u64>>) -> Vec<Code>,
+) -> Table {
     let len = text.end.saturating_sub(text.start);
     if len > MAX_TEXT {
         return Table::new(Vec::new(), 0, Vec::new(), 0);
@@ -46,8 +39,18 @@ pub(crate) fn compile(section: &[u8], section_address: u64, text: Range<u64>) ->
         not_expressible: 0,
     };
     compiler.section.set_address_size(8);
-    compiler.read_functions();
-    compiler.finish(len as u32)
+    compiler.section.set_vendor(A::VENDOR);
+    compiler.read_functions::<A>();
+    compiler.functions.sort_by_key(|function| function.start);
+    let code = code(compiler.gaps());
+    compiler.finish::<A>(&code)
+}
+
+/// Bytes of a module's code and where they are, in the file's own numbering.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Code {
+    pub(crate) address: u64,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// Bytes of `.eh_frame` at the start of `mapped`: up to its terminator, or all when there is none.
@@ -95,7 +98,7 @@ struct Compiler<'a> {
 }
 
 impl Compiler<'_> {
-    fn read_functions(&mut self) {
+    fn read_functions<A: Architecture>(&mut self) {
         let (section, bases) = (self.section, self.bases.clone());
         let mut context = UnwindContext::<usize, InPlace>::new_in();
         // Most functions of an object file share one CIE.
@@ -127,7 +130,7 @@ impl Compiler<'_> {
                 let mut understood = start;
                 let mut table = fde.rows(&section, &bases, &mut context).ok();
                 while let Some(Ok(Some(row))) = table.as_mut().map(|table| table.next_row()) {
-                    let rule = self.rule(row);
+                    let rule = self.rule(A::express(&Described { row, section: &section }));
                     self.push(row.start_address().clamp(start, end), rule);
                     understood = row.end_address().clamp(start, end);
                 }
@@ -145,9 +148,26 @@ impl Compiler<'_> {
         self.rows.push(Row { start: (address - self.text.start) as u32, rule });
     }
 
-    /// Puts the functions in order, without overlap, and merges neighbours that share a rule.
-    fn finish(mut self, text_len: u32) -> Table {
-        self.functions.sort_by_key(|function| function.start);
+    /// What lies between the functions, which are in order, other than padding.
+    fn gaps(&self) -> Vec<Range<u64>> {
+        let mut gaps = Vec::new();
+        let mut covered = 0;
+        let len = self.text.end - self.text.start;
+        for (start, end) in
+            self.functions.iter().map(|function| (function.start, function.end)).chain([(len, len)])
+        {
+            if start >= covered + PADDING {
+                gaps.push(self.text.start + covered..self.text.start + start);
+            }
+            covered = covered.max(end);
+        }
+        gaps
+    }
+
+    /// Puts rows in order, without overlap, and merges neighbours that share a rule.
+    fn finish<A: Architecture>(self, code: &[Code]) -> Table {
+        let text_len = (self.text.end - self.text.start) as u32;
+        let mut stubs = stubs::<A>(code, &self.text).into_iter().peekable();
         let mut rows: Vec<Row> = Vec::with_capacity(self.rows.len() + self.rows.len() / 8);
         let mut emit = |row: Row| match rows.last_mut() {
             Some(last) if last.rule == row.rule => {}
@@ -155,86 +175,48 @@ impl Compiler<'_> {
             _ => rows.push(row),
         };
         let mut covered = 0;
+        let mut fill = |emit: &mut dyn FnMut(Row), from: u64, to: u64| {
+            let mut unknown_from = from;
+            while let Some((start, end, rule)) = stubs.next_if(|(_, end, _)| *end <= to) {
+                if start < unknown_from {
+                    continue;
+                }
+                if start > unknown_from {
+                    emit(Row { start: unknown_from as u32, rule: Rule::UNKNOWN });
+                }
+                emit(Row { start: start as u32, rule });
+                unknown_from = end;
+            }
+            emit(Row { start: unknown_from as u32, rule: Rule::UNKNOWN });
+        };
         for function in &self.functions {
             // Two descriptions of one function: the first counts.
             if function.start < covered {
                 continue;
             }
             if function.start - covered >= PADDING {
-                emit(Row { start: covered as u32, rule: Rule::UNKNOWN });
+                fill(&mut emit, covered, function.start);
             }
             for row in &self.rows[function.rows.clone()] {
                 emit(*row);
             }
             covered = function.end;
         }
-        emit(Row { start: covered as u32, rule: Rule::UNKNOWN });
+        fill(&mut emit, covered, u64::from(text_len));
         rows.shrink_to_fit();
         Table::new(rows, text_len, self.side, self.not_expressible)
     }
 
-    fn rule(&mut self, row: &TableRow) -> Rule {
-        self.express(row).unwrap_or_else(|| {
+    fn rule(&mut self, expressed: Option<Expressed>) -> Rule {
+        let rule = match expressed {
+            Some(Expressed::Packed(rule)) => Some(rule),
+            Some(Expressed::Side(rule)) => self.side_rule(rule),
+            None => None,
+        };
+        rule.unwrap_or_else(|| {
             self.not_expressible += 1;
             Rule::UNKNOWN
         })
-    }
-
-    fn express(&mut self, row: &TableRow) -> Option<Rule> {
-        match row.register(X86_64::RA) {
-            Some(RegisterRule::Offset(-8)) => {}
-            Some(RegisterRule::Undefined) => return Some(Rule::ENTRY),
-            _ => return None,
-        }
-        let saved_bp = match row.register(X86_64::RBP) {
-            None | Some(RegisterRule::SameValue) => SavedBp::Unchanged,
-            Some(RegisterRule::Offset(n)) => SavedBp::AtCfa(i32::try_from(n).ok()?),
-            Some(RegisterRule::Expression(expression)) => match self.expression(&expression)? {
-                [BREG_RBP, offset @ ..] => SavedBp::AtBp(whole(sleb(offset)?)?),
-                _ => return None,
-            },
-            _ => return None,
-        };
-        match row.cfa() {
-            CfaRule::RegisterAndOffset { register, offset } => {
-                let base = base(*register)?;
-                // Between `pop rbp` and `ret` compilers keep saying where rbp was saved: below the stack pointer by now.
-                let popped = |n: i32| base == Base::Sp && offset.saturating_add(n.into()) < 0;
-                let saved_bp = match saved_bp {
-                    SavedBp::AtCfa(n) if popped(n) => SavedBp::Unchanged,
-                    other => other,
-                };
-                let packed = match saved_bp {
-                    SavedBp::Unchanged => Rule::frame(base, *offset, None),
-                    SavedBp::AtCfa(n) => Rule::frame(base, *offset, Some(-i64::from(n))),
-                    SavedBp::AtBp(_) => None,
-                };
-                let offset = i32::try_from(*offset).ok()?;
-                packed.or_else(|| self.side_rule(SideRule { base, offset, indirect: false, saved_bp }))
-            }
-            CfaRule::Expression(expression) => match self.expression(expression)? {
-                // rsp + 8 + ((((rip + 0) & 15) >= n) << 3): a procedure linkage table.
-                [BREG_RSP, 8, BREG_RIP, 0, LIT15, AND, lit @ LIT0..=LIT15, GE, LIT3, SHL, PLUS] => {
-                    (saved_bp == SavedBp::Unchanged).then(|| Rule::plt(lit - LIT0))
-                }
-                [register @ (BREG_RBP | BREG_RSP), rest @ ..] => {
-                    let base = if *register == BREG_RBP { Base::Bp } else { Base::Sp };
-                    let (offset, rest) = sleb(rest)?;
-                    let indirect = match rest {
-                        [] => false,
-                        [DEREF] => true,
-                        _ => return None,
-                    };
-                    let offset = i32::try_from(offset).ok()?;
-                    self.side_rule(SideRule { base, offset, indirect, saved_bp })
-                }
-                _ => None,
-            },
-        }
-    }
-
-    fn expression(&self, expression: &UnwindExpression<usize>) -> Option<&[u8]> {
-        expression.get(&self.section).ok().map(|expression| expression.0.slice())
     }
 
     fn side_rule(&mut self, rule: SideRule) -> Option<Rule> {
@@ -246,42 +228,26 @@ impl Compiler<'_> {
     }
 }
 
-// DWARF expression operators.
-const DEREF: u8 = 0x06;
-const AND: u8 = 0x1a;
-const PLUS: u8 = 0x22;
-const SHL: u8 = 0x24;
-const GE: u8 = 0x2a;
-const LIT0: u8 = 0x30;
-const LIT3: u8 = 0x33;
-const LIT15: u8 = 0x3f;
-const BREG_RBP: u8 = 0x76;
-const BREG_RSP: u8 = 0x77;
-const BREG_RIP: u8 = 0x80;
-
-fn base(register: Register) -> Option<Base> {
-    match register {
-        X86_64::RSP => Some(Base::Sp),
-        X86_64::RBP => Some(Base::Bp),
-        _ => None,
-    }
-}
-
-/// A signed LEB128 number and what follows it.
-fn sleb(bytes: &[u8]) -> Option<(i64, &[u8])> {
-    let mut value = 0i64;
-    for (i, byte) in bytes.iter().enumerate().take(9) {
-        let shift = 7 * i as u32;
-        value |= i64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            let unused = 64 - (shift + 7);
-            return Some((value << unused >> unused, &bytes[i + 1..]));
+/// The linkage stubs in `code`: from where to where in the text, and their rule.
+fn stubs<A: Architecture>(code: &[Code], text: &Range<u64>) -> Vec<(u64, u64, Rule)> {
+    let mut stubs = Vec::new();
+    for Code { address, bytes } in code {
+        let mut at = address.next_multiple_of(A::STUB_ALIGNMENT) - address;
+        while let Some(rest) =
+            usize::try_from(at).ok().and_then(|at| bytes.get(at..)).filter(|rest| !rest.is_empty())
+        {
+            let start = address + at;
+            at += match A::stub(start, rest) {
+                Some((len, rule)) => {
+                    if let Some(start) = start.checked_sub(text.start) {
+                        stubs.push((start, start + len as u64, rule));
+                    }
+                    len as u64
+                }
+                None => A::STUB_ALIGNMENT,
+            };
         }
     }
-    None
-}
-
-/// The number alone, if nothing follows it.
-fn whole((value, rest): (i64, &[u8])) -> Option<i32> {
-    i32::try_from(value).ok().filter(|_| rest.is_empty())
+    stubs.sort_by_key(|(start, ..)| *start);
+    stubs
 }

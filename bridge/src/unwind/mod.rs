@@ -1,8 +1,11 @@
-//! Unwinding from precompiled tables: `.eh_frame` becomes sorted rows ahead of time, off the sampled threads, and a
-//! walk is a table look-up and two stack reads per frame. Pure code over bytes and a memory trait: no system calls,
-//! no `unsafe`, and nothing that [`walk`] reaches may allocate, lock or panic.
+//! Walking stacks. From precompiled tables: `.eh_frame` becomes sorted rows ahead of time, off the sampled threads, and a
+//! walk is a table look-up and two stack reads per frame. Or along frame pointers, where code is built with them. Pure
+//! code over bytes and a memory trait: no system calls, no `unsafe`, and nothing that [`walk`] or [`follow`] reaches may
+//! allocate, lock or panic.
 
+mod arch;
 mod compile;
+mod frame_pointers;
 mod rule;
 mod table;
 mod walk;
@@ -10,6 +13,10 @@ mod walk;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use compile::{compile, section_len};
+pub(crate) use arch::Native;
+#[cfg(any(test, fuzzing))]
+pub(crate) use arch::{Aarch64, Architecture, X86_64};
+pub(crate) use compile::{Code, compile, section_len};
+pub(crate) use frame_pointers::follow;
 pub(crate) use table::{CodeMap, LoadedTable, Table};
 pub(crate) use walk::{End, Memory, Registers, walk};

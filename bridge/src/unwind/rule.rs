@@ -4,25 +4,26 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Base {
     Sp,
-    Bp,
+    Fp,
 }
 
 /// A rule as the table stores it: three bits of kind, then what the kind needs.
 ///
 /// Frame rules (kinds 0 and 1) hold the CFA's distance from its base in bits 3..20 and the distance from the CFA down
-/// to the caller's saved rbp in bits 20..32, both in words; the latter is 0 when rbp still holds the caller's value.
-/// The return address is always at CFA - 8.
+/// to the caller's saved frame pointer in bits 20..32, both in words; the latter is 0 when the register still holds the
+/// caller's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Rule(u32);
+pub(crate) struct Rule(u32);
 
 /// What a [`Rule`] says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
-    /// CFA = base + `cfa`; the caller's rbp is at CFA - `saved_bp`, or still in rbp when that is 0. Bytes.
-    Frame { base: Base, cfa: u64, saved_bp: u64 },
-    /// The linker's procedure linkage table: CFA = rsp + 8, or rsp + 16 from byte `pushed_at` of each 16-byte entry.
+    /// CFA = base + `cfa`; the caller's frame pointer is at CFA - `saved_fp`, or still in its register when that is 0.
+    /// Bytes. Where there is a link register, the return address is right above the saved frame pointer, or still there.
+    Frame { base: Base, cfa: u64, saved_fp: u64 },
+    /// The linker's procedure linkage table on x86-64: CFA = rsp + 8, or rsp + 16 from byte `pushed_at` of each 16-byte entry.
     Plt { pushed_at: u64 },
-    /// The kernel's signal frame: the interrupted registers are in the context at rsp.
+    /// The kernel's signal frame: the interrupted registers are in the context above the stack pointer.
     Signal,
     /// The thread's entry: there is no caller.
     Entry,
@@ -39,29 +40,30 @@ const WORD: u64 = 8;
 
 impl Rule {
     const SP: u32 = 0;
-    const BP: u32 = 1;
-    pub(super) const UNKNOWN: Self = Self(2);
-    pub(super) const ENTRY: Self = Self(3);
-    pub(super) const SIGNAL: Self = Self(4);
-    const PLT: u32 = 5;
+    const FP: u32 = 1;
+    pub(super) const UNKNOWN: Self = Self::of(2, 0);
+    pub(super) const ENTRY: Self = Self::of(3, 0);
+    pub(super) const SIGNAL: Self = Self::of(4, 0);
+    pub(super) const PLT: u32 = 5;
     const SIDE: u32 = 6;
 
     /// A frame rule, if the distances (in bytes) fit.
-    pub(super) fn frame(base: Base, cfa: i64, saved_bp: Option<i64>) -> Option<Self> {
+    pub(super) fn frame(base: Base, cfa: i64, saved_fp: Option<i64>) -> Option<Self> {
         let cfa = words(cfa, CFA_MASK)?;
-        let saved_bp = match saved_bp {
+        let saved_fp = match saved_fp {
             None => 0,
             Some(below) => words(below, u32::MAX >> (KIND_BITS + CFA_BITS)).filter(|words| *words > 0)?,
         };
         let kind = match base {
             Base::Sp => Self::SP,
-            Base::Bp => Self::BP,
+            Base::Fp => Self::FP,
         };
-        Some(Self(kind | cfa << KIND_BITS | saved_bp << (KIND_BITS + CFA_BITS)))
+        Some(Self(kind | cfa << KIND_BITS | saved_fp << (KIND_BITS + CFA_BITS)))
     }
 
-    pub(super) fn plt(pushed_at: u8) -> Self {
-        Self(Self::PLT | u32::from(pushed_at) << KIND_BITS)
+    /// A rule of a kind that is no frame rule, with a parameter of one byte at most.
+    pub(super) const fn of(kind: u32, parameter: u8) -> Self {
+        Self(kind | (parameter as u32) << KIND_BITS)
     }
 
     pub(super) fn side(index: usize) -> Option<Self> {
@@ -75,12 +77,12 @@ impl Rule {
         let frame = |base| Action::Frame {
             base,
             cfa: u64::from(payload & CFA_MASK) * WORD,
-            saved_bp: u64::from(payload >> CFA_BITS) * WORD,
+            saved_fp: u64::from(payload >> CFA_BITS) * WORD,
         };
         let kind = self.0 & ((1 << KIND_BITS) - 1);
         // Nearly every rule is one of these two.
-        if kind <= Self::BP {
-            return frame(if kind == Self::SP { Base::Sp } else { Base::Bp });
+        if kind <= Self::FP {
+            return frame(if kind == Self::SP { Base::Sp } else { Base::Fp });
         }
         match kind {
             3 => Action::Entry,
@@ -99,23 +101,27 @@ fn words(bytes: i64, max: u32) -> Option<u32> {
 
 /// A rule too rare for the packed form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct SideRule {
+pub(crate) struct SideRule {
     pub(super) base: Base,
     /// Added to the base, in bytes.
     pub(super) offset: i32,
     /// Whether the CFA is the word stored at base + offset, as in functions that realign their stack.
     pub(super) indirect: bool,
-    pub(super) saved_bp: SavedBp,
+    /// The caller's frame pointer.
+    pub(super) fp: Saved,
+    /// The return address.
+    pub(super) ra: Saved,
 }
 
-/// Where the caller's rbp is.
+/// Where a register's value at the call is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum SavedBp {
+pub(super) enum Saved {
+    /// Still in the register.
     Unchanged,
     /// At CFA + n.
     AtCfa(i32),
-    /// At this frame's rbp + n.
-    AtBp(i32),
+    /// At this frame's frame pointer + n.
+    AtFp(i32),
 }
 
 #[cfg(test)]
@@ -126,15 +132,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn frame_rules_survive_packing_or_are_refused(bp: bool, cfa in -64i64..1 << 21, saved in -64i64..1 << 16) {
-            let base = if bp { Base::Bp } else { Base::Sp };
+        fn frame_rules_survive_packing_or_are_refused(fp: bool, cfa in -64i64..1 << 21, saved in -64i64..1 << 16) {
+            let base = if fp { Base::Fp } else { Base::Sp };
             let fits = cfa >= 0 && cfa % 8 == 0 && cfa < 1 << 20 && saved > 0 && saved % 8 == 0 && saved < 1 << 15;
             let rule = Rule::frame(base, cfa, Some(saved));
             prop_assert_eq!(rule.is_some(), fits);
             if let Some(rule) = rule {
                 prop_assert_eq!(
                     rule.action(),
-                    Action::Frame { base, cfa: cfa as u64, saved_bp: saved as u64 }
+                    Action::Frame { base, cfa: cfa as u64, saved_fp: saved as u64 }
                 );
             }
         }
@@ -145,10 +151,10 @@ mod tests {
         assert_eq!(Rule::UNKNOWN.action(), Action::Unknown);
         assert_eq!(Rule::ENTRY.action(), Action::Entry);
         assert_eq!(Rule::SIGNAL.action(), Action::Signal);
-        assert_eq!(Rule::plt(11).action(), Action::Plt { pushed_at: 11 });
+        assert_eq!(Rule::of(Rule::PLT, 11).action(), Action::Plt { pushed_at: 11 });
         assert_eq!(Rule::side(70_000).map(Rule::action), Some(Action::Side(70_000)));
         assert_eq!(Rule::side(1 << 30), None);
         let unchanged = Rule::frame(Base::Sp, 8, None).map(Rule::action);
-        assert_eq!(unchanged, Some(Action::Frame { base: Base::Sp, cfa: 8, saved_bp: 0 }));
+        assert_eq!(unchanged, Some(Action::Frame { base: Base::Sp, cfa: 8, saved_fp: 0 }));
     }
 }

@@ -16,7 +16,7 @@ pub(super) struct Row {
 }
 
 /// All unwind rules of one module, independent of where it is loaded.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Table {
     rows: Box<[Row]>,
     /// For each page, the last row that starts at or before the page does; one more for the end.
@@ -59,6 +59,12 @@ impl Table {
             rule = row.rule;
         }
         rule
+    }
+
+    /// Where rules change, and to what.
+    #[cfg(test)]
+    pub(super) fn rows(&self) -> impl Iterator<Item = &Row> {
+        self.rows.iter()
     }
 
     #[inline]

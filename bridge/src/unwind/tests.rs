@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::rule::{Base, Rule, SavedBp, SideRule};
+use super::rule::{Base, Rule, Saved, SideRule};
 use super::table::{Row, Table};
 use super::*;
 
@@ -31,9 +31,13 @@ fn frame(base: Base, cfa: i64, saved_bp: Option<i64>) -> Rule {
 }
 
 fn walked(map: &CodeMap, registers: Registers, words: &[(u64, u64)]) -> (Vec<u64>, End) {
+    walked_on::<X86_64>(map, registers, words)
+}
+
+fn walked_on<A: Architecture>(map: &CodeMap, registers: Registers, words: &[(u64, u64)]) -> (Vec<u64>, End) {
     let mut frames = Vec::new();
     let mut memory = Words(words.iter().copied().collect());
-    let end = walk(map, registers, &mut memory, |frame| {
+    let end = walk::<A>(map, registers, &mut memory, |frame| {
         frames.push(frame);
         frames.len() < 16
     });
@@ -53,13 +57,13 @@ fn a_return_address_looks_up_the_call_before_it() {
         &[],
     );
     let words = [(0x8000, TEXT + 0x20), (0x8018, TEXT + 0x31)];
-    let registers = Registers { ip: TEXT, sp: 0x8000, bp: 0 };
+    let registers = Registers { ip: TEXT, sp: 0x8000, fp: 0, lr: 0 };
     assert_eq!(walked(&map, registers, &words), (vec![TEXT, TEXT + 0x20, TEXT + 0x31], End::Entry));
 }
 
 #[test]
-fn above_a_signal_frame_the_address_is_exact() {
-    let map = map(&[(0, Rule::SIGNAL), (0x10, Rule::ENTRY), (0x20, frame(Base::Bp, 16, Some(16)))], &[]);
+fn above_a_signal_frame_the_address_is_exact_and_told_as_if_it_were_after_a_call() {
+    let map = map(&[(0, Rule::SIGNAL), (0x10, Rule::ENTRY), (0x20, frame(Base::Fp, 16, Some(16)))], &[]);
     let context = 0x8000;
     let words = [
         (context + 120, 0x9000),
@@ -68,40 +72,143 @@ fn above_a_signal_frame_the_address_is_exact() {
         (0x9000, 0x9100),
         (0x9008, TEXT + 0x12),
     ];
-    let registers = Registers { ip: TEXT + 1, sp: context, bp: 1 };
-    let expected = vec![TEXT + 1, TEXT + 0x20, TEXT + 0x12];
+    let registers = Registers { ip: TEXT + 1, sp: context, fp: 1, lr: 0 };
+    // The interrupted instruction is the first of its row: one byte back, another rule would hold.
+    let expected = vec![TEXT + 1, TEXT + 0x21, TEXT + 0x12];
     assert_eq!(walked(&map, registers, &words), (expected, End::Entry));
 }
 
 #[test]
 fn a_linkage_table_entry_has_pushed_a_word_from_its_eleventh_byte_on() {
-    let map = map(&[(0, Rule::plt(11)), (0x100, Rule::ENTRY)], &[]);
+    let map = map(&[(0, Rule::of(Rule::PLT, 11)), (0x100, Rule::ENTRY)], &[]);
     let words = [(0x8000, TEXT + 0x101), (0x8008, TEXT + 0x102)];
-    let at = |ip| walked(&map, Registers { ip, sp: 0x8000, bp: 0 }, &words).0[1];
+    let at = |ip| walked(&map, Registers { ip, sp: 0x8000, fp: 0, lr: 0 }, &words).0[1];
     assert_eq!(at(TEXT + 0x1a), TEXT + 0x101);
     assert_eq!(at(TEXT + 0x1b), TEXT + 0x102);
 }
 
 #[test]
 fn a_realigned_stack_goes_through_memory() {
-    let side = SideRule { base: Base::Bp, offset: -8, indirect: true, saved_bp: SavedBp::AtBp(0) };
+    let side =
+        SideRule { base: Base::Fp, offset: -8, indirect: true, fp: Saved::AtFp(0), ra: Saved::AtCfa(-8) };
     let map = map(
-        &[(0, Rule::side(0).expect("fits")), (0x10, frame(Base::Bp, 16, Some(16))), (0x20, Rule::ENTRY)],
+        &[(0, Rule::side(0).expect("fits")), (0x10, frame(Base::Fp, 16, Some(16))), (0x20, Rule::ENTRY)],
         &[side],
     );
     let words =
         [(0x8ff8, 0x9020), (0x9018, TEXT + 0x11), (0x9000, 0xa000), (0xa000, 0), (0xa008, TEXT + 0x21)];
-    let registers = Registers { ip: TEXT, sp: 0x8000, bp: 0x9000 };
+    let registers = Registers { ip: TEXT, sp: 0x8000, fp: 0x9000, lr: 0 };
     assert_eq!(walked(&map, registers, &words), (vec![TEXT, TEXT + 0x11, TEXT + 0x21], End::Entry));
+}
+
+#[test]
+fn with_a_link_register_a_leaf_has_no_frame_and_signed_return_addresses_are_stripped() {
+    let map = map(
+        &[
+            (0, frame(Base::Sp, 0, None)),
+            (0x10, frame(Base::Fp, 32, Some(32))),
+            (0x20, Rule::side(0).expect("fits")),
+            (0x30, Rule::ENTRY),
+        ],
+        &[SideRule {
+            base: Base::Sp,
+            offset: 16,
+            indirect: false,
+            fp: Saved::Unchanged,
+            ra: Saved::AtCfa(-16),
+        }],
+    );
+    let signed = |address: u64| address | 0x2b << 48;
+    let words = [(0x8000, 0x9000), (0x8008, signed(TEXT + 0x21)), (0x8020, signed(TEXT + 0x31))];
+    let registers = Registers { ip: TEXT, sp: 0x8000, fp: 0x8000, lr: signed(TEXT + 0x11) };
+    let expected = vec![TEXT, TEXT + 0x11, TEXT + 0x21, TEXT + 0x31];
+    assert_eq!(walked_on::<Aarch64>(&map, registers, &words), (expected, End::Entry));
+    // Only the innermost function can have its return address in the register still.
+    let registers = Registers { lr: TEXT + 1, ..registers };
+    let expected = vec![TEXT, TEXT + 1];
+    assert_eq!(walked_on::<Aarch64>(&map, registers, &words), (expected, End::NoProgress));
+}
+
+#[test]
+fn above_a_signal_frame_the_link_register_counts_again() {
+    let map = map(&[(0, Rule::SIGNAL), (0x10, Rule::ENTRY), (0x20, frame(Base::Sp, 0, None))], &[]);
+    // Linux' `struct rt_sigframe`: siginfo_t, then a ucontext_t whose general registers come after the fault address.
+    let general = 0x8000 + 128 + 176 + 8;
+    let words = [
+        (general + 29 * 8, 0x9000),
+        (general + 30 * 8, TEXT + 0x11),
+        (general + 31 * 8, 0x8800),
+        (general + 32 * 8, TEXT + 0x20),
+    ];
+    let registers = Registers { ip: TEXT, sp: 0x8000, fp: 1, lr: 0 };
+    let expected = vec![TEXT, TEXT + 0x21, TEXT + 0x11];
+    assert_eq!(walked_on::<Aarch64>(&map, registers, &words), (expected, End::Entry));
+}
+
+#[test]
+fn frame_pointers_lead_from_record_to_record_and_every_end_is_told() {
+    let followed = |fp, words: &[(u64, u64)]| {
+        let mut frames = Vec::new();
+        let mut memory = Words(words.iter().copied().collect());
+        let end = follow::<X86_64>(Registers { ip: 1, sp: 0x8000, fp, lr: 0 }, &mut memory, |frame| {
+            frames.push(frame);
+            frames.len() < 16
+        });
+        (frames, end)
+    };
+    let chain = [(0x8010, 0x8040), (0x8018, 2), (0x8040, 0), (0x8048, 3)];
+    assert_eq!(followed(0x8010, &chain), (vec![1, 2, 3], End::Entry));
+    let null_caller = [(0x8010, 0x8040), (0x8018, 2), (0x8040, 0x9000), (0x8048, 0)];
+    assert_eq!(followed(0x8010, &null_caller), (vec![1, 2], End::Entry));
+    assert_eq!(followed(0x8010, &chain[..2]), (vec![1, 2], End::BadRead));
+    assert_eq!(followed(0x7ff0, &chain), (vec![1], End::NoProgress), "below the stack pointer");
+    let circle = [(0x8010, 0x8018), (0x8018, 2)];
+    assert_eq!(followed(0x8010, &circle), (vec![1, 2], End::NoProgress), "records overlap");
+    let forever: Vec<(u64, u64)> =
+        (0..64).map(|i| (0x8000 + 8 * i, if i % 2 == 0 { 0x8000 + 8 * (i + 2) } else { 9 })).collect();
+    assert_eq!(followed(0x8000, &forever).1, End::TooDeep);
+}
+
+#[test]
+fn linkage_stubs_are_found_where_no_function_is() {
+    fn rules<A: Architecture>(bytes: &[u8]) -> Vec<(u32, Rule)> {
+        let mut gaps = Vec::new();
+        let table = compile::<A>(&[], 0, 0x1000..0x1100, |found| {
+            gaps = found;
+            vec![Code { address: 0x1010, bytes: bytes.to_vec() }]
+        });
+        assert_eq!(gaps, std::iter::once(0x1000..0x1100).collect::<Vec<_>>());
+        table.rows().map(|row| (row.start, row.rule)).collect()
+    }
+    let lazy = [
+        [0xff, 0x35, 1, 2, 3, 4, 0xff, 0x25, 1, 2, 3, 4, 0x0f, 0x1f, 0x40, 0],
+        [0xff, 0x25, 1, 2, 3, 4, 0x68, 0, 0, 0, 0, 0xe9, 1, 2, 3, 4],
+        [0xff, 0x25, 1, 2, 3, 4, 0x68, 1, 0, 0, 0, 0xe9, 1, 2, 3, 4],
+    ];
+    let plt = Rule::of(Rule::PLT, 11);
+    assert_eq!(
+        rules::<X86_64>(lazy.as_flattened()),
+        [(0, Rule::UNKNOWN), (0x20, plt), (0x40, Rule::UNKNOWN)]
+    );
+    let eager = [0xff, 0x25, 1, 2, 3, 4, 0x66, 0x90];
+    let returns = frame(Base::Sp, 8, None);
+    assert_eq!(rules::<X86_64>(&eager), [(0, Rule::UNKNOWN), (0x10, returns), (0x18, Rule::UNKNOWN)]);
+    assert_eq!(rules::<X86_64>(&eager[..7]), [(0, Rule::UNKNOWN)]);
+    let arm: [u32; 5] = [0xd503_245f, 0xd000_0190, 0xf946_a611, 0x9135_2210, 0xd61f_0220];
+    let arm: Vec<u8> = arm.iter().flat_map(|instruction| instruction.to_le_bytes()).collect();
+    let leaf = frame(Base::Sp, 0, None);
+    assert_eq!(rules::<Aarch64>(&arm), [(0, Rule::UNKNOWN), (0x10, leaf), (0x24, Rule::UNKNOWN)]);
+    assert_eq!(rules::<Aarch64>(&arm[4..]), [(0, Rule::UNKNOWN), (0x10, leaf), (0x20, Rule::UNKNOWN)]);
+    assert_eq!(rules::<Aarch64>(&arm[..16]), [(0, Rule::UNKNOWN)]);
 }
 
 #[test]
 fn every_way_to_end_is_told() {
     let map = map(
-        &[(0, frame(Base::Sp, 8, None)), (0x10, frame(Base::Bp, 16, Some(16))), (0x20, Rule::UNKNOWN)],
+        &[(0, frame(Base::Sp, 8, None)), (0x10, frame(Base::Fp, 16, Some(16))), (0x20, Rule::UNKNOWN)],
         &[],
     );
-    let end = |ip, bp, words: &[(u64, u64)]| walked(&map, Registers { ip, sp: 0x8000, bp }, words).1;
+    let end = |ip, fp, words: &[(u64, u64)]| walked(&map, Registers { ip, sp: 0x8000, fp, lr: 0 }, words).1;
     assert_eq!(end(TEXT, 0, &[]), End::BadRead);
     assert_eq!(end(TEXT, 0, &[(0x8000, 0)]), End::Entry, "a null return address");
     assert_eq!(end(TEXT, 0, &[(0x8000, 0x10)]), End::NoModule);
@@ -115,10 +222,10 @@ fn every_way_to_end_is_told() {
 
 fn rule() -> impl Strategy<Value = Rule> {
     prop_oneof![
-        6 => (0..64i64, proptest::option::of(1..64i64), any::<bool>()).prop_map(|(cfa, saved, bp)| {
-            frame(if bp { Base::Bp } else { Base::Sp }, cfa * 8, saved.map(|saved| saved * 8))
+        6 => (0..64i64, proptest::option::of(1..64i64), any::<bool>()).prop_map(|(cfa, saved, fp)| {
+            frame(if fp { Base::Fp } else { Base::Sp }, cfa * 8, saved.map(|saved| saved * 8))
         }),
-        1 => (0..16u8).prop_map(Rule::plt),
+        1 => (0..16u8).prop_map(|at| Rule::of(Rule::PLT, at)),
         1 => (0..4usize).prop_map(|index| Rule::side(index).expect("fits")),
         1 => Just(Rule::SIGNAL),
         1 => Just(Rule::UNKNOWN),
@@ -147,7 +254,7 @@ proptest! {
     fn any_walk_ends(
         rules in proptest::collection::vec(rule(), 16),
         words in proptest::collection::vec(0..0x1000u64, 64),
-        (ip, bp) in (0..0x1000u64, 0..0x200u64),
+        (ip, fp) in (0..0x1000u64, 0..0x200u64),
     ) {
         let rows: Vec<(u32, Rule)> = rules.into_iter().enumerate().map(|(i, rule)| (i as u32 * 0x100, rule)).collect();
         let words: Vec<(u64, u64)> = words
@@ -155,7 +262,7 @@ proptest! {
             .enumerate()
             .map(|(i, word)| (0x8000 + 8 * i as u64, if word % 3 == 0 { 0x8000 + word / 2 } else { TEXT + word }))
             .collect();
-        let (frames, _) = walked(&map(&rows, &[]), Registers { ip: TEXT + ip, sp: 0x8000, bp: 0x8000 + bp }, &words);
+        let (frames, _) = walked(&map(&rows, &[]), Registers { ip: TEXT + ip, sp: 0x8000, fp: 0x8000 + fp, lr: 0 }, &words);
         prop_assert!(!frames.is_empty() && frames.len() <= 16);
     }
 
@@ -171,9 +278,10 @@ proptest! {
         }
         let len = section_len(&section);
         prop_assert!(len <= section.len());
-        let table = compile(&section[..len], 0x1000, 0..0x10_0000);
+        for table in [compile::<X86_64>(&section[..len], 0x1000, 0..0x10_0000, |_| Vec::new()), compile::<Aarch64>(&section[..len], 0x1000, 0..0x10_0000, |_| Vec::new())] {
         for offset in (0..0x10_0000).step_by(0x111) {
             table.rule(offset);
+        }
         }
     }
 }

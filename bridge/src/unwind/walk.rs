@@ -1,23 +1,32 @@
 //! The walk from a thread's registers to its entry.
 
-use super::rule::{Action, Base, SavedBp};
+use super::arch::Architecture;
+use super::rule::{Action, Base, Saved};
 use super::table::{CodeMap, LoadedTable};
 
 /// The registers that unwinding needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Registers {
-    /// rip
+    /// Program counter: rip, or pc.
     pub(crate) ip: u64,
-    /// rsp
+    /// Stack pointer: rsp, or sp.
     pub(crate) sp: u64,
-    /// rbp
-    pub(crate) bp: u64,
+    /// Frame pointer: rbp, or x29.
+    pub(crate) fp: u64,
+    /// Link register: x30, and zero on x86-64, which has none.
+    pub(crate) lr: u64,
 }
 
 /// Reads of the walked thread's stack.
 pub(crate) trait Memory {
     /// The word at `address`, or `None` when that may not be read.
     fn word(&mut self, address: u64) -> Option<u64>;
+
+    /// The word at `address` and the one after it.
+    #[inline]
+    fn pair(&mut self, address: u64) -> Option<[u64; 2]> {
+        Some([self.word(address)?, self.word(address.wrapping_add(8))?])
+    }
 }
 
 /// Why a walk ended.
@@ -43,28 +52,25 @@ impl End {
         [Self::Entry, Self::TooDeep, Self::NoModule, Self::NoRule, Self::BadRead, Self::NoProgress];
 }
 
-// Where a signal frame's context keeps the interrupted registers, from the frame's rsp (`ucontext_t.uc_mcontext.gregs`).
-const CONTEXT_RBP: u64 = 120;
-const CONTEXT_RSP: u64 = 160;
-const CONTEXT_RIP: u64 = 168;
-
-/// Gives `push` the program counter and then each return address, innermost first, until it returns `false`.
+/// Gives `push` the program counter and then each return address, innermost first, until it returns `false`. The
+/// address at which a signal interrupted a frame is told as one more than it is: like a return address, it is after the
+/// instruction that the frame is at.
 #[inline]
-pub(crate) fn walk(
+pub(crate) fn walk<A: Architecture>(
     map: &CodeMap,
     registers: Registers,
     memory: &mut impl Memory,
     mut push: impl FnMut(u64) -> bool,
 ) -> End {
-    let Registers { mut ip, mut sp, mut bp } = registers;
+    let Registers { mut ip, mut sp, mut fp, mut lr } = registers;
     // An interrupted instruction has not run; a call has, and the rule that holds is the call's, one byte back.
-    let mut exact = true;
+    let mut first = true;
     let mut module: Option<&LoadedTable> = None;
     loop {
         if !push(ip) {
             return End::TooDeep;
         }
-        let address = if exact { ip } else { ip.wrapping_sub(1) };
+        let address = if first { ip } else { ip.wrapping_sub(1) };
         // Callers mostly live in the module of their callee.
         let (table, offset) = match module.and_then(|module| Some((module, module.offset(address)?))) {
             Some((module, offset)) => (&module.table, offset),
@@ -74,58 +80,72 @@ pub(crate) fn walk(
                 (&found.table, offset)
             }
         };
-        exact = false;
-        let (cfa, saved_bp) = match table.rule(offset).action() {
-            Action::Frame { base, cfa, saved_bp } => {
-                let cfa = if base == Base::Sp { sp } else { bp }.wrapping_add(cfa);
-                (cfa, (saved_bp != 0).then(|| cfa.wrapping_sub(saved_bp)))
+        first = false;
+        // Where the caller's frame pointer and the return address are; `None` for in their registers.
+        let (cfa, saved_fp, saved_ra) = match table.rule(offset).action() {
+            Action::Frame { base, cfa, saved_fp } => {
+                let cfa = if base == Base::Sp { sp } else { fp }.wrapping_add(cfa);
+                let saved = (saved_fp != 0).then(|| cfa.wrapping_sub(saved_fp));
+                (cfa, saved, saved.map(|fp| fp.wrapping_add(8)))
             }
             Action::Plt { pushed_at } => {
-                (sp.wrapping_add(if address & 15 >= pushed_at { 16 } else { 8 }), None)
+                (sp.wrapping_add(if address & 15 >= pushed_at { 16 } else { 8 }), None, None)
             }
             Action::Signal => {
                 let context = sp;
+                let frame = &A::SIGNAL_FRAME;
                 let mut saved = |at| memory.word(context.wrapping_add(at));
-                let (Some(rip), Some(rsp), Some(rbp)) =
-                    (saved(CONTEXT_RIP), saved(CONTEXT_RSP), saved(CONTEXT_RBP))
+                let (Some(saved_ip), Some(saved_sp), Some(saved_fp)) =
+                    (saved(frame.ip), saved(frame.sp), saved(frame.fp))
                 else {
                     return End::BadRead;
                 };
-                (ip, sp, bp) = (rip, rsp, rbp);
-                exact = true;
+                if let Some(at) = frame.lr {
+                    let Some(saved) = saved(at) else { return End::BadRead };
+                    lr = saved;
+                }
+                (ip, sp, fp) = (saved_ip.wrapping_add(1), saved_sp, saved_fp);
                 continue;
             }
             Action::Entry => return End::Entry,
             Action::Side(index) => {
                 let Some(rule) = table.side_rule(index) else { return End::NoRule };
-                let base = if rule.base == Base::Sp { sp } else { bp };
+                let base = if rule.base == Base::Sp { sp } else { fp };
                 let at = base.wrapping_add_signed(i64::from(rule.offset));
                 let cfa = match rule.indirect {
                     false => Some(at),
                     true => memory.word(at),
                 };
                 let Some(cfa) = cfa else { return End::BadRead };
-                let saved_bp = match rule.saved_bp {
-                    SavedBp::Unchanged => None,
-                    SavedBp::AtCfa(n) => Some(cfa.wrapping_add_signed(i64::from(n))),
-                    SavedBp::AtBp(n) => Some(bp.wrapping_add_signed(i64::from(n))),
+                let saved = |saved| match saved {
+                    Saved::Unchanged => None,
+                    Saved::AtCfa(n) => Some(cfa.wrapping_add_signed(i64::from(n))),
+                    Saved::AtFp(n) => Some(fp.wrapping_add_signed(i64::from(n))),
                 };
-                (cfa, saved_bp)
+                (cfa, saved(rule.fp), saved(rule.ra))
             }
             Action::Unknown => return End::NoRule,
         };
-        if cfa <= sp {
+        let saved_ra = if A::LINK_REGISTER { saved_ra } else { Some(cfa.wrapping_sub(8)) };
+        // A function that calls nobody may have no frame at all.
+        if cfa < sp || (cfa == sp && saved_ra.is_some()) {
             return End::NoProgress;
         }
-        let Some(caller) = memory.word(cfa.wrapping_sub(8)) else { return End::BadRead };
-        if let Some(at) = saved_bp {
+        let caller = match saved_ra {
+            Some(at) => memory.word(at),
+            // A call overwrites the register, so only the frame that was interrupted still has it there.
+            None if lr == 0 => return End::NoProgress,
+            None => Some(lr),
+        };
+        let Some(caller) = caller.map(A::code_address) else { return End::BadRead };
+        if let Some(at) = saved_fp {
             let Some(saved) = memory.word(at) else { return End::BadRead };
-            bp = saved;
+            fp = saved;
         }
         // The entry of a thread that something else than libc started often has no rule that says so.
         if caller == 0 {
             return End::Entry;
         }
-        (ip, sp) = (caller, cfa);
+        (ip, sp, lr) = (caller, cfa, 0);
     }
 }

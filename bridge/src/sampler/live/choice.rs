@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::clock::{Clock, PerfEvents, ProcessTimer, ThreadTimers};
 use super::state::{self, PROBED_EVENT, PROBES};
 use crate::sampler::{ClockChoice, Options};
-use crate::sys::cycles::cycles;
+use crate::sys::arch::cycles;
 use crate::sys::perf;
 use crate::sys::signal::SIGNAL;
 use crate::sys::{thread, timer};

@@ -9,17 +9,19 @@ use super::ring::Reservation;
 use super::state::{
     self, BIRTH, MAX_THREADS, NEVER, PROBED_EVENT, PROBES, PROCESS_PERIODS, STATES, STRANGERS, ThreadState,
 };
+use crate::config::Unwinder;
 use crate::spans::{NameId, SpanId, SpanKey, SpanRecord, SpanTable, TraceId};
-use crate::sys::cycles::cycles;
+use crate::sys::arch::{cycles, stack_pointer};
 use crate::sys::published::{Published, Taken};
 use crate::sys::signal::{OnTimer, Origin};
 use crate::sys::stack::Stack;
 use crate::sys::thread;
-use crate::unwind::{CodeMap, End, Registers, walk};
+use crate::unwind::{CodeMap, End, Native, Registers, follow, walk};
 
 /// What the handler works with while sampling is on.
 pub(super) struct Session {
     pub(super) code: CodeMap,
+    pub(super) unwinder: Unwinder,
     pub(super) spans: &'static SpanTable,
     pub(super) max_depth: usize,
     /// The most periods one sample may stand for.
@@ -199,11 +201,11 @@ fn take(state: &ThreadState, session: &Session, mut weight: u32, registers: Regi
     };
     let stack = match state.bounds.stack(registers.sp) {
         // The kernel found room for what it saves; without room for a walk, where the thread is must do.
-        Some(_) if state.bounds.room(thread::stack_pointer()) < HEADROOM => None,
+        Some(_) if state.bounds.room(stack_pointer()) < HEADROOM => None,
         Some(stack) => Some(stack),
         None => Some(unknown_stack(state, registers.sp)),
     };
-    write(record, weight, span, &session.code, registers, stack);
+    write(record, weight, span, session, registers, stack);
 }
 
 #[inline]
@@ -229,7 +231,7 @@ fn write(
     record: Reservation<'_>,
     weight: u32,
     span: Option<SpanRecord>,
-    code: &CodeMap,
+    session: &Session,
     registers: Registers,
     stack: Option<Stack>,
 ) {
@@ -246,9 +248,10 @@ fn write(
         put(span.trace_id.0 as u64);
         put(u64::from(span.name.0) | u64::from(span.root_name.0) << 32);
     }
-    let end = match stack {
-        Some(mut stack) => walk(code, registers, &mut stack, put),
-        None => {
+    let end = match (stack, session.unwinder) {
+        (Some(mut stack), Unwinder::Tables) => walk::<Native>(&session.code, registers, &mut stack, put),
+        (Some(mut stack), Unwinder::FramePointers) => follow::<Native>(registers, &mut stack, put),
+        (None, _) => {
             put(registers.ip);
             tag |= NO_HEADROOM;
             End::TooDeep

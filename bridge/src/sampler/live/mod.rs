@@ -1,10 +1,11 @@
-//! The sampler of Linux on x86-64.
+//! The sampler of Linux.
 
 mod choice;
 mod clock;
 mod handler;
 mod modules;
 mod ring;
+mod self_test;
 mod state;
 mod strangers;
 mod threads;
@@ -13,6 +14,7 @@ mod threads;
 mod tests;
 
 use std::cell::Cell;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -22,15 +24,17 @@ use parking_lot::Mutex;
 use self::clock::Since;
 use self::handler::{Record, SESSION, Session, TakeSample};
 use self::modules::Modules;
+use self::self_test::Roots;
 use self::state::{MAX_THREADS, PROCESS_PERIODS, STATES, ThreadState};
 use self::strangers::Strangers;
 use self::threads::{Thread, Threads};
 use super::{ClockInUse, MAX_DEPTH, Module, Options, Sample, SamplerError, SamplerStats, Spent};
+use crate::config::Unwinder;
 use crate::spans::SpanKey;
-use crate::sys::cycles::cycles;
+use crate::sys::arch::cycles;
 use crate::sys::published::Retired;
 use crate::sys::{signal, stack, thread, timer};
-use crate::unwind::End;
+use crate::unwind::{End, Table};
 
 /// How often threads and modules are looked for, at most: a little less than drains are apart, so that each looks.
 const LOOK: Duration = Duration::from_millis(90);
@@ -187,6 +191,7 @@ pub(crate) struct Sampler {
     cost: Cost,
     strangers: Strangers,
     stats: SamplerStats,
+    roots: Roots,
     /// What the threads' counters stood at when this one started.
     before: Lost,
     active: Vec<Thread>,
@@ -255,14 +260,21 @@ impl Sampler {
             clock: ClockInUse::default(),
             cost: Cost::new(chosen.sample_cost),
             strangers: Strangers::new(options.frequency),
-            stats: SamplerStats { chained, divider: 1, ..SamplerStats::default() },
+            stats: SamplerStats {
+                chained,
+                divider: 1,
+                unwinder: options.unwinder,
+                ..SamplerStats::default()
+            },
+            roots: Roots::default(),
             before: Lost::default(),
             active: Vec::new(),
             words: Vec::new(),
             _claim: claim,
         };
-        sampler.kept.modules.refresh();
+        sampler.kept.modules.refresh(options.unwinder);
         sampler.publish_code();
+        (sampler.stats.self_test, sampler.roots) = self_test::run(&sampler.kept.modules, options.unwinder);
         let tids = threads::list().map_err(SamplerError::Timer)?;
         let started = {
             let mut threads = all.lock();
@@ -293,7 +305,7 @@ impl Sampler {
             self.look_for_threads(all, sink);
             self.stats.handler_replaced = !signal::still_installed();
             self.stats.other_timer = timer::process_timer().is_some() && !clock::process_timer_is_ours();
-            if self.kept.modules.refresh() {
+            if self.kept.modules.refresh(self.options.unwinder) {
                 self.publish_code();
             }
             SESSION.reclaim(&mut self.kept.retired);
@@ -385,6 +397,13 @@ impl Sampler {
         Duration::from_secs(1) / self.options.frequency
     }
 
+    /// Modules with unwind rows that no table rule can express, and how many.
+    pub(crate) fn not_expressible(&self) -> Vec<(Arc<Path>, u32)> {
+        let modules = self.kept.modules.tables();
+        let count = |(module, table): (&Module, &Table)| (module.path.clone(), table.not_expressible());
+        modules.map(count).filter(|(_, rows)| *rows > 0).collect()
+    }
+
     /// Stops every timer. The handler stays: signals may be under way, and the default action would end the process.
     pub(crate) fn stop(&mut self) {
         if !std::mem::take(&mut self.running) {
@@ -408,6 +427,7 @@ impl Sampler {
     fn publish_code(&mut self) {
         let session = Session {
             code: self.kept.modules.code_map(),
+            unwinder: self.options.unwinder,
             spans: self.options.spans,
             max_depth: self.options.max_depth,
             max_weight: self.options.frequency,
@@ -456,9 +476,18 @@ impl Sampler {
         let ring = &STATES[thread.index].ring;
         while let Some(tag) = ring.pop(&mut self.words) {
             let Some(record) = Record::read(&self.words, tag) else { continue };
-            let Record { mut weight, span, frames, end, no_headroom } = record;
+            let Record { mut weight, span, mut frames, mut end, no_headroom } = record;
             if gone {
                 weight += self.strangers.besides(weight);
+            }
+            if self.options.unwinder == Unwinder::FramePointers {
+                let code = self.kept.modules.leading_code(frames);
+                if self.roots.ends(code) {
+                    end = End::Entry;
+                } else if code.len() < frames.len() {
+                    end = End::NoModule;
+                }
+                frames = code;
             }
             self.stats.samples += 1;
             self.stats.weight += u64::from(weight);

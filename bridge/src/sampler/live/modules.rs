@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use gimli::{BaseAddresses, EhFrameHdr, LittleEndian, Pointer};
 
+use crate::config::Unwinder;
 use crate::sampler::Module;
 use crate::sys::modules::{self, Generation, Header, Loaded};
-use crate::unwind::{CodeMap, LoadedTable, Table, compile, section_len};
+use crate::unwind::{Code, CodeMap, LoadedTable, Native, Table, compile, section_len};
 
 /// How long an unloaded module is remembered: longer than any window of samples that may refer to it.
 const REMEMBERED: Duration = Duration::from_secs(60);
@@ -21,6 +22,8 @@ const REMEMBERED: Duration = Duration::from_secs(60);
 const MAX_UNLOADED: usize = 1024;
 /// Tables of unloaded modules kept in case they are loaded again.
 const SPARE_TABLES: usize = 64;
+/// A gap between functions longer than this holds more than linkage stubs.
+const MAX_GAP: usize = 1 << 20;
 /// A build id longer than this is taken for damage.
 const MAX_BUILD_ID: usize = 64;
 
@@ -44,35 +47,49 @@ struct Found {
 
 #[derive(Default)]
 pub(super) struct Modules {
-    generation: Option<Generation>,
+    /// What was looked at last, and for whom.
+    seen: Option<(Generation, Unwinder)>,
     tables: HashMap<Identity, Arc<Table>>,
+    /// Stands in for every table where none is needed.
+    no_table: Arc<Table>,
+    /// By address.
     loaded: Vec<(Module, Arc<Table>)>,
     unloaded: Vec<(Module, Instant)>,
     listed: Arc<[Module]>,
 }
 
 impl Modules {
-    /// Looks for modules that came or went. `true` when some did.
-    pub(super) fn refresh(&mut self) -> bool {
-        let generation = modules::generation();
-        if self.generation == Some(generation) {
+    /// Looks for modules that came or went. `true` when some did. Only [`Unwinder::Tables`] has use for tables.
+    pub(super) fn refresh(&mut self, unwinder: Unwinder) -> bool {
+        let seen = Some((modules::generation(), unwinder));
+        if self.seen == seen {
             return false;
         }
-        self.generation = Some(generation);
+        self.seen = seen;
         let program = std::env::current_exe().unwrap_or_default();
         let mut found = Vec::new();
         modules::each(|loaded| {
-            found.extend(find(loaded, &program, &self.tables));
+            found.extend(find(loaded, &program, |identity| {
+                unwinder == Unwinder::Tables && !self.tables.contains_key(identity)
+            }));
             true
         });
         let before = std::mem::take(&mut self.loaded);
         for Found { module, identity, section } in found {
-            let table = self.tables.entry(identity).or_insert_with_key(|identity| {
-                let (section, address) = section.unwrap_or_default();
-                Arc::new(compile(&section, address, identity.text.0..identity.text.1))
-            });
-            self.loaded.push((module, table.clone()));
+            let table = match unwinder {
+                Unwinder::Tables => {
+                    let compile = |identity: &Identity| {
+                        let (section, address) = section.unwrap_or_default();
+                        let text = identity.text.0..identity.text.1;
+                        Arc::new(compile::<Native>(&section, address, text, |gaps| code(&module, &gaps)))
+                    };
+                    self.tables.entry(identity).or_insert_with_key(compile).clone()
+                }
+                Unwinder::FramePointers => self.no_table.clone(),
+            };
+            self.loaded.push((module, table));
         }
+        self.loaded.sort_by_key(|(module, _)| module.start);
         self.forget(before);
         true
     }
@@ -94,6 +111,29 @@ impl Modules {
 
     pub(super) fn tables(&self) -> impl Iterator<Item = (&Module, &Table)> {
         self.loaded.iter().map(|(module, table)| (module, &**table))
+    }
+
+    /// The loaded module that has its code around `address`.
+    fn holding(&self, address: u64) -> Option<&Module> {
+        let after = self.loaded.partition_point(|(module, _)| module.start <= address);
+        let (module, _) = self.loaded.get(after.checked_sub(1)?)?;
+        (address < module.end).then_some(module)
+    }
+
+    /// Whether both addresses are in the code of the same loaded module.
+    pub(super) fn same(&self, one: u64, other: u64) -> bool {
+        self.holding(one).is_some_and(|module| (module.start..module.end).contains(&other))
+    }
+
+    /// `frames` up to the last one that is in a module's code, but at least the first. Generated code in between is kept.
+    pub(super) fn leading_code<'a>(&self, frames: &'a [u64]) -> &'a [u64] {
+        let is_code = |caller: u64| {
+            let address = caller.wrapping_sub(1);
+            let unloaded = |(module, _): &(Module, Instant)| (module.start..module.end).contains(&address);
+            self.holding(address).is_some() || self.unloaded.iter().any(unloaded)
+        };
+        let last = frames.iter().skip(1).rposition(|caller| is_code(*caller));
+        &frames[..last.map_or(1, |last| last + 2).min(frames.len())]
     }
 
     /// Moves what is no longer loaded to the unloaded, and bounds what is kept.
@@ -121,8 +161,8 @@ impl Modules {
     }
 }
 
-/// Describes a loaded module; `None` if it has no code.
-fn find(loaded: &Loaded<'_>, program: &Path, tables: &HashMap<Identity, Arc<Table>>) -> Option<Found> {
+/// Describes a loaded module, with a copy of what its table is made from if that is wanted; `None` if it has no code.
+fn find(loaded: &Loaded<'_>, program: &Path, wanted: impl FnOnce(&Identity) -> bool) -> Option<Found> {
     let text = text(loaded.headers())?;
     let path: Arc<Path> = match loaded.name().to_bytes() {
         b"" => program.into(),
@@ -141,11 +181,7 @@ fn find(loaded: &Loaded<'_>, program: &Path, tables: &HashMap<Identity, Arc<Tabl
     };
     let (start, end) = (text.addresses.start, text.addresses.end);
     let identity = Identity { path: path.clone(), text: (start, end), build_id: build_id.clone(), checksum };
-    let section = if tables.contains_key(&identity) {
-        None
-    } else {
-        section.map(|(bytes, address)| (bytes.to_vec(), address))
-    };
+    let section = section.filter(|_| wanted(&identity)).map(|(bytes, address)| (bytes.to_vec(), address));
     let bias = loaded.bias();
     let module = Module {
         start: bias.wrapping_add(start),
@@ -159,18 +195,38 @@ fn find(loaded: &Loaded<'_>, program: &Path, tables: &HashMap<Identity, Arc<Tabl
     Some(Found { module, identity, section })
 }
 
+/// Bytes of the module's code in those places (in the file's own numbering), if it is still loaded.
+fn code(module: &Module, places: &[Range<u64>]) -> Vec<Code> {
+    let mut code = Vec::new();
+    modules::each(|loaded| {
+        let text = text(loaded.headers()).map(|text| loaded.bias().wrapping_add(text.addresses.start));
+        if loaded.bias() != module.bias || text != Some(module.start) {
+            return true;
+        }
+        for place in places {
+            let len = usize::try_from(place.end - place.start).unwrap_or(usize::MAX);
+            // A library that was loaded there meanwhile may be smaller, and a page may have been left out of the file.
+            if len <= MAX_GAP
+                && let Some(bytes) = loaded.bytes_from(place.start)
+            {
+                code.push(Code { address: place.start, bytes: bytes[..len.min(bytes.len())].to_vec() });
+            }
+        }
+        false
+    });
+    code
+}
+
 /// Every loaded module with its `.eh_frame` and the section's address in the file's own numbering.
 #[cfg(test)]
 pub(super) fn loaded_sections() -> Vec<(Module, Vec<u8>, u64)> {
     let program = std::env::current_exe().unwrap_or_default();
     let mut sections = Vec::new();
     modules::each(|loaded| {
-        sections.extend(find(loaded, &program, &HashMap::new()).and_then(
-            |Found { module, section, .. }| {
-                let (bytes, address) = section?;
-                Some((module, bytes, address))
-            },
-        ));
+        sections.extend(find(loaded, &program, |_| true).and_then(|Found { module, section, .. }| {
+            let (bytes, address) = section?;
+            Some((module, bytes, address))
+        }));
         true
     });
     sections
@@ -265,8 +321,8 @@ mod tests {
     #[test]
     fn this_programs_modules_are_found_with_tables_and_build_ids() {
         let mut modules = Modules::default();
-        assert!(modules.refresh());
-        assert!(!modules.refresh(), "nothing was loaded since");
+        assert!(modules.refresh(Unwinder::Tables));
+        assert!(!modules.refresh(Unwinder::Tables), "nothing was loaded since");
         let here = this_programs_modules_are_found_with_tables_and_build_ids as *const () as u64;
         let list = modules.list();
         let own = list.iter().find(|module| (module.start..module.end).contains(&here)).expect("the program");

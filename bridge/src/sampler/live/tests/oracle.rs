@@ -10,10 +10,11 @@ use framehop::{ExplicitModuleSectionInfo, FrameAddress, Unwinder};
 
 use super::super::modules::{Modules, loaded_sections};
 use super::*;
+use crate::config::Unwinder as How;
 use crate::sys::signal::OnTimer;
 use crate::sys::stack::Bounds;
 use crate::sys::{signal, timer};
-use crate::unwind::{CodeMap, Memory, Registers, walk};
+use crate::unwind::{CodeMap, Memory, Registers, X86_64, walk};
 
 fn framehop() -> UnwinderX86_64<Vec<u8>> {
     let mut unwinder = UnwinderX86_64::new();
@@ -33,7 +34,7 @@ fn framehop() -> UnwinderX86_64<Vec<u8>> {
 
 fn tables() -> CodeMap {
     let mut modules = Modules::default();
-    modules.refresh();
+    modules.refresh(How::Tables);
     modules.code_map()
 }
 
@@ -66,7 +67,7 @@ fn every_row_of_every_function_says_what_framehop_says() {
             let ip = map_start + u64::from(offset);
             let mut ours = Telling::default();
             let mut frames = Vec::new();
-            let end = walk(&tables, Registers { ip, sp, bp }, &mut ours, |frame| {
+            let end = walk::<X86_64>(&tables, Registers { ip, sp, fp: bp, lr: 0 }, &mut ours, |frame| {
                 frames.push(frame);
                 frames.len() < 2
             });
@@ -132,7 +133,7 @@ impl OnTimer for Photograph {
     fn on_timer(_value: usize, _overrun: u32, registers: Registers) -> bool {
         let Some(instant) = FOUND.get(TAKEN.load(Ordering::Relaxed)) else { return true };
         let Some(mut stack) = BOUNDS.stack(registers.sp) else { return true };
-        for (word, value) in instant.registers.iter().zip([registers.ip, registers.sp, registers.bp]) {
+        for (word, value) in instant.registers.iter().zip([registers.ip, registers.sp, registers.fp]) {
             word.store(value, Ordering::Relaxed);
         }
         let mut words = 0;
@@ -212,7 +213,7 @@ fn whole_stacks_at_any_instant_are_framehops() {
     for instant in &FOUND[..taken] {
         let [ip, sp, bp] = [0, 1, 2].map(|i| instant.registers[i].load(Ordering::Relaxed));
         let mut ours = Vec::new();
-        let end = walk(&tables, Registers { ip, sp, bp }, &mut Past(instant), |frame| {
+        let end = walk::<X86_64>(&tables, Registers { ip, sp, fp: bp, lr: 0 }, &mut Past(instant), |frame| {
             ours.push(frame);
             ours.len() < 200
         });
