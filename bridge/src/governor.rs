@@ -37,6 +37,11 @@ impl Governor {
         Self { budget, frequency, divider: 1, before: Totals::default(), calm: 0, overhead: 0.0 }
     }
 
+    /// Samples asked for per second of CPU time.
+    pub(crate) fn frequency(&self) -> u32 {
+        self.frequency
+    }
+
     /// What profiling cost of late, as a share of the CPU time that the process used. Zero until it used a second.
     pub(crate) fn overhead(&self) -> f64 {
         self.overhead

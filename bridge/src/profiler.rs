@@ -17,6 +17,7 @@ use crate::export::encoder::{Encoder, Policy};
 use crate::export::file::FileExporter;
 use crate::export::worker::Worker;
 use crate::export::{ProfileExporter, Receiver as ReceivingEnd};
+use crate::governor::Governor;
 use crate::labels::ProfileLabels;
 use crate::live::{self, Charge, Live, Tagging};
 use crate::log;
@@ -244,16 +245,8 @@ impl Profiler {
                 None => {}
             }
         })?;
-        let collector = Collector::new(
-            sampler,
-            live,
-            charge,
-            counters,
-            config.frequency,
-            config.cpu_budget,
-            upload_interval,
-            jobs,
-        );
+        let governor = Governor::new(config.cpu_budget, config.frequency);
+        let collector = Collector::new(sampler, live, charge, counters, governor, upload_interval, jobs);
         spawn("spanflame-collect", move || collector.run(&inbox))?;
 
         let stats = profiler.stats();

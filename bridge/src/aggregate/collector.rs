@@ -100,8 +100,7 @@ impl Collector {
         live: &'static Live,
         charge: Charge,
         counters: Arc<Counters>,
-        frequency: u32,
-        cpu_budget: Option<f64>,
+        governor: Governor,
         upload_interval: Option<Duration>,
         exporter: Sender<Job>,
     ) -> Self {
@@ -111,7 +110,7 @@ impl Collector {
             live,
             counters,
             aggregator: Aggregator::new(Limits::default()),
-            period: Duration::from_secs(1) / frequency,
+            period: Duration::from_secs(1) / governor.frequency(),
             upload_interval,
             exporter,
             places: Arc::default(),
@@ -121,7 +120,7 @@ impl Collector {
             timeline: Timeline::new(SystemTime::now()),
             before,
             window_full: 0,
-            governor: Governor::new(cpu_budget, frequency),
+            governor,
             sampling: (0, Duration::ZERO),
             told_of_the_rate: None,
             complained: false,
@@ -179,6 +178,8 @@ impl Collector {
     }
 
     fn stop(&mut self) {
+        // A last look for threads that ended.
+        self.drain();
         self.sampler.stop();
         self.drain();
         self.hand_over_window(usize::MAX);

@@ -66,7 +66,7 @@ impl OnTimer for TakeSample {
     #[inline(never)]
     fn on_clock(origin: Origin, registers: Registers) -> bool {
         match origin {
-            Origin::Kernel => by_process(1, registers),
+            Origin::Kernel => by_process(None, registers),
             Origin::File(number) => by_event(number.wrapping_add(1), registers),
         }
     }
@@ -82,14 +82,15 @@ fn no_thread_s(value: usize, overrun: u32, registers: Registers) -> bool {
     }
     // One that was under way when its timer was stopped is ours as well.
     if value == state::process_value() {
-        by_process(overrun.saturating_add(1), registers);
+        by_process(Some(overrun.saturating_add(1)), registers);
         return true;
     }
     false
 }
 
-/// The process's own timer, which hits whatever thread runs. Threads with a clock of their own ignore it.
-fn by_process(signals: u32, registers: Registers) -> bool {
+/// The process's own timer, which hits whatever thread runs. Threads with a clock of their own ignore it; others are
+/// charged with what the signal stands for, if `signals` says how many were merged into it.
+fn by_process(signals: Option<u32>, registers: Registers) -> bool {
     let periods = PROCESS_PERIODS.load(Ordering::Relaxed);
     if periods == 0 {
         return false;
@@ -98,13 +99,15 @@ fn by_process(signals: u32, registers: Registers) -> bool {
     match state::of(tid) {
         Some(index) => {
             if STATES.get(index).is_some_and(|state| state.due.load(Ordering::Relaxed) != NEVER) {
-                sample_without_value(index, None, registers);
+                let weight = signals.map(|signals| signals.saturating_mul(periods));
+                sample_without_value(index, weight, registers);
             }
         }
-        // Nobody knows it yet: it is charged with what the signal stands for.
+        // Nobody knows it yet.
         None => {
             let place = MAX_THREADS.wrapping_add(tid as usize & (STRANGERS - 1));
-            sample_without_value(place, Some(signals.saturating_mul(periods)), registers);
+            let weight = signals.unwrap_or(1).saturating_mul(periods);
+            sample_without_value(place, Some(weight), registers);
         }
     }
     true

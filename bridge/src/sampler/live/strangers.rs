@@ -13,7 +13,7 @@ const MUCH: f64 = 0.1;
 const LITTLE: f64 = 0.02;
 const TERM: Duration = Duration::from_secs(10);
 /// Uncharged CPU time that is remembered, at most, in seconds; and how much of it each look forgets.
-const MOST_OWED: f64 = 1.0;
+const MOST_OWED: f64 = 5.0;
 const FORGOTTEN: f64 = 1.0 / 64.0;
 
 pub(super) struct Strangers {
@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(besides, [3, 3, 1, 0, 0, 0], "80 ms less two half periods");
         strangers.look(Duration::from_millis(400), 32 + 8, 2);
         assert_eq!(strangers.besides(100), 0, "all is charged");
-        strangers.look(Duration::from_secs(1000), 32, 0);
-        assert_eq!(strangers.besides(1000), 100, "no more than a second is remembered");
+        strangers.look(Duration::from_secs(1000), 40, 0);
+        assert_eq!(strangers.besides(1000), 500, "no more than five seconds are remembered");
     }
 }
