@@ -16,13 +16,23 @@ pub mod context;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod delivery;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod footprint;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod governed;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod handler;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod instructions;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod overhead;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod shortest;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod span;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod stack;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod storm;
 
 use spanflame_bench_rig::Measurement;
 use std::path::PathBuf;

@@ -27,7 +27,7 @@ pub fn measure(setup: &Setup) -> Result<Report> {
             }
         }
         for ((profiler, _), batches) in binaries.iter().zip(&found) {
-            rows.push((*profiler, hz, pool(batches)));
+            rows.push((*profiler, hz, Overhead::pool(batches)));
         }
     }
 
@@ -72,16 +72,4 @@ pub fn measure(setup: &Setup) -> Result<Report> {
         note,
     };
     Ok(Report { measurements: vec![measurement], table })
-}
-
-/// Batches of equal size as one: the mean of their means.
-fn pool(batches: &[Overhead]) -> Overhead {
-    let n = batches.len() as f64;
-    Overhead {
-        slowdown: batches.iter().map(|b| b.slowdown).sum::<f64>() / n,
-        error: batches.iter().map(|b| b.error.powi(2)).sum::<f64>().sqrt() / n,
-        signals: batches.iter().map(|b| b.signals).sum(),
-        cpu_seconds: batches.iter().map(|b| b.cpu_seconds).sum(),
-        handler_ns: batches.iter().map(|b| b.handler_ns).sum::<f64>() / n,
-    }
 }

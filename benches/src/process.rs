@@ -6,6 +6,15 @@ use spanflame_bench_rig::Request;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+/// What became of a process that was asked for something dangerous.
+pub(crate) enum Fate<T> {
+    /// It answered.
+    Answered(T),
+    /// It ended: with this status.
+    Died(String),
+}
 
 /// A running subject. Killed and reaped when dropped.
 pub(crate) struct Measured {
@@ -42,6 +51,23 @@ impl Measured {
         let mut measured = Self::spawn(binary, &[])?;
         measured.ask::<()>(&Request::Start { hz, bare })?;
         Ok(measured)
+    }
+
+    /// Sends a request that the process may not survive.
+    pub(crate) fn ask_or_die<T: DeserializeOwned>(&mut self, request: &Request) -> Result<Fate<T>> {
+        match self.ask(request) {
+            Ok(answer) => Ok(Fate::Answered(answer)),
+            // A crash shows as the end of its answers, a moment before the process can be waited for.
+            Err(error) => {
+                for _ in 0..500 {
+                    if let Some(status) = self.child.try_wait()? {
+                        return Ok(Fate::Died(status.to_string()));
+                    }
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Sends a request and waits for its answer.

@@ -90,6 +90,21 @@ impl Subjects {
         Ok(target.join("release").join(format!("peer-{folder}")))
     }
 
+    /// The library that a storm loads, built if need be.
+    pub(crate) fn plugin(&self) -> Result<PathBuf> {
+        let target = self.target()?;
+        let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .args(["build", "--release", "--quiet", "--package", "spanflame-soak-plugin", "--target-dir"])
+            .arg(target)
+            .status()
+            .context("cannot run cargo")?;
+        if !status.success() {
+            bail!("building the library to load failed");
+        }
+        Ok(target.join("release").join("libspanflame_soak_plugin.so"))
+    }
+
     /// Our own subject again, built with frame pointers into a target directory of its own.
     fn with_frame_pointers(&self) -> Result<PathBuf> {
         let target = self.target()?.join("frame-pointers");

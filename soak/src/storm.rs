@@ -13,7 +13,7 @@ use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{SdkTracerProvider, Span, SpanData, SpanProcessor};
 use parking_lot::Mutex;
-use spanflame::{Profiler, Scope, StartError, Stats};
+use spanflame::{Profiler, Scope, StartError, Stats, Unwinder};
 
 use crate::actors::{self, Stage};
 use crate::kinds::KindIds;
@@ -22,9 +22,14 @@ use crate::report::Report;
 /// The first argument of this process.
 pub(crate) const ROLE: &str = "--in-the-storm";
 
-/// How long each of a row of profilers runs.
-const PROFILER_LIVES: [Duration; 3] =
-    [Duration::from_secs(8), Duration::from_secs(1), Duration::from_secs(4)];
+/// How long each of a row of profilers runs, and how it walks stacks. Nothing here has frame pointers, so the one that
+/// follows them follows whatever is in their place.
+const PROFILERS: [(Duration, Unwinder); 4] = [
+    (Duration::from_secs(8), Unwinder::Tables),
+    (Duration::from_secs(1), Unwinder::Tables),
+    (Duration::from_secs(4), Unwinder::FramePointers),
+    (Duration::from_secs(3), Unwinder::Tables),
+];
 /// What a shutdown may take, by its own account.
 const SHUTDOWN: Duration = Duration::from_secs(2);
 /// One that was stopped in a hurry may take a while to be gone.
@@ -42,7 +47,7 @@ pub(crate) fn run(seconds: &OsStr, plugins: &Path, server: &OsStr) -> Result<()>
 
     let accounts = Arc::new(Accounts::default());
     // The first profiler gives the provider its processor, which serves all that follow.
-    let profiler = start(&server)?;
+    let profiler = start(&server, Unwinder::Tables)?;
     let provider = SdkTracerProvider::builder()
         .with_id_generator(KindIds::default())
         .with_span_processor(profiler.wrap(NoExport))
@@ -107,8 +112,9 @@ fn end_with_the_watch() {
     });
 }
 
-fn start(server: &str) -> Result<Profiler, StartError> {
+fn start(server: &str, unwinder: Unwinder) -> Result<Profiler, StartError> {
     Profiler::builder()
+        .unwinder(unwinder)
         .server_address(server)
         .service_name("soak")
         .frequency(1000)
@@ -123,12 +129,14 @@ fn profilers(first: Profiler, server: String, accounts: Arc<Accounts>) -> actors
     let mut next = Some(first);
     let mut round = 0;
     Box::new(move || {
+        let (life, unwinder) = PROFILERS[round % PROFILERS.len()];
+        round += 1;
         let profiler = match next.take() {
             Some(profiler) => profiler,
             None => {
                 let deadline = Instant::now() + GONE;
                 loop {
-                    match start(&server) {
+                    match start(&server, unwinder) {
                         Err(StartError::AlreadyRunning) if Instant::now() < deadline => {
                             thread::sleep(Duration::from_millis(10));
                         }
@@ -137,8 +145,7 @@ fn profilers(first: Profiler, server: String, accounts: Arc<Accounts>) -> actors
                 }
             }
         };
-        let until = Instant::now() + PROFILER_LIVES[round % PROFILER_LIVES.len()];
-        round += 1;
+        let until = Instant::now() + life;
         while Instant::now() < until {
             thread::sleep(Duration::from_millis(200));
             accounts.note(&profiler.stats());

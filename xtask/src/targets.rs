@@ -16,6 +16,11 @@ const BENCHES: &[(&str, &[&str])] = &[
     ("context", &["B7"]),
     ("span", &["B8"]),
     ("overhead", &["B9"]),
+    ("governed", &["B10"]),
+    ("shortest", &["B11"]),
+    ("stack", &["B16"]),
+    ("storm", &["B17"]),
+    ("footprint", &["B18"]),
 ];
 
 #[derive(clap::Args)]

@@ -10,7 +10,8 @@ mod protocol;
 
 pub use measurement::Measurement;
 pub use protocol::{
-    Attribution, Cost, Delivery, HandlerTime, Overhead, Profile, Request, Storm, Subject, WeightedStack,
+    Attribution, Cost, Delivery, HandlerStack, HandlerTime, Overhead, Profile, Request, Storm, Subject,
+    WeightedStack,
 };
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
@@ -27,6 +28,8 @@ mod overhead;
 mod serve;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod signal;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod stack;
 mod stats;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod storm;

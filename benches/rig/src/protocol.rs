@@ -48,6 +48,38 @@ pub enum Request {
         /// Length of a segment.
         segment_millis: u64,
     },
+    /// The same, with the profiler stopped and started anew, and given a while to settle. Answered with [`Overhead`].
+    OverheadOfRestarts {
+        /// Samples per second of CPU time asked for.
+        hz: u32,
+        /// Rounds of three segments.
+        rounds: usize,
+        /// Length of a segment.
+        segment_millis: u64,
+        /// Time from each start to its segment.
+        settle_millis: u64,
+    },
+    /// Measure the handler's stack. Answered with [`HandlerStack`].
+    Stack {
+        /// Depth of the interrupted stack.
+        frames: usize,
+        /// Signals to take the deepest of, the profiler's first included.
+        signals: usize,
+    },
+    /// Take signals on a thread with a small stack. Answered with `()`, if at all.
+    SmallStack {
+        /// Size of its stack, in bytes.
+        bytes: usize,
+    },
+    /// Run CPU-bound spans of one length. Answered with the number of samples in each, a list.
+    Spans {
+        /// Samples per second of CPU time.
+        hz: u32,
+        /// CPU time of each span.
+        micros: u64,
+        /// How many spans.
+        trials: usize,
+    },
     /// Run interleaved spans and check whose samples are whose. Answered with [`Attribution`].
     Attribute {
         /// Samples per second of CPU time.
@@ -80,6 +112,15 @@ pub struct HandlerTime {
     pub empty_ns: f64,
 }
 
+/// Stack used by a signal.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct HandlerStack {
+    /// Bytes below the interrupted frame, the kernel's frame included.
+    pub bytes: usize,
+    /// The same with an empty handler.
+    pub empty_bytes: usize,
+}
+
 /// What a profiler reported for threads whose CPU time is known.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Delivery {
@@ -107,6 +148,19 @@ pub struct Overhead {
 }
 
 impl Overhead {
+    /// Batches of equal size as one: the mean of their means.
+    #[must_use]
+    pub fn pool(batches: &[Self]) -> Self {
+        let n = batches.len() as f64;
+        Self {
+            slowdown: batches.iter().map(|b| b.slowdown).sum::<f64>() / n,
+            error: batches.iter().map(|b| b.error.powi(2)).sum::<f64>().sqrt() / n,
+            signals: batches.iter().map(|b| b.signals).sum(),
+            cpu_seconds: batches.iter().map(|b| b.cpu_seconds).sum(),
+            handler_ns: batches.iter().map(|b| b.handler_ns).sum::<f64>() / n,
+        }
+    }
+
     /// Microseconds of CPU that one sample added, and the standard error.
     pub fn micros_per_signal(&self) -> (f64, f64) {
         let scale = self.cpu_seconds * 1e6 / (self.signals.max(1) as f64);
@@ -185,6 +239,16 @@ pub trait Subject: Sized + Send + Sync {
 
     /// Stops the profiler and hands over what it saw.
     fn stop(self) -> Result<Profile>;
+
+    /// Stops the profiler, or starts one anew at `hz`; tells the rate that the stopped one reached.
+    fn restart(&mut self, _running: bool, _hz: u32) -> Result<f64> {
+        bail!("this subject is not restarted")
+    }
+
+    /// Runs `trials` spans of `micros` microseconds of CPU each, and counts the samples in each.
+    fn spans(_hz: u32, _micros: u64, _trials: usize) -> Result<Vec<u64>> {
+        bail!("this subject has no spans")
+    }
 
     /// Runs interleaved spans under this profiler.
     fn attribute(_hz: u32, _seconds: u64) -> Result<Attribution> {

@@ -6,7 +6,7 @@ use crate::evict::Evictor;
 use crate::protocol::{Cost, HandlerTime, Request, Subject};
 use crate::signal::{self, Forged, Wrapped};
 use crate::stats::median;
-use crate::{busy, overhead, storm};
+use crate::{busy, overhead, stack, storm};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::io::{BufRead, Write};
@@ -61,6 +61,22 @@ fn answer<S: Subject>(slot: &mut Option<S>, request: Request) -> Result<serde_js
             Wrapped::install()?;
             to_value(overhead::run(subject, hz, rounds, Duration::from_millis(segment_millis))?)
         }
+        Request::OverheadOfRestarts { hz, rounds, segment_millis, settle_millis } => {
+            let subject = slot.as_mut().context(NOT_STARTED)?;
+            let [segment, settle] = [segment_millis, settle_millis].map(Duration::from_millis);
+            to_value(overhead::run_restarting(subject, hz, rounds, segment, settle)?)
+        }
+        Request::Stack { frames, signals } => {
+            let subject = slot.as_mut().context(NOT_STARTED)?;
+            subject.set_clock(false, 1)?;
+            to_value(on_own_thread(|| stack::measure(&*subject, frames, signals))?)
+        }
+        Request::SmallStack { bytes } => {
+            let subject = slot.as_mut().context(NOT_STARTED)?;
+            subject.set_clock(false, 1)?;
+            to_value(stack::survive(&*subject, bytes)?)
+        }
+        Request::Spans { hz, micros, trials } => to_value(S::spans(hz, micros, trials)?),
         Request::Storm { seconds, library } => to_value(storm::run(seconds, &library)?),
         Request::Attribute { hz, seconds } => to_value(S::attribute(hz, seconds)?),
         Request::Cost { what, iterations } => {

@@ -8,6 +8,8 @@ mod cost;
 mod ours;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod pprof;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod shortest;
 
 fn main() -> anyhow::Result<()> {
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

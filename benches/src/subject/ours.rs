@@ -1,6 +1,6 @@
 //! The bridge behind the interface that every measured profiler has.
 
-use crate::{attribution, cost, pprof};
+use crate::{attribution, cost, pprof, shortest};
 use anyhow::{Context, Result, anyhow, bail};
 use parking_lot::Mutex;
 use spanflame::bench_support::{self, Sampler, Unwinder};
@@ -110,6 +110,20 @@ impl Subject for Spanflame {
             None => None,
         };
         cost::measure(profiler, what, iterations)
+    }
+
+    fn restart(&mut self, running: bool, hz: u32) -> Result<f64> {
+        let Self::Whole { profiler, captured } = self else { bail!("a bare sampler has no governor") };
+        if running {
+            (*profiler, *captured) = start_profiler(hz, Duration::from_secs(10))?;
+            return Ok(0.0);
+        }
+        profiler.shutdown(FLUSH)?;
+        Ok(profiler.stats().effective_frequency)
+    }
+
+    fn spans(hz: u32, micros: u64, trials: usize) -> Result<Vec<u64>> {
+        shortest::run(hz, Duration::from_micros(micros), trials)
     }
 
     fn attribute(hz: u32, seconds: u64) -> Result<Attribution> {

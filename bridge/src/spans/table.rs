@@ -165,10 +165,13 @@ impl SpanTable {
 
     /// Forgets a span that has ended; every key to it stops resolving at once.
     pub(crate) fn remove(&self, span_id: SpanId) {
-        if let Some((key, _)) = self.find(span_id) {
-            let sequence = self.entries[key.index()].sequence.load(Ordering::Relaxed);
-            if sequence & SEQUENCE_MASK == key.sequence() {
-                claim(&self.entries[key.index()], sequence, (sequence & !STATE_MASK) + GENERATION);
+        let (_, bucket) = self.bucket(span_id);
+        for entry in bucket {
+            let sequence = entry.sequence.load(Ordering::Acquire);
+            if sequence & STATE_MASK == LIVE && entry.span_id.load(Ordering::Relaxed) == span_id.0 {
+                // Succeeds only where nobody has written the entry since: then the id read is the one it had.
+                claim(entry, sequence, (sequence & !STATE_MASK) + GENERATION);
+                return;
             }
         }
     }
