@@ -98,7 +98,10 @@ fn by_process(signals: Option<u32>, registers: Registers) -> bool {
     let tid = thread::own_id();
     match state::of(tid) {
         Some(index) => {
-            if STATES.get(index).is_some_and(|state| state.due.load(Ordering::Relaxed) != NEVER) {
+            let of_its_own = |state: &ThreadState| {
+                state.due.load(Ordering::Relaxed) == NEVER || state.event.load(Ordering::Relaxed) != 0
+            };
+            if STATES.get(index).is_some_and(|state| !of_its_own(state)) {
                 let weight = signals.map(|signals| signals.saturating_mul(periods));
                 sample_without_value(index, weight, registers);
             }

@@ -444,7 +444,7 @@ impl Sampler {
         }
         let lost = self.stats();
         let charged = lost.weight + lost.lost_ring_full_weight + lost.excess_weight;
-        let follow = self.strangers.look(timer::process_cpu_time(), charged, lost.threads);
+        let follow = self.strangers.look(timer::process_cpu_time(), charged, lost.threads * lost.divider);
         let found = all.lock().as_mut().map(|threads| {
             threads.release(&ended);
             threads.retry();

@@ -12,9 +12,10 @@ const MUCH: f64 = 0.1;
 /// The share of strangers below which that is given up, and the CPU time over which that is judged.
 const LITTLE: f64 = 0.02;
 const TERM: Duration = Duration::from_secs(10);
-/// Uncharged CPU time that is remembered, at most, in seconds; and how much of it each look forgets.
+/// Uncharged CPU time that is remembered, at most, in seconds.
 const MOST_OWED: f64 = 5.0;
-const FORGOTTEN: f64 = 1.0 / 64.0;
+/// CPU time of the process after which it is forgotten, in seconds.
+const FORGOTTEN_AFTER: f64 = 10.0;
 
 pub(super) struct Strangers {
     period: Duration,
@@ -58,16 +59,16 @@ impl Strangers {
         besides
     }
 
-    /// To be told of the process's CPU time, of the periods charged so far, and of how many threads are sampled. Says
-    /// when strangers are to be followed from now on, or no longer.
-    pub(super) fn look(&mut self, cpu: Duration, charged: u64, threads: u32) -> Option<bool> {
+    /// To be told of the process's CPU time, of the periods charged so far, and of how many periods the sampled threads
+    /// may together be ahead of what they were charged. Says when strangers are to be followed from now on, or no longer.
+    pub(super) fn look(&mut self, cpu: Duration, charged: u64, ahead: u32) -> Option<bool> {
         let (cpu_before, charged_before) = self.before.replace((cpu, charged)).unwrap_or((cpu, charged));
         let seconds = |periods: u64| self.period.as_secs_f64() * periods as f64;
         let cpu_since = cpu.saturating_sub(cpu_before).as_secs_f64();
         let charged_since = seconds(charged.saturating_sub(charged_before));
-        // Each thread may be part of a period ahead of what it was charged.
-        let unsure = f64::from(threads) * self.period.as_secs_f64() / 2.0;
-        self.owed = (self.owed * (1.0 - FORGOTTEN) + cpu_since - charged_since).clamp(-MOST_OWED, MOST_OWED);
+        let unsure = f64::from(ahead) * self.period.as_secs_f64() / 2.0;
+        let remembered = 1.0 - (cpu_since / FORGOTTEN_AFTER).min(1.0);
+        self.owed = (self.owed * remembered + cpu_since - charged_since).clamp(-MOST_OWED, MOST_OWED);
         self.credit = ((self.owed - unsure) / self.period.as_secs_f64()).max(0.0) as u64;
         if let Some((since, charged_then)) = self.following {
             let used = cpu.saturating_sub(since);
