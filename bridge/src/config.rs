@@ -111,6 +111,7 @@ pub enum Clock {
 /// | [`span_names`](Self::span_names) | `SPANFLAME_SPAN_NAMES` | `true` | `true`, `false` |
 /// | [`max_span_names`](Self::max_span_names) | `SPANFLAME_MAX_SPAN_NAMES` | 1000 | 1 to 100000 |
 /// | [`trace_ids`](Self::trace_ids) | `SPANFLAME_TRACE_IDS` | `auto` | `auto`, `always`, `never` |
+/// | [`label_at_start`](Self::label_at_start) | `SPANFLAME_LABEL_AT_START` | `false` | `true`, `false` |
 /// | [`exporter`](Self::exporter) | `SPANFLAME_PROFILE_DIR` (writes files) | push | a directory |
 /// | [`enabled`](Self::enabled) | `SPANFLAME_ENABLED` | `true` | `true`, `false` |
 #[must_use = "a builder does nothing until `start` is called"]
@@ -131,6 +132,7 @@ pub struct ProfilerBuilder {
     span_names: Option<bool>,
     max_span_names: Option<usize>,
     trace_ids: Option<TraceIdLabel>,
+    label_at_start: Option<bool>,
     exporter: Option<Box<dyn ProfileExporter>>,
     enabled: Option<bool>,
 }
@@ -243,6 +245,18 @@ impl ProfilerBuilder {
         self
     }
 
+    /// Whether a span labels the thread that starts it, until it ends there: a last resort where another component
+    /// has OpenTelemetry's context observer slot, and without effect where none has.
+    ///
+    /// **Wrong for asynchronous code**: after an `.await`, a thread's samples count for whichever span has started
+    /// there last, whoever's task it runs now, and a task that moved on takes no label along. It is what integrations
+    /// that know only the start and the end of spans do. Where you can, use [`attach`](crate::attach),
+    /// [`SpanProfileExt`](crate::SpanProfileExt) or `SpanProfileLayer` instead, which are exact.
+    pub fn label_at_start(mut self, on: bool) -> Self {
+        self.label_at_start = Some(on);
+        self
+    }
+
     /// Delivers profiles through `exporter` instead of pushing them to a server.
     pub fn exporter(mut self, exporter: impl ProfileExporter) -> Self {
         self.exporter = Some(Box::new(exporter));
@@ -328,6 +342,10 @@ impl ProfilerBuilder {
                 )?
                 .unwrap_or_default(),
         };
+        let label_at_start = match self.label_at_start {
+            Some(on) => on,
+            None => env.boolean("SPANFLAME_LABEL_AT_START")?.unwrap_or(false),
+        };
         let server_address = match self.server_address {
             Some(url) => parse::url("server_address", &url)?,
             None => match env.text("PYROSCOPE_SERVER_ADDRESS")? {
@@ -377,6 +395,7 @@ impl ProfilerBuilder {
             span_names,
             max_span_names,
             trace_ids,
+            label_at_start,
             destination: Destination { server_address, basic_auth, tenant_id, profile_dir },
             identity: labels::Identity {
                 fixed_name,
@@ -418,6 +437,7 @@ pub(crate) struct Config {
     pub(crate) span_names: bool,
     pub(crate) max_span_names: usize,
     pub(crate) trace_ids: TraceIdLabel,
+    pub(crate) label_at_start: bool,
     pub(crate) destination: Destination,
     pub(crate) identity: labels::Identity,
     pub(crate) resource: Option<Resource>,

@@ -13,19 +13,20 @@ use opentelemetry::Context;
 use opentelemetry::context::{ContextObserver, GlobalContextObserver, ObserverContextView};
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
 
-use crate::live::Live;
+use crate::live::{self, Live};
 use crate::sampler;
 use crate::spans::{self, SpanKey, SpanRecord};
 
 /// What the observer finds in a context without a look-up. Immutable; lives as long as the context.
 pub(crate) struct View {
     key: SpanKey,
-    /// A copy, so that a child can inherit from a parent that has already ended.
-    pub(crate) record: SpanRecord,
+    /// The context's own span, as far as it is one of ours. A copy, so that a child can inherit from a parent that has
+    /// already ended.
+    pub(crate) record: Option<SpanRecord>,
 }
 
 impl View {
-    /// The view of `cx`, if its span is one of ours.
+    /// The view of `cx`, if it has a label.
     pub(crate) fn of(cx: &Context) -> Option<&Self> {
         cx.observer_view().as_ref()?.as_any().downcast_ref()
     }
@@ -51,6 +52,31 @@ pub(crate) fn find(live: &Live, span: &SpanContext) -> Option<(SpanKey, SpanReco
         return None;
     }
     live.table.find(span_id(span)).filter(|(_, record)| record.trace_id == trace_id(span))
+}
+
+/// A label for contexts of one span that is not that span's: a `tracing` span's whose own context is not attached.
+/// Contexts derived from one with another span leave it behind.
+struct Label {
+    key: SpanKey,
+    /// The span of the contexts that it stands in, zero for none.
+    over: spans::SpanId,
+}
+
+/// The current context, with a label of its own.
+#[cfg(feature = "tracing-layer")]
+pub(crate) fn labelled(key: SpanKey) -> Context {
+    Context::map_current(|cx| cx.with_value(Label { key, over: span_id(cx.span().span_context()) }))
+}
+
+fn label(cx: &Context) -> Option<SpanKey> {
+    let Label { key, over } = cx.get()?;
+    (*over == span_id(cx.span().span_context())).then_some(*key)
+}
+
+/// What samples are to carry while `cx` is current.
+pub(crate) fn key(live: &Live, cx: &Context) -> SpanKey {
+    let own = || find(live, cx.span().span_context()).map(|(key, _)| key);
+    label(cx).or_else(own).unwrap_or(SpanKey::NONE)
 }
 
 struct Observer {
@@ -81,18 +107,16 @@ impl ContextObserver for Observer {
     }
 
     fn make_view(&self, cx: &Context) -> Option<Arc<dyn ObserverContextView>> {
-        if !cx.has_active_span() {
-            return None;
-        }
-        let (key, record) = find(self.live, cx.span().span_context())?;
-        Some(Arc::new(View { key, record }))
+        let own = if cx.has_active_span() { find(self.live, cx.span().span_context()) } else { None };
+        let key = label(cx).or(own.map(|(key, _)| key))?;
+        Some(Arc::new(View { key, record: own.map(|(_, record)| record) }))
     }
 }
 
-/// Takes the process's observer slot, at the first call. Whether it is ours; it stays so, or not, for good.
-pub(crate) fn install(live: &'static Live) -> bool {
+/// Takes the process's observer slot, at the first call, and says so if it is ours; it stays so, or not, for good.
+pub(crate) fn install(live: &'static Live) {
     static OURS: OnceLock<bool> = OnceLock::new();
-    *OURS.get_or_init(|| {
+    let ours = *OURS.get_or_init(|| {
         GlobalContextObserver::set(Arc::new(Observer { live }));
         // The slot does not say who has it. A context around a span that only we know gets our view or none.
         let probe = SpanRecord {
@@ -111,5 +135,8 @@ pub(crate) fn install(live: &'static Live) -> bool {
         let ours = View::of(&Context::new().with_remote_span_context(span)).is_some();
         live.table.remove(probe.span_id);
         ours
-    })
+    });
+    if ours {
+        live::carried_by(live::OBSERVER);
+    }
 }

@@ -52,7 +52,35 @@
 //! # }
 //! ```
 //!
-//! Keep the layer's context activation on (it is by default).
+//! Keep the layer's context activation on (it is by default), or add a
+//! [`SpanProfileLayer`](#where-another-component-observes-contexts).
+//!
+//! ## Plain OpenTelemetry
+//!
+//! A span has a profile while its context is current: `in_span` sees to that for a closure, [`attach`] for a scope,
+//! [`with_span_profile`](SpanProfileExt::with_span_profile) for a future. OpenTelemetry's own `attach` and
+//! `with_context` do as well.
+//!
+//! ```rust
+//! use opentelemetry::Context;
+//! use opentelemetry::trace::{TraceContextExt as _, Tracer as _, TracerProvider as _};
+//! use spanflame::SpanProfileExt as _;
+//! # use opentelemetry_sdk::trace::SdkTracerProvider;
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! # let provider = SdkTracerProvider::builder().build();
+//! let tracer = provider.tracer("shop");
+//! tracer.in_span("read", |_cx| { /* counts for "read" */ });
+//!
+//! let cx = Context::current_with_span(tracer.start("resize"));
+//! {
+//!     let _active = spanflame::attach(cx.clone());
+//!     // Counts for "resize".
+//! }
+//! async { /* counts for "resize", on whichever thread */ }.with_span_profile(cx.clone()).await;
+//! cx.span().end();
+//! # }
+//! ```
 //!
 //! ## A guard, settings in code, several processors
 //!
@@ -113,23 +141,93 @@
 //! runs there belongs to no span, unless you take it along:
 //!
 //! ```rust
-//! use opentelemetry::Context;
+//! use spanflame::in_current_context;
 //! # #[tokio::main]
-//! # async fn main() {
-//! let cx = Context::current();
-//! tokio::task::spawn_blocking(move || {
-//!     let _active = cx.attach();
+//! # async fn main() -> Result<(), tokio::task::JoinError> {
+//! tokio::task::spawn_blocking(in_current_context(|| {
 //!     // The CPU time used here counts for the span.
-//! })
-//! .await
-//! .unwrap();
+//! }))
+//! .await?;
+//!
+//! let thread = std::thread::spawn(in_current_context(|| { /* so does this */ }));
+//! # thread.join().expect("no panic");
+//!
+//! rayon::spawn(in_current_context(|| { /* and this */ }));
+//! # Ok(())
 //! # }
 //! ```
 //!
-//! For a task of its own, `opentelemetry::trace::FutureExt::with_context(cx)`, or with `tracing`,
+//! A closure that runs many times attaches the context itself:
+//!
+//! ```rust
+//! use opentelemetry::Context;
+//! use rayon::prelude::*;
+//!
+//! let cx = Context::current();
+//! let thumbnails: Vec<String> = ["a.png", "b.png"]
+//!     .par_iter()
+//!     .map_init(|| spanflame::attach(cx.clone()), |_active, file| file.to_uppercase())
+//!     .collect();
+//! # assert_eq!(thumbnails, ["A.PNG", "B.PNG"]);
+//! ```
+//!
+//! For a task of its own, [`with_current_span_profile`](SpanProfileExt::with_current_span_profile), or with `tracing`,
 //! `.instrument(Span::current())`.
 //!
 //! How much CPU time runs in no span is `labelled_cpu_time` against `cpu_time` in [`Profiler::stats`].
+//!
+//! # Where another component observes contexts
+//!
+//! OpenTelemetry has one context observer slot per process. If another component took it first, the profiler says so in
+//! its log, [`Stats::carrier`] is not [`Carrier::Observer`], and what labels threads is what your code attaches through
+//! this crate. Where the slot is the profiler's, all of it works the same and costs nothing extra, so it need not be
+//! taken out again.
+//!
+//! - For a scope, [`attach`] in place of `Context::attach`; for a future,
+//!   [`with_span_profile`](SpanProfileExt::with_span_profile) in place of `with_context`:
+//!
+//!   ```rust
+//!   use opentelemetry::Context;
+//!   use opentelemetry::trace::{TraceContextExt as _, Tracer as _, TracerProvider as _};
+//!   use spanflame::SpanProfileExt as _;
+//!   # use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
+//!
+//!   async fn checkout(tracer: &SdkTracer) {
+//!       let cx = Context::current_with_span(tracer.start("checkout"));
+//!       async {
+//!           let cx = Context::current_with_span(tracer.start("price"));
+//!           let _active = spanflame::attach(cx);
+//!           // Synchronous work; the guard is gone before the next `.await`.
+//!       }
+//!       .with_span_profile(cx.clone())
+//!       .await;
+//!       cx.span().end();
+//!   }
+//!   # let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+//!   # runtime.block_on(checkout(&SdkTracerProvider::builder().build().tracer("shop")));
+//!   ```
+//! - With `tracing`, `SpanProfileLayer` of the feature `tracing-layer`, after OpenTelemetry's layer. It also serves
+//!   where that was told `with_context_activation(false)`:
+//!
+//!   ```rust
+//!   # #[cfg(feature = "tracing-layer")]
+//!   # fn main() {
+//!   # use opentelemetry::trace::TracerProvider as _;
+//!   # use tracing_subscriber::layer::SubscriberExt as _;
+//!   # let provider = opentelemetry_sdk::trace::SdkTracerProvider::builder().build();
+//!   let subscriber = tracing_subscriber::registry()
+//!       .with(tracing_opentelemetry::layer().with_tracer(provider.tracer("shop")))
+//!       .with(spanflame::SpanProfileLayer::new());
+//!   # drop(subscriber);
+//!   # }
+//!   # #[cfg(not(feature = "tracing-layer"))]
+//!   # fn main() {}
+//!   ```
+//! - [`label_at_start`](ProfilerBuilder::label_at_start) where the code cannot be changed and is synchronous: a span
+//!   labels the thread that starts it. It is wrong for asynchronous code.
+//!
+//! Spans are tagged from the first use of one of these on. Work in a span that none of them carries counts for the span
+//! around it that one does, or for none.
 //!
 //! # Which spans have profiles
 //!
@@ -168,7 +266,10 @@
 //! - **A context guard held across `.await`** on a `LocalSet` or in `block_on` leaks into other tasks of that thread;
 //!   use `with_context` or `instrument`.
 //! - **One observer.** OpenTelemetry has a single context observer slot per process. If another component took it
-//!   first, the profiler says so in the log and in [`Stats::context_observed`], tags no span and labels no sample.
+//!   first, contexts have to be attached [through this crate](#where-another-component-observes-contexts); until then
+//!   no span is tagged and no sample labelled.
+//! - **Work stealing.** A rayon job that waits for others may run a stolen one meanwhile. One that attaches nothing
+//!   counts for the span of the job that waits.
 //! - **The attribute limit.** A span at its limit cannot be tagged. With span names on it is then left out and counted in
 //!   [`Lost::attribute_refused`]. With `SPANFLAME_SPAN_NAMES=false` that is not looked at: its samples are labelled,
 //!   but nothing in the trace leads to them.
@@ -188,6 +289,7 @@ mod aggregate;
 ))]
 #[doc(hidden)]
 pub mod bench_support;
+mod carrier;
 mod config;
 mod context;
 mod error;
@@ -210,6 +312,9 @@ mod sys;
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod unwind;
 
+#[cfg(feature = "tracing-layer")]
+pub use carrier::SpanProfileLayer;
+pub use carrier::{ContextGuard, SpanProfileExt, WithSpanProfile, attach, in_current_context};
 pub use config::{Clock, ProfilerBuilder, Scope, TraceIdLabel, Unwinder};
 pub use error::{ConfigError, FlushError, StartError};
 pub use export::file::FileExporter;
@@ -218,4 +323,4 @@ pub use export::push::PyroscopeExporter;
 pub use export::{ExportError, Profile, ProfileExporter, Receiver};
 pub use processor::{NoProcessor, PROFILE_ID, SpanProfileProcessor};
 pub use profiler::{Profiler, profile_spans, register_thread};
-pub use stats::{Lost, SelfTest, Stats, Truncated, UnwindTables};
+pub use stats::{Carrier, Lost, SelfTest, Stats, Truncated, UnwindTables};

@@ -7,16 +7,72 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use crate::spans::{Names, SpanTable};
+use crate::stats::Carrier;
 
 /// Room for this many live spans at once, 64 bytes each. The table is in buckets, so it serves a third of that
 /// without a span giving up its place.
 const LIVE_SPANS: usize = 32 * 1024;
 
+/// OpenTelemetry's context observer: ours.
+pub(crate) const OBSERVER: u8 = 1;
+/// A guard, a wrapped future or closure, or a layer.
+pub(crate) const WRAPPERS: u8 = 2;
+/// The start of a span.
+const START: u8 = 4;
+
+/// What labels threads in this process. Not in [`Live`], as a layer may be made before any profiler.
+static CARRIERS: AtomicU8 = AtomicU8::new(0);
+
+/// Whether contexts are observed, so that attaching one is enough.
+#[inline]
+pub(crate) fn observed() -> bool {
+    CARRIERS.load(Ordering::Relaxed) & OBSERVER != 0
+}
+
+/// Whether a span labels the thread that starts it.
+#[inline]
+pub(crate) fn labels_at_start() -> bool {
+    CARRIERS.load(Ordering::Relaxed) & START != 0
+}
+
+/// What labels threads now.
+pub(crate) fn carrier() -> Carrier {
+    let carriers = CARRIERS.load(Ordering::Relaxed);
+    let first = [(OBSERVER, Carrier::Observer), (WRAPPERS, Carrier::Wrappers), (START, Carrier::Start)];
+    first.into_iter().find(|(bit, _)| carriers & bit != 0).map_or(Carrier::None, |(_, carrier)| carrier)
+}
+
+/// Notes that a carrier is in use, from now on and for good. Spans that were not tagged for the want of one are.
+#[inline]
+pub(crate) fn carried_by(carrier: u8) {
+    if CARRIERS.load(Ordering::Relaxed) & carrier == 0 {
+        CARRIERS.fetch_or(carrier, Ordering::AcqRel);
+        reconsider();
+    }
+}
+
+/// Has spans label the threads that start them, or not. Where contexts are observed they never do.
+pub(crate) fn set_label_at_start(on: bool) {
+    if on && !observed() {
+        CARRIERS.fetch_or(START, Ordering::AcqRel);
+    } else {
+        CARRIERS.fetch_and(!START, Ordering::AcqRel);
+    }
+    reconsider();
+}
+
+#[cold]
+fn reconsider() {
+    if let Some(live) = Live::existing().filter(|live| !live.forked.load(Ordering::Relaxed)) {
+        live.store_tagging(&live.in_charge.lock());
+    }
+}
+
 /// Which spans the processor tags right now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Tagging {
-    /// No profiler runs, or nothing follows the context: a tagged span would have an empty profile.
+    /// No profiler runs, or nothing labels threads: a tagged span would have an empty profile.
     Off = 0,
     /// Local roots.
     Root = 1,
@@ -38,6 +94,7 @@ struct InCharge {
 /// may not have come along.
 pub(crate) extern "C" fn forked() {
     if let Some(live) = LIVE.get() {
+        live.forked.store(true, Ordering::Relaxed);
         live.tagging.store(Tagging::Off as u8, Ordering::Relaxed);
     }
 }
@@ -49,6 +106,8 @@ pub(crate) struct Live {
     /// The profiler that decides on tagging, zero for none. One that was stopped has no say any more, even if its
     /// threads take a while to hear of it.
     in_charge: Mutex<InCharge>,
+    /// Whether who is in charge was left behind in the parent of this process.
+    forked: AtomicBool,
     span_names: AtomicBool,
     /// Spans that could not be tagged as they had no room for another attribute.
     pub(crate) attribute_refused: AtomicU64,
@@ -61,9 +120,15 @@ impl Live {
             names: Names::new(0),
             tagging: AtomicU8::new(Tagging::Off as u8),
             in_charge: Mutex::new(InCharge { number: 0, tagging: Tagging::Off, suspended: false }),
+            forked: AtomicBool::new(false),
             span_names: AtomicBool::new(false),
             attribute_refused: AtomicU64::new(0),
         })
+    }
+
+    /// As [`get`](Self::get), but makes none.
+    pub(crate) fn existing() -> Option<&'static Self> {
+        LIVE.get()
     }
 
     pub(crate) fn tagging(&self) -> Tagging {
@@ -78,8 +143,15 @@ impl Live {
     pub(crate) fn take_charge(&'static self) -> Charge {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let charge = Charge { live: self, number: NEXT.fetch_add(1, Ordering::Relaxed) };
+        self.forked.store(false, Ordering::Relaxed);
         *self.in_charge.lock() = InCharge { number: charge.number, tagging: Tagging::Off, suspended: false };
         charge
+    }
+
+    fn store_tagging(&self, in_charge: &InCharge) {
+        let off = in_charge.number == 0 || in_charge.suspended || carrier() == Carrier::None;
+        let tagging = if off { Tagging::Off } else { in_charge.tagging };
+        self.tagging.store(tagging as u8, Ordering::Relaxed);
     }
 
     pub(crate) fn span_names(&self) -> bool {
@@ -113,8 +185,7 @@ impl Charge {
         let mut in_charge = self.live.in_charge.lock();
         if in_charge.number == self.number {
             change(&mut in_charge);
-            let tagging = if in_charge.suspended { Tagging::Off } else { in_charge.tagging };
-            self.live.tagging.store(tagging as u8, Ordering::Relaxed);
+            self.live.store_tagging(&in_charge);
         }
     }
 
@@ -123,7 +194,7 @@ impl Charge {
         let mut in_charge = self.live.in_charge.lock();
         if in_charge.number == self.number {
             in_charge.number = 0;
-            self.live.tagging.store(Tagging::Off as u8, Ordering::Relaxed);
+            self.live.store_tagging(&in_charge);
         }
     }
 }
@@ -142,6 +213,7 @@ mod tests {
     fn a_suspension_outlasts_decisions_and_not_its_profiler() {
         let _turn = crate::sampler::TURN.lock();
         let live = Live::get();
+        crate::context::install(live);
         let charge = live.take_charge();
         charge.set_tagging(Tagging::Root);
         charge.suspend(true);
@@ -158,6 +230,8 @@ mod tests {
         assert_eq!(live.tagging(), Tagging::Root);
         forked();
         assert_eq!(live.tagging(), Tagging::Off);
+        reconsider();
+        assert_eq!(live.tagging(), Tagging::Off, "a carrier is no profiler");
         next.end();
     }
 }

@@ -11,9 +11,10 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{Span, SpanData, SpanProcessor};
 
+use crate::carrier::start;
 use crate::context::{self, View};
 use crate::labels::ProfileLabels;
-use crate::live::{Live, Tagging};
+use crate::live::{self, Live, Tagging};
 use crate::profiler::Profiler;
 use crate::spans::{NameId, SpanId, SpanRecord};
 
@@ -58,9 +59,10 @@ impl<P> SpanProfileProcessor<P> {
         let parent_context = parent_span.span_context();
         let has_local_parent = parent_context.is_valid() && !parent_context.is_remote();
         let parent_id = if has_local_parent { context::span_id(parent_context) } else { SpanId(0) };
-        let parent = match View::of(cx) {
-            Some(view) if view.record.span_id == parent_id => Some(view.record),
-            _ => context::find(self.live, parent_context).map(|(_, record)| record),
+        let seen = View::of(cx).and_then(|view| view.record).filter(|record| record.span_id == parent_id);
+        let parent = match seen {
+            Some(record) => Some(record),
+            None => context::find(self.live, parent_context).map(|(_, record)| record),
         };
         // A parent that we do not know has no profile, so its child is the outermost span that has one.
         let parent = parent.filter(|parent| parent.trace_id == trace_id);
@@ -82,7 +84,7 @@ impl<P> SpanProfileProcessor<P> {
             }
             name = self.live.names.intern(&data.name);
         }
-        self.live.table.insert(&SpanRecord {
+        let key = self.live.table.insert(&SpanRecord {
             span_id,
             parent: parent_id,
             local_root: parent.map_or(span_id, |parent| parent.local_root),
@@ -91,11 +93,20 @@ impl<P> SpanProfileProcessor<P> {
             root_name: parent.map_or(name, |parent| parent.root_name),
             tagged,
         });
+        if let Some(key) = key
+            && live::labels_at_start()
+        {
+            start::started(self.live, span_id, key);
+        }
     }
 
     fn ended(&self, span: &SpanData) {
         if span.span_context.is_sampled() {
-            self.live.table.remove(context::span_id(&span.span_context));
+            let span_id = context::span_id(&span.span_context);
+            self.live.table.remove(span_id);
+            if live::labels_at_start() {
+                start::ended(self.live, span_id);
+            }
         }
     }
 

@@ -23,7 +23,7 @@ use crate::live::{self, Charge, Live, Tagging};
 use crate::log;
 use crate::processor::{NoProcessor, SpanProfileProcessor};
 use crate::sampler::{self, ClockInUse, Options, Sampler, SamplerError, SamplerStats};
-use crate::stats::{Counters, Lost, SelfTest, Stats, Truncated, UnwindTables, ratio};
+use crate::stats::{Carrier, Counters, Lost, SelfTest, Stats, Truncated, UnwindTables, ratio};
 
 /// Whether forked children are told to leave spans alone.
 static FORKS_FOLLOWED: Mutex<bool> = Mutex::new(false);
@@ -61,7 +61,6 @@ struct Running {
     /// The process that it was started in: a forked child has a copy, without the threads behind it.
     process: u32,
     unwinder: Unwinder,
-    context_observed: bool,
     commands: Mutex<Sender<Command>>,
     stopped: AtomicBool,
 }
@@ -195,7 +194,8 @@ impl Profiler {
         })?;
         let clock = sampler.clock();
         follow_forks()?;
-        let context_observed = context::install(live);
+        context::install(live);
+        live::set_label_at_start(config.label_at_start);
         let counters = Arc::new(Counters::default());
         let SamplerStats { unwinder, self_test, .. } = sampler.stats();
         *counters.sampler.lock() = SamplerStats { unwinder, self_test, ..SamplerStats::default() };
@@ -211,7 +211,6 @@ impl Profiler {
             charge,
             scope: config.scope,
             trace_ids: config.trace_ids,
-            context_observed,
             receiver: ReceivingEnd::default(),
         };
         policy.apply();
@@ -224,7 +223,6 @@ impl Profiler {
             clock: clock.clone(),
             process: std::process::id(),
             unwinder: config.unwinder,
-            context_observed,
             commands: Mutex::new(commands),
             stopped: AtomicBool::new(false),
         };
@@ -253,7 +251,9 @@ impl Profiler {
         let (frequency, scope, upload_interval) = (config.frequency, config.scope, config.upload_interval);
         let destination = destination.to_owned();
         log::when_heard(move || {
+            let carrier = live::carrier();
             tracing::info!(
+                ?carrier,
                 clock = stats.clock,
                 clock_reason = stats.clock_reason,
                 frequency,
@@ -267,11 +267,17 @@ impl Profiler {
             if clock.instead {
                 tracing::warn!(clock = clock.name, reason = clock.why, "not the clock that was asked for");
             }
-            if !context_observed {
-                tracing::error!(
-                    "another component has opentelemetry's context observer slot, so spans cannot be followed: \
-                     profiles carry no spans. start the profiler before that component, or remove it"
-                );
+            match carrier {
+                Carrier::None => tracing::error!(
+                    "another component has opentelemetry's context observer slot, so contexts cannot be followed: \
+                     profiles carry no spans and no span is tagged until spanflame's attach, with_span_profile, \
+                     in_current_context or SpanProfileLayer is used. or start the profiler before that component"
+                ),
+                Carrier::Start => tracing::warn!(
+                    "another component has opentelemetry's context observer slot; as asked for, spans label the \
+                     threads that start them, which is wrong for asynchronous code"
+                ),
+                Carrier::Observer | Carrier::Wrappers => {}
             }
         });
         Ok(profiler)
@@ -360,7 +366,7 @@ impl Profiler {
                 Tagging::Root => Scope::Root,
                 Tagging::All => Scope::All,
             },
-            context_observed: running.context_observed,
+            carrier: live::carrier(),
             handler_replaced: sampler.handler_replaced,
             other_profiler: sampler.other_timer,
             unregistered: sampler.strangers,
@@ -479,7 +485,7 @@ fn disabled_stats() -> Stats {
         truncated: Truncated::default(),
         unwind_tables: UnwindTables::default(),
         scope: Scope::Auto,
-        context_observed: false,
+        carrier: Carrier::None,
         handler_replaced: false,
         other_profiler: false,
         unregistered: 0,

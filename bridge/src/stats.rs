@@ -61,9 +61,8 @@ pub struct Stats {
     pub unwind_tables: UnwindTables,
     /// The scope in force: [`Scope::Root`] or [`Scope::All`], or [`Scope::Auto`] when no span is tagged.
     pub scope: Scope,
-    /// Whether spans are followed. If not, another component has OpenTelemetry's context observer slot: profiles
-    /// are taken, but no sample carries a span.
-    pub context_observed: bool,
+    /// What tells threads which span they work for.
+    pub carrier: Carrier,
     /// Whether another component has put its SIGPROF handler over the profiler's. Until that ends, no sample is taken
     /// and no span tagged.
     pub handler_replaced: bool,
@@ -75,6 +74,26 @@ pub struct Stats {
     pub threads: u32,
     /// Distinct addresses whose symbols are kept.
     pub symbols: u64,
+}
+
+/// What tells threads which span they work for, so that samples carry it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Carrier {
+    /// OpenTelemetry's context: whatever is current counts.
+    Observer,
+    /// Another component has OpenTelemetry's context observer slot. What was attached with [`attach`](crate::attach),
+    /// [`SpanProfileExt`](crate::SpanProfileExt), [`in_current_context`](crate::in_current_context) or
+    /// `SpanProfileLayer` counts, and nothing else. From the first use of one of them on.
+    Wrappers,
+    /// Another component has the slot, and
+    /// [`label_at_start`](crate::ProfilerBuilder::label_at_start) is on: a span counts on the thread that has started
+    /// it.
+    Start,
+    /// Another component has the slot, and no other carrier is in use, or profiling is disabled: profiles carry no
+    /// spans, and no span is tagged.
+    #[default]
+    None,
 }
 
 /// Samples and spans that did not make it into a delivered profile, by cause.

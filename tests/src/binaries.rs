@@ -5,8 +5,13 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 /// What the tests start, all built by one call: cargo then settles on one set of features.
-const PACKAGES: [&str; 4] =
-    ["spanflame-server", "example-axum-tracing", "example-plain-otel", "example-pyroscope-agent"];
+const PACKAGES: [&str; 5] = [
+    "spanflame-server",
+    "example-axum-tracing",
+    "example-plain-otel",
+    "example-pyroscope-agent",
+    "example-threads",
+];
 
 /// The path of a binary, up to date with its sources.
 ///

@@ -7,4 +7,5 @@ mod house;
 mod plain_otel;
 mod provisioning;
 mod pyroscope_agent;
+mod threads;
 mod whole_system;

@@ -387,7 +387,9 @@ mod tests {
         let _turn = crate::sampler::TURN.lock();
         let live = Live::get();
         let charge = live.take_charge();
+        crate::context::install(live);
         charge.set_tagging(Tagging::All);
+        assert_eq!(live.tagging(), Tagging::All);
         let thread = std::thread::spawn(move || {
             let _held = EndsCharge(charge);
             // A panic without the report of one.

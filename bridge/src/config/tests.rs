@@ -22,6 +22,7 @@ fn nothing_set_means_the_documented_defaults() {
     assert_eq!(config.scope, Scope::Auto);
     assert_eq!(config.max_span_names, 1000);
     assert_eq!(config.trace_ids, TraceIdLabel::Auto);
+    assert!(!config.label_at_start);
     assert_eq!(config.destination.server_address, DEFAULT_SERVER_ADDRESS);
     assert_eq!(config.destination.basic_auth, None);
     assert_eq!(config.destination.tenant_id, None);
@@ -51,9 +52,10 @@ fn every_variable_is_read() {
         ("SPANFLAME_SPAN_NAMES", "0"),
         ("SPANFLAME_MAX_SPAN_NAMES", "7"),
         ("SPANFLAME_TRACE_IDS", "never"),
+        ("SPANFLAME_LABEL_AT_START", "true"),
         ("SPANFLAME_PROFILE_DIR", "/tmp/profiles"),
     ]);
-    assert!(!config.enabled && !config.span_names);
+    assert!(!config.enabled && !config.span_names && config.label_at_start);
     assert_eq!(config.frequency, 250);
     assert_eq!((config.clock, config.cpu_budget), (Clock::ThreadTimers, Some(0.025)));
     assert_eq!(config.unwinder, Unwinder::FramePointers);

@@ -25,18 +25,16 @@ pub(crate) struct Policy {
     pub(crate) charge: Charge,
     pub(crate) scope: Scope,
     pub(crate) trace_ids: TraceIdLabel,
-    pub(crate) context_observed: bool,
     pub(crate) receiver: Receiver,
 }
 
 impl Policy {
     fn tagging(&self) -> Tagging {
-        match (self.context_observed, self.scope) {
-            (false, _) => Tagging::Off,
-            (true, Scope::Root) => Tagging::Root,
-            (true, Scope::All) => Tagging::All,
-            (true, Scope::Auto) if self.receiver.nested_spans => Tagging::All,
-            (true, Scope::Auto) => Tagging::Root,
+        match self.scope {
+            Scope::Root => Tagging::Root,
+            Scope::All => Tagging::All,
+            Scope::Auto if self.receiver.nested_spans => Tagging::All,
+            Scope::Auto => Tagging::Root,
         }
     }
 

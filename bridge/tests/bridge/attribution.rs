@@ -3,70 +3,15 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use crate::support::{BURNERS, Sample, alone, finish, profiler};
-use opentelemetry::trace::{
-    FutureExt as _, SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState, Tracer as _,
-    TracerProvider as _,
-};
-use opentelemetry::{Context, KeyValue, Value};
-use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{
-    InMemorySpanExporter, Sampler, SdkTracerProvider, SimpleSpanProcessor, SpanData,
-};
-use spanflame::{PROFILE_ID, Profiler, Scope};
+use opentelemetry::trace::{FutureExt as _, TraceContextExt as _, Tracer as _, TracerProvider as _};
+use opentelemetry::{Context, KeyValue};
+use opentelemetry_sdk::trace::{InMemorySpanExporter, Sampler, SdkTracerProvider, SimpleSpanProcessor};
+use spanflame::{Carrier, Profiler, Scope};
 use tracing::Instrument as _;
 use tracing_subscriber::layer::SubscriberExt as _;
 
-fn provider(profiler: &Profiler, sampler: Sampler) -> (SdkTracerProvider, InMemorySpanExporter) {
-    let exporter = InMemorySpanExporter::default();
-    let provider = SdkTracerProvider::builder()
-        .with_sampler(sampler)
-        .with_resource(Resource::builder_empty().with_service_name("checkout").build())
-        .with_span_processor(profiler.wrap(SimpleSpanProcessor::new(exporter.clone())))
-        .build();
-    (provider, exporter)
-}
-
-fn profile_id(span: &SpanData) -> Option<String> {
-    let mut ids = span.attributes.iter().filter(|attribute| attribute.key.as_str() == PROFILE_ID);
-    let id = ids.next().map(|attribute| match &attribute.value {
-        Value::String(id) => id.as_str().to_owned(),
-        other => panic!("grafana needs a string, not {other:?}"),
-    });
-    assert!(ids.next().is_none(), "one attribute");
-    id
-}
-
-fn id(span: &SpanData) -> String {
-    span.span_context.span_id().to_string()
-}
-
-fn named<'a>(spans: &'a [SpanData], name: &str) -> &'a SpanData {
-    spans.iter().find(|span| span.name == name).unwrap_or_else(|| panic!("no span {name}"))
-}
-
-/// Total CPU time of the samples that pass `filter`.
-fn nanos<'a>(samples: impl IntoIterator<Item = &'a Sample>, filter: impl Fn(&Sample) -> bool) -> i64 {
-    samples.into_iter().filter(|sample| filter(sample)).map(|sample| sample.nanos).sum()
-}
-
-/// No id on a sample that is not the attribute of an exported span.
-fn assert_no_orphans(samples: &[Sample], spans: &[SpanData]) {
-    let exported: HashSet<String> = spans.iter().filter_map(profile_id).collect();
-    for sample in samples {
-        if let Some(id) = &sample.span_id {
-            assert!(exported.contains(id), "{id} leads nowhere: {sample:?}");
-        }
-    }
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().expect("a runtime")
-}
-
-/// The first sample of a thread that was found before it entered a span stands for CPU time from before and claims no
-/// span: one for each worker of the runtime.
-const FIRST_SAMPLES: usize = 8;
+use crate::spans::{FIRST_SAMPLES, assert_no_orphans, id, named, nanos, profile_id, provider, runtime};
+use crate::support::{BURNERS, Sample, alone, eventually, finish, profiler};
 
 #[test]
 fn interleaved_tasks_on_several_workers_keep_their_samples_apart() {
@@ -126,7 +71,8 @@ fn interleaved_tasks_on_several_workers_keep_their_samples_apart() {
     assert!(bare <= FIRST_SAMPLES, "{bare} samples without a span");
     let stats = profiler.stats();
     assert_eq!(stats.lost.samples(), 0, "{stats:?}");
-    assert!(stats.context_observed && stats.labelled > 0 && stats.labelled <= stats.samples);
+    assert_eq!(stats.carrier, Carrier::Observer);
+    assert!(stats.labelled > 0 && stats.labelled <= stats.samples);
     let labelled: i64 = samples.iter().filter(|s| s.span_id.is_some()).map(|s| s.count).sum();
     assert_eq!(labelled as u64, stats.labelled);
 }
@@ -143,86 +89,34 @@ fn nest(provider: &SdkTracerProvider) {
 }
 
 #[test]
-fn in_scope_all_a_child_has_its_own_samples_and_its_parent_is_restored() {
+fn a_child_counts_for_itself_or_its_root_as_the_scope_says_and_its_parent_is_restored() {
     let _turn = alone();
-    let (profiler, kept) = profiler(|builder| builder.scope(Scope::All));
-    let (provider, exporter) = provider(&profiler, Sampler::AlwaysOn);
-    nest(&provider);
-    finish(&profiler);
-    let (samples, spans) = (kept.samples(), exporter.get_finished_spans().expect("spans"));
-    assert_no_orphans(&samples, &spans);
-    let (root, child) = (named(&spans, "root"), named(&spans, "child"));
-    assert_eq!(profile_id(root), Some(id(root)));
-    assert_eq!(profile_id(child), Some(id(child)));
-    let root_number = u64::from_be_bytes(root.span_context.span_id().to_bytes());
-    for (burner, span) in [(0, Some(root)), (1, Some(child)), (2, Some(root)), (3, None)] {
-        let (name, _) = BURNERS[burner];
-        assert!(nanos(&samples, |sample| sample.has(name)) > 0, "{name}");
-        for sample in samples.iter().filter(|sample| sample.has(name)) {
-            assert_eq!(sample.span_id, span.map(id), "{name}");
-            assert_eq!(sample.span_name, span.map(|span| span.name.to_string()));
-            assert_eq!(sample.local_root, span.map(|_| root_number));
-            assert_eq!(sample.parent, (burner == 1).then_some(root_number));
+    // Of the receiving end, all is known: it adds children up, so that `auto` is as `all`.
+    for (scope, child_counts) in [(Scope::All, true), (Scope::Auto, true), (Scope::Root, false)] {
+        let (profiler, kept) = profiler(|builder| builder.scope(scope));
+        let (provider, exporter) = provider(&profiler, Sampler::AlwaysOn);
+        if scope == Scope::Auto {
+            eventually("the receiving end has been asked", || profiler.stats().scope == Scope::All);
         }
-    }
-}
-
-#[test]
-fn in_scope_root_descendants_count_for_the_local_root() {
-    let _turn = alone();
-    let (profiler, kept) = profiler(|builder| builder.scope(Scope::Root));
-    let (provider, exporter) = provider(&profiler, Sampler::AlwaysOn);
-    nest(&provider);
-    finish(&profiler);
-    let (samples, spans) = (kept.samples(), exporter.get_finished_spans().expect("spans"));
-    assert_no_orphans(&samples, &spans);
-    let (root, child) = (named(&spans, "root"), named(&spans, "child"));
-    assert_eq!(profile_id(root), Some(id(root)));
-    assert_eq!(profile_id(child), None);
-    for (burner, span) in [(0, Some(root)), (1, Some(root)), (2, Some(root)), (3, None)] {
-        let (name, _) = BURNERS[burner];
-        assert!(nanos(&samples, |sample| sample.has(name)) > 0, "{name}");
-        for sample in samples.iter().filter(|sample| sample.has(name)) {
-            assert_eq!(sample.span_id, span.map(id), "{name}");
-            assert_eq!(sample.span_name.as_deref(), span.map(|_| "root"));
-            assert_eq!((sample.local_root, sample.parent), (None, None));
+        nest(&provider);
+        finish(&profiler);
+        let (samples, spans) = (kept.samples(), exporter.get_finished_spans().expect("spans"));
+        assert_no_orphans(&samples, &spans);
+        let (root, child) = (named(&spans, "root"), named(&spans, "child"));
+        assert_eq!(profile_id(root), Some(id(root)));
+        assert_eq!(profile_id(child), child_counts.then(|| id(child)));
+        let root_number = u64::from_be_bytes(root.span_context.span_id().to_bytes());
+        let within = if child_counts { child } else { root };
+        for (burner, span) in [(0, Some(root)), (1, Some(within)), (2, Some(root)), (3, None)] {
+            let (name, _) = BURNERS[burner];
+            assert!(nanos(&samples, |sample| sample.has(name)) > 0, "{name}");
+            for sample in samples.iter().filter(|sample| sample.has(name)) {
+                assert_eq!(sample.span_id, span.map(id), "{scope:?} {name}");
+                assert_eq!(sample.span_name, span.map(|span| span.name.to_string()));
+                assert_eq!(sample.local_root, span.filter(|_| child_counts).map(|_| root_number));
+                assert_eq!(sample.parent, (burner == 1 && child_counts).then_some(root_number));
+            }
         }
-    }
-}
-
-#[test]
-fn a_remote_parent_makes_a_local_root_and_an_ended_parent_does_not() {
-    let _turn = alone();
-    let (profiler, _kept) = profiler(|builder| builder.scope(Scope::Root));
-    let (provider, exporter) = provider(&profiler, Sampler::AlwaysOn);
-    let tracer = provider.tracer("test");
-    let remote = |is_remote| {
-        let (trace, span) = (TraceId::from(7u128), SpanId::from(9u64));
-        let span = SpanContext::new(trace, span, TraceFlags::SAMPLED, is_remote, TraceState::NONE);
-        Context::new().with_remote_span_context(span)
-    };
-    drop(tracer.start_with_context("of remote", &remote(true)));
-    drop(tracer.start_with_context("of unknown", &remote(false)));
-    let parent = Context::new().with_span(tracer.start_with_context("parent", &Context::new()));
-    parent.span().end();
-    drop(tracer.start_with_context("of ended", &parent));
-    drop(tracer.start_with_context("of nobody", &Context::new()));
-    drop(tracer.start_with_context("of value", &parent.with_value(5u8)));
-    finish(&profiler);
-    drop(tracer.start_with_context("after the end", &Context::new()));
-
-    let spans = exporter.get_finished_spans().expect("spans");
-    for (name, tagged) in [
-        ("of remote", true),
-        ("of unknown", true),
-        ("parent", true),
-        ("of ended", false),
-        ("of nobody", true),
-        ("of value", true),
-        ("after the end", false),
-    ] {
-        let span = named(&spans, name);
-        assert_eq!(profile_id(span), tagged.then(|| id(span)), "{name}");
     }
 }
 

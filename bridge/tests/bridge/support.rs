@@ -7,14 +7,36 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flate2::read::GzDecoder;
+use opentelemetry::Context;
+use opentelemetry::context::{ContextObserver, GlobalContextObserver};
 use parking_lot::{Mutex, MutexGuard};
 use prost::Message as _;
 use pyroscope::encode::r#gen::google;
 use spanflame::{ExportError, Profile, ProfileExporter, Profiler, ProfilerBuilder, Receiver};
 
+/// Set in a process where another component has OpenTelemetry's context observer slot.
+pub(crate) const FOREIGN_OBSERVER: &str = "SPANFLAME_TEST_FOREIGN_OBSERVER";
+
+/// Whether contexts are observed by the profiler in this process.
+pub(crate) fn observed() -> bool {
+    std::env::var_os(FOREIGN_OBSERVER).is_none()
+}
+
+struct Foreign;
+
+impl ContextObserver for Foreign {
+    fn on_context_enter(&self, _from: &Context, _to: &Context) {}
+
+    fn on_context_exit(&self, _from: &Context, _to: &Context) {}
+}
+
 /// A process has one profiler: tests of one program take turns.
 pub(crate) fn alone() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
+    if !observed() {
+        // The first call counts.
+        GlobalContextObserver::set(Arc::new(Foreign));
+    }
     TURN.lock()
 }
 

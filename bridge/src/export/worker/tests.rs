@@ -62,15 +62,9 @@ fn alone() -> parking_lot::MutexGuard<'static, ()> {
 
 fn worker(scope: Scope, script: &Script) -> (Worker, Arc<Counters>) {
     let live = Live::get();
+    crate::context::install(live);
     let charge = live.take_charge();
-    let policy = Policy {
-        live,
-        charge,
-        scope,
-        trace_ids: TraceIdLabel::Auto,
-        context_observed: true,
-        receiver: Receiver::default(),
-    };
+    let policy = Policy { live, charge, scope, trace_ids: TraceIdLabel::Auto, receiver: Receiver::default() };
     policy.apply();
     let counters = Arc::<Counters>::default();
     let encoder = Encoder::new(policy, counters.clone());
