@@ -26,7 +26,7 @@ fn a_forked_child_drops_an_inherited_profiler_without_waiting() {
                         burn(Duration::from_millis(5));
                     }
                 });
-                for _ in 0..4 {
+                for _ in 0..2 {
                     burn(Duration::from_millis(20));
                     forked(|| {
                         let own = profiler.as_ref().expect("there");
