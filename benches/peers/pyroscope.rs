@@ -5,7 +5,9 @@ use pyroscope::ThreadId;
 use pyroscope::backend::{
     BackendConfig, BackendImpl, BackendReady, PprofConfig, ReportData, Tag, ThreadTag, pprof_backend,
 };
-use spanflame_bench_rig::{Profile, Subject, WeightedStack, serve, set_interval_timer, time_per_call};
+use spanflame_bench_rig::{
+    Profile, Subject, WeightedStack, cpu_per_window, cpu_to_start, resident_memory, serve, set_interval_timer, time_per_call,
+};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 struct Pyroscope {
@@ -37,15 +39,29 @@ impl Subject for Pyroscope {
     }
 
     fn cost(subject: Option<&Self>, what: &str, iterations: u64) -> Result<f64> {
-        let backend = &subject.context("not started")?.backend;
+        let backend = || Ok::<_, anyhow::Error>(&subject.context("not started")?.backend);
         // What the agent's `tag_wrapper` does on entering and leaving a scope.
         let scope = || {
             let tag = || ThreadTag::new(ThreadId::pthread_self(), Tag::new("span".into(), "a".into()));
-            let _ = backend.add_tag(tag());
-            let _ = backend.remove_tag(tag());
+            if let Ok(backend) = backend() {
+                let _ = backend.add_tag(tag());
+                let _ = backend.remove_tag(tag());
+            }
         };
         match what {
+            "tag-scope" | "tag-scope-loaded" if subject.is_none() => bail!("not started"),
             "tag-scope" => Ok(time_per_call(iterations, scope)),
+            "window-cpu" => {
+                let mut running = Self::start(100, false)?;
+                let cpu = cpu_per_window(iterations, || Ok(drop(running.backend.report()?)))?;
+                Ok(cpu.as_nanos() as f64)
+            }
+            "start-cpu" => Ok(cpu_to_start(|| Self::start(100, false))?.0.as_nanos() as f64),
+            "start-memory" => {
+                let before = resident_memory()?;
+                let (_, _running) = cpu_to_start(|| Self::start(100, false))?;
+                Ok(resident_memory()?.saturating_sub(before) as f64)
+            }
             "tag-scope-loaded" => Ok(beside_a_busy_thread(|| time_per_call(iterations, scope))),
             _ => bail!("this subject has no operation {what}"),
         }

@@ -33,6 +33,8 @@ pub mod span;
 pub mod stack;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod storm;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod upkeep;
 
 use spanflame_bench_rig::Measurement;
 use std::path::PathBuf;

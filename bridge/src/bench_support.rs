@@ -7,6 +7,7 @@ use std::path::PathBuf;
 pub use crate::config::Unwinder;
 use crate::sampler::{self, Options};
 use crate::spans::{SpanId, SpanKey, SpanRecord, SpanTable, TraceId};
+use crate::symbolize::Symbolizer;
 
 /// The signature of a handler installed with `SA_SIGINFO`.
 pub type Handler = extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void);
@@ -43,6 +44,33 @@ pub struct Sample<'a> {
     pub frames: &'a [u64],
     /// Whether the walk ended before the thread's entry.
     pub truncated: bool,
+}
+
+/// Symbols, as the exporter's thread looks them up.
+pub struct Symbols(Symbolizer);
+
+impl Symbols {
+    /// Nothing known yet.
+    #[allow(clippy::new_without_default)] // it is no value, and nobody needs one
+    pub fn new() -> Self {
+        Self(Symbolizer::new())
+    }
+
+    /// Looks up addresses of the sampler's modules until all is known of them; gives back how many frames they are,
+    /// inlined ones included.
+    pub fn look_up(&mut self, sampler: &Sampler, addresses: &[u64]) -> usize {
+        let modules = sampler.inner.modules();
+        self.0.symbolize(&modules, addresses);
+        while self.0.rest() {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        self.0.symbolize(&modules, addresses).iter().map(|location| location.lines.len()).sum()
+    }
+
+    /// Looks up names alone; gives back how many were found.
+    pub fn names_alone(sampler: &Sampler, addresses: &[u64]) -> usize {
+        Symbolizer::names_alone(&sampler.inner.modules(), addresses)
+    }
 }
 
 /// A running sampler with a span table of its own.

@@ -174,7 +174,8 @@
 //! For a task of its own, [`with_current_span_profile`](SpanProfileExt::with_current_span_profile), or with `tracing`,
 //! `.instrument(Span::current())`.
 //!
-//! How much CPU time runs in no span is `labelled_cpu_time` against `cpu_time` in [`Profiler::stats`].
+//! [`Profiler::unlabelled`] says how much CPU time runs in no span and where it begins; so do the comments of each
+//! profile, and one warning if it is most of it.
 //!
 //! # Where another component observes contexts
 //!
@@ -250,10 +251,10 @@
 //! - Starting and ending a span: an attribute and an entry in a fixed table. With span names on (the default), also a
 //!   copy of each tagged span's data at its start, as the SDK offers no other way to read its name;
 //!   `SPANFLAME_SPAN_NAMES=false` saves it.
-//! - Two background threads, a fixed 2 MB table of live spans, and symbols of the addresses that were seen. Symbols are
-//!   looked up off the sampled threads.
+//! - Two background threads, a fixed 2 MB table of live spans, and at most 10 MB of symbols of the addresses that were
+//!   seen. Symbols are read on a third thread, which ends with that and takes its memory along.
 //! - While the server is away: at most 8 MB of compressed profiles wait, the oldest go first, everything dropped is
-//!   counted in [`Stats::lost`].
+//!   counted in [`Stats::lost`]. Nothing that is sampled ever waits for it.
 //!
 //! # Limits
 //!
@@ -274,6 +275,8 @@
 //!   [`Lost::attribute_refused`]. With `SPANFLAME_SPAN_NAMES=false` that is not looked at: its samples are labelled,
 //!   but nothing in the trace leads to them.
 //! - **Long span names** are cut at 256 bytes.
+//! - **Names of inlined functions** have no type in their path, and inlined async functions no name, where the binary has
+//!   line tables only. `debug = "limited"` in the profile has them.
 //! - **Another handler for SIGPROF** put over the profiler's stops its samples. It says so in the log and in
 //!   [`Stats::handler_replaced`], and tags no span until its handler is back.
 //! - **A forked child** that does not call `exec` is not profiled, and its spans are not tagged, until it starts a
@@ -320,6 +323,7 @@ pub use error::{ConfigError, FlushError, StartError};
 pub use export::file::FileExporter;
 #[cfg(feature = "push")]
 pub use export::push::PyroscopeExporter;
+pub use export::unlabelled::{CallSite, UnlabelledCpu};
 pub use export::{ExportError, Profile, ProfileExporter, Receiver};
 pub use processor::{NoProcessor, PROFILE_ID, SpanProfileProcessor};
 pub use profiler::{Profiler, profile_spans, register_thread};

@@ -80,6 +80,16 @@ pub(crate) enum Tagging {
     All = 2,
 }
 
+impl Tagging {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Root => "root",
+            Self::All => "all",
+        }
+    }
+}
+
 static LIVE: OnceLock<Live> = OnceLock::new();
 
 /// Who decides on tagging, and how.

@@ -15,7 +15,8 @@ use crate::context;
 use crate::error::{ConfigError, FlushError, StartError};
 use crate::export::encoder::{Encoder, Policy};
 use crate::export::file::FileExporter;
-use crate::export::worker::Worker;
+use crate::export::unlabelled::UnlabelledCpu;
+use crate::export::worker::{Announce, Worker};
 use crate::export::{ProfileExporter, Receiver as ReceivingEnd};
 use crate::governor::Governor;
 use crate::labels::ProfileLabels;
@@ -48,7 +49,7 @@ const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Profiler {
     /// `None` when profiling is disabled.
-    running: Option<Running>,
+    running: Option<Arc<Running>>,
 }
 
 struct Running {
@@ -112,7 +113,7 @@ impl ProfilerBuilder {
         (Profiler, pyroscope::backend::BackendImpl<pyroscope::backend::BackendUninitialized>),
         StartError,
     > {
-        use crate::export::pyroscope::SpanBackend;
+        use crate::export::pyroscope::{Connection, SpanBackend};
 
         let config = self.resolve(&|name| std::env::var_os(name))?;
         if !config.enabled {
@@ -121,8 +122,11 @@ impl ProfilerBuilder {
         }
         supported(PLATFORM)?;
         let profiler = Profiler::start(config, None, "pyroscope agent")?;
-        let commands = profiler.running.as_ref().map(|running| running.commands.lock().clone());
-        Ok((profiler, SpanBackend::for_agent(commands)))
+        let connection = profiler.running.as_ref().map(|running| Connection {
+            commands: running.commands.lock().clone(),
+            counters: running.counters.clone(),
+        });
+        Ok((profiler, SpanBackend::for_agent(connection)))
     }
 }
 
@@ -193,6 +197,12 @@ impl Profiler {
             other => StartError::Sampler(Box::new(other)),
         })?;
         let clock = sampler.clock();
+        if clock.instead {
+            let ClockInUse { name, why, .. } = clock.clone();
+            log::when_heard(move || {
+                tracing::warn!(clock = name, reason = why, "not the clock that was asked for")
+            });
+        }
         follow_forks()?;
         context::install(live);
         live::set_label_at_start(config.label_at_start);
@@ -220,13 +230,14 @@ impl Profiler {
             counters: counters.clone(),
             labels: labels.clone(),
             frequency: config.frequency,
-            clock: clock.clone(),
+            clock,
             process: std::process::id(),
             unwinder: config.unwinder,
             commands: Mutex::new(commands),
             stopped: AtomicBool::new(false),
         };
-        let learnt = labels.clone();
+        let running = Arc::new(running);
+        let announce = announcement(running.clone(), destination.to_owned(), upload_interval);
         // From here on, failing drops this, which undoes what was done.
         let profiler = Self { running: Some(running) };
 
@@ -236,9 +247,12 @@ impl Profiler {
             // Made here, as symbolization keeps to one thread.
             let encoder = Encoder::new(policy, counted);
             match exporter {
-                Some(exporter) => Worker::new(encoder, exporter, labels).run(&queue),
+                Some(exporter) => Worker::new(encoder, exporter, labels, announce).run(&queue),
                 #[cfg(feature = "pyroscope")]
-                None => encoder.serve(&queue),
+                None => {
+                    announce(None);
+                    encoder.serve(&queue);
+                }
                 #[cfg(not(feature = "pyroscope"))]
                 None => {}
             }
@@ -247,39 +261,6 @@ impl Profiler {
         let collector = Collector::new(sampler, live, charge, counters, governor, upload_interval, jobs);
         spawn("spanflame-collect", move || collector.run(&inbox))?;
 
-        let stats = profiler.stats();
-        let (frequency, scope, upload_interval) = (config.frequency, config.scope, config.upload_interval);
-        let destination = destination.to_owned();
-        log::when_heard(move || {
-            let carrier = live::carrier();
-            tracing::info!(
-                ?carrier,
-                clock = stats.clock,
-                clock_reason = stats.clock_reason,
-                frequency,
-                unwinder = stats.unwinder,
-                ?scope,
-                ?upload_interval,
-                destination,
-                service = %learnt.service_name(),
-                "profiling"
-            );
-            if clock.instead {
-                tracing::warn!(clock = clock.name, reason = clock.why, "not the clock that was asked for");
-            }
-            match carrier {
-                Carrier::None => tracing::error!(
-                    "another component has opentelemetry's context observer slot, so contexts cannot be followed: \
-                     profiles carry no spans and no span is tagged until spanflame's attach, with_span_profile, \
-                     in_current_context or SpanProfileLayer is used. or start the profiler before that component"
-                ),
-                Carrier::Start => tracing::warn!(
-                    "another component has opentelemetry's context observer slot; as asked for, spans label the \
-                     threads that start them, which is wrong for asynchronous code"
-                ),
-                Carrier::Observer | Carrier::Wrappers => {}
-            }
-        });
         Ok(profiler)
     }
 
@@ -300,7 +281,10 @@ impl Profiler {
     /// What became of the samples so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let Some(running) = &self.running else { return disabled_stats() };
+        self.running.as_deref().map_or_else(disabled_stats, Self::stats_of)
+    }
+
+    fn stats_of(running: &Running) -> Stats {
         if running.is_a_copy() {
             return disabled_stats();
         }
@@ -319,6 +303,7 @@ impl Profiler {
             lost: Lost {
                 ring_full: sampler.lost_ring_full,
                 window_full: counters.window_full.get(),
+                labels_dropped: counters.labels_dropped.get(),
                 exporter_busy: counters.exporter_busy.get(),
                 queue_full: counters.queue_full.get(),
                 rejected: counters.rejected.get(),
@@ -375,6 +360,14 @@ impl Profiler {
         }
     }
 
+    /// CPU time that ran in no span, and where: windows delivered or waiting for it count, the current one does not yet.
+    #[must_use]
+    pub fn unlabelled(&self) -> UnlabelledCpu {
+        let Some(running) = &self.running else { return UnlabelledCpu::default() };
+        let period = Duration::from_secs(1) / running.frequency;
+        running.counters.unlabelled.lock().report(period)
+    }
+
     /// Ends the current window, and waits until it and all before it are delivered.
     ///
     /// # Errors
@@ -426,7 +419,7 @@ impl Profiler {
 
 impl Drop for Profiler {
     fn drop(&mut self) {
-        if self.running.as_ref().is_some_and(Running::is_a_copy) {
+        if self.running.as_ref().is_some_and(|running| running.is_a_copy()) {
             // The other end of its channel is gone, perhaps in the middle of something: nothing of it may be touched.
             std::mem::forget(self.running.take());
             return;
@@ -445,6 +438,41 @@ impl Running {
     fn send(&self, command: Command) -> Result<(), FlushError> {
         self.commands.lock().send(command).map_err(|_| FlushError::Stopped)
     }
+}
+
+/// The line that says how profiling goes, for when the receiving end has been asked what it is.
+fn announcement(running: Arc<Running>, destination: String, upload_interval: Option<Duration>) -> Announce {
+    Box::new(move |server| {
+        log::when_heard(move || {
+            let stats = Profiler::stats_of(&running);
+            tracing::info!(
+                carrier = ?stats.carrier,
+                clock = stats.clock,
+                clock_reason = stats.clock_reason,
+                frequency = stats.frequency,
+                unwinder = stats.unwinder,
+                complete_stacks = %format_args!("{} of {}", stats.self_test.complete, stats.self_test.stacks),
+                scope = ?stats.scope,
+                ?upload_interval,
+                destination,
+                server = server.as_deref().unwrap_or("no answer yet"),
+                service = %running.labels.service_name(),
+                "profiling"
+            );
+            match stats.carrier {
+                Carrier::None => tracing::error!(
+                    "another component has opentelemetry's context observer slot, so contexts cannot be followed: \
+                     profiles carry no spans and no span is tagged until spanflame's attach, with_span_profile, \
+                     in_current_context or SpanProfileLayer is used. or start the profiler before that component"
+                ),
+                Carrier::Start => tracing::warn!(
+                    "another component has opentelemetry's context observer slot; as asked for, spans label the \
+                     threads that start them, which is wrong for asynchronous code"
+                ),
+                Carrier::Observer | Carrier::Wrappers => {}
+            }
+        });
+    })
 }
 
 fn wait(outcome: &Receiver<Result<(), FlushError>>, timeout: Duration) -> Result<(), FlushError> {

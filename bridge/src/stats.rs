@@ -1,11 +1,13 @@
 //! What became of every sample: counters that the background threads write and [`Stats`], which anyone may read.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::config::Scope;
+use crate::export::unlabelled::Unlabelled;
 use crate::sampler::{self, SamplerStats};
 
 /// A snapshot of a profiler's doings since it started.
@@ -76,6 +78,51 @@ pub struct Stats {
     pub symbols: u64,
 }
 
+/// All that matters, in one line.
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.frequency == 0 {
+            return f.write_str("profiling is disabled");
+        }
+        let in_spans = 100.0 * self.labelled_cpu_time.as_secs_f64() / self.cpu_time.as_secs_f64().max(1e-9);
+        write!(
+            f,
+            "{} samples, {:.2} s of cpu, {in_spans:.0} % in spans; {:.1} of {} Hz by {}, {} threads; {:.0} % of stacks \
+             complete by {}; scope {:?}; {} profiles of {} bytes delivered, {} bytes wait, {} retries; lost",
+            self.samples,
+            self.cpu_time.as_secs_f64(),
+            self.effective_frequency,
+            self.frequency,
+            self.clock,
+            self.threads,
+            100.0 * self.complete_stacks,
+            self.unwinder,
+            self.scope,
+            self.profiles,
+            self.profile_bytes,
+            self.queued_bytes,
+            self.retries,
+        )?;
+        let mut lost = self.lost.causes().into_iter().filter(|(_, count)| *count > 0).peekable();
+        if lost.peek().is_none() {
+            f.write_str(" nothing")?;
+        }
+        for (cause, count) in lost {
+            write!(f, " {cause}={count}")?;
+        }
+        for (fact, holds) in [
+            ("spans are not followed", self.carrier == Carrier::None),
+            ("another SIGPROF handler is in the way", self.handler_replaced),
+            ("stopped", !self.running),
+        ] {
+            if holds {
+                write!(f, "; {fact}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// What tells threads which span they work for, so that samples carry it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -114,6 +161,9 @@ pub struct Lost {
     pub shutdown: u64,
     /// Samples: their profile could not be made.
     pub failed: u64,
+    /// Samples that are in a profile without their span: the window held 32,768 different ones already. Not
+    /// among [`samples`](Self::samples).
+    pub labels_dropped: u64,
     /// Spans that lost their place among the live ones; their later samples carry no span.
     pub spans_evicted: u64,
     /// Spans that had no room for the attribute `pyroscope.profile.id`; their samples carry no span.
@@ -185,6 +235,45 @@ impl Lost {
     }
 }
 
+impl Lost {
+    /// Every cause with its count; [`excess_cpu_time`](Self::excess_cpu_time) in milliseconds.
+    fn causes(&self) -> [(&'static str, u64); 14] {
+        // Named one by one, so that no cause is forgotten.
+        let Self {
+            ring_full,
+            window_full,
+            exporter_busy,
+            queue_full,
+            rejected,
+            shutdown,
+            failed,
+            labels_dropped,
+            spans_evicted,
+            attribute_refused,
+            threads_refused,
+            timers_refused,
+            nested,
+            excess_cpu_time,
+        } = *self;
+        [
+            ("ring_full", ring_full),
+            ("window_full", window_full),
+            ("exporter_busy", exporter_busy),
+            ("queue_full", queue_full),
+            ("rejected", rejected),
+            ("shutdown", shutdown),
+            ("failed", failed),
+            ("labels_dropped", labels_dropped),
+            ("spans_evicted", spans_evicted),
+            ("attribute_refused", attribute_refused),
+            ("threads_refused", threads_refused),
+            ("timers_refused", timers_refused),
+            ("nested", nested),
+            ("excess_cpu_ms", u64::try_from(excess_cpu_time.as_millis()).unwrap_or(u64::MAX)),
+        ]
+    }
+}
+
 /// Written by the background threads, never by a sampled one.
 #[derive(Default)]
 pub(crate) struct Counters {
@@ -194,6 +283,7 @@ pub(crate) struct Counters {
     pub(crate) weight: Count,
     pub(crate) labelled_weight: Count,
     pub(crate) window_full: Count,
+    pub(crate) labels_dropped: Count,
     pub(crate) exporter_busy: Count,
     pub(crate) queue_full: Count,
     pub(crate) rejected: Count,
@@ -204,6 +294,8 @@ pub(crate) struct Counters {
     pub(crate) retries: Count,
     pub(crate) queued_bytes: Count,
     pub(crate) symbols: Count,
+    /// By call site, since the start.
+    pub(crate) unlabelled: Mutex<Unlabelled>,
     /// As of the last drain.
     pub(crate) sampler: Mutex<SamplerStats>,
     pub(crate) governed: Mutex<Governed>,
@@ -259,4 +351,58 @@ impl Count {
 
 pub(crate) fn ratio(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stats_are_one_line_that_names_every_cause() {
+        let mut stats = Stats {
+            running: true,
+            samples: 250,
+            labelled: 200,
+            cpu_time: Duration::from_millis(2500),
+            labelled_cpu_time: Duration::from_millis(2000),
+            lost: Lost::default(),
+            profiles: 3,
+            profile_bytes: 4096,
+            retries: 1,
+            queued_bytes: 0,
+            frequency: 100,
+            effective_frequency: 100.0,
+            rate_divider: 1,
+            overhead: 0.0,
+            sample_cost: Duration::ZERO,
+            clock: "thread CPU timers",
+            clock_reason: "asked for".to_owned(),
+            unwinder: "precompiled .eh_frame tables",
+            complete_stacks: 0.99,
+            self_test: SelfTest { stacks: 2, complete: 2 },
+            truncated: Truncated::default(),
+            unwind_tables: UnwindTables::default(),
+            scope: Scope::Root,
+            carrier: Carrier::Observer,
+            handler_replaced: false,
+            other_profiler: false,
+            unregistered: 0,
+            threads: 4,
+            symbols: 10,
+        };
+        assert_eq!(
+            stats.to_string(),
+            "250 samples, 2.50 s of cpu, 80 % in spans; 100.0 of 100 Hz by thread CPU timers, 4 threads; 99 % of stacks \
+             complete by precompiled .eh_frame tables; scope Root; 3 profiles of 4096 bytes delivered, 0 bytes wait, \
+             1 retries; lost nothing"
+        );
+        stats.lost = Lost { ring_full: 7, excess_cpu_time: Duration::from_millis(20), ..Lost::default() };
+        stats.carrier = Carrier::None;
+        assert!(
+            stats.to_string().ends_with("lost ring_full=7 excess_cpu_ms=20; spans are not followed"),
+            "{stats}"
+        );
+        let numbers = stats.lost.causes().map(|(cause, _)| cause);
+        assert_eq!(numbers.iter().collect::<std::collections::HashSet<_>>().len(), numbers.len());
+    }
 }

@@ -16,6 +16,7 @@ const BENCHES: &[(&str, &[&str])] = &[
     ("context", &["B7"]),
     ("span", &["B8"]),
     ("overhead", &["B9"]),
+    ("upkeep", &["B12", "B13", "B14", "B15"]),
     ("governed", &["B10"]),
     ("shortest", &["B11"]),
     ("stack", &["B16"]),

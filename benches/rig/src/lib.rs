@@ -33,6 +33,8 @@ mod stack;
 mod stats;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod storm;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod upkeep;
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub use clock::{process_cpu, thread_cpu};
@@ -41,3 +43,5 @@ pub use serve::serve;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub use signal::set_interval_timer;
 pub use stats::{median, time_per_call, trimmed_mean};
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub use upkeep::{cpu_per_window, cpu_to_start, peak_resident_memory, resident_memory};

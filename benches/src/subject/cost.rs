@@ -1,5 +1,6 @@
 //! Operations of a traced program, timed with and without the bridge.
 
+use crate::upkeep;
 use anyhow::{Context as _, Result, bail};
 use opentelemetry::Context;
 use opentelemetry::trace::{Span as _, TraceContextExt, Tracer, TracerProvider};
@@ -59,6 +60,7 @@ pub(crate) fn measure(profiler: Option<&Profiler>, what: &str, iterations: u64) 
             let provider = plain().with_span_processor(started()?.span_processor());
             Ok(span(&provider.build(), iterations))
         }
+        _ if profiler.is_none() => upkeep::measure(what, iterations),
         _ => bail!("this subject has no operation {what}"),
     }
 }

@@ -10,6 +10,8 @@ mod ours;
 mod pprof;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod shortest;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod upkeep;
 
 fn main() -> anyhow::Result<()> {
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

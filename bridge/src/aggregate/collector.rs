@@ -1,15 +1,16 @@
 //! The collector thread: empties the sampler's rings ten times a second and ends a window at each upload interval.
-//! It never waits for anyone: while the exporter's thread is behind, a window goes on; one that would go on for too
-//! long is counted as lost.
+//! It never waits for anyone: while more waits for the exporter's thread than may, a window goes on; one that would go on
+//! for more than 15 seconds is counted as lost.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SendError, Sender};
 use std::time::{Duration, Instant, SystemTime};
 
 use opentelemetry::Context;
 
-use super::timeline::Timeline;
-use super::{Aggregator, Limits, SpanLabel, Window};
+use super::times::Times;
+use super::{Added, Aggregator, Limits, SpanLabel, Window};
 use crate::error::FlushError;
 #[cfg(feature = "pyroscope")]
 use crate::export::pprof::Encoded;
@@ -22,10 +23,10 @@ use crate::stats::{Counters, Governed, ratio};
 const DRAIN_EVERY: Duration = Duration::from_millis(100);
 /// How often a changed rate is told, at most.
 const TELL_EVERY: Duration = Duration::from_secs(60);
-/// Windows that may wait for the exporter's thread by themselves.
-const WAITING_WINDOWS: usize = 2;
-/// Windows that may wait because somebody asked for a flush again and again, and flushes that may.
-const WAITING_FLUSHES: usize = 16;
+/// Windows that may wait for the exporter's thread, and flushes.
+const WAITING: usize = 16;
+/// Memory that waiting windows may take together. A single one may always wait.
+const WAITING_BYTES: usize = 8 << 20;
 
 /// What the collector can be asked to do.
 pub(crate) enum Command {
@@ -46,8 +47,38 @@ pub(crate) type Reply = Sender<Result<(), FlushError>>;
 #[cfg(feature = "pyroscope")]
 pub(crate) type Profiles = Sender<Vec<Encoded>>;
 
-/// A place among the windows or the flushes that wait; free again when dropped.
-pub(crate) struct Place(#[expect(dead_code, reason = "held for its count")] Arc<()>);
+/// What waits for the exporter's thread.
+#[derive(Default)]
+struct Queue {
+    count: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+/// A place in a queue; free again when dropped.
+pub(crate) struct Place {
+    queue: Arc<Queue>,
+    bytes: usize,
+}
+
+impl Queue {
+    /// A place, if there is one. Only one thread asks.
+    fn place(self: &Arc<Self>, bytes: usize) -> Option<Place> {
+        let (count, waiting) = (self.count.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed));
+        if count >= WAITING || count > 0 && waiting + bytes > WAITING_BYTES {
+            return None;
+        }
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        Some(Place { queue: self.clone(), bytes })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.queue.count.fetch_sub(1, Ordering::Relaxed);
+        self.queue.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
 
 /// What the exporter's thread is given.
 pub(crate) enum Job {
@@ -79,13 +110,13 @@ pub(crate) struct Collector {
     /// `None` when windows are only handed over on demand.
     upload_interval: Option<Duration>,
     exporter: Sender<Job>,
-    places: Arc<()>,
-    flushes: Arc<()>,
+    windows: Arc<Queue>,
+    flushes: Arc<Queue>,
     charge: EndsCharge,
-    started: Instant,
-    timeline: Timeline,
+    times: Times,
     before: SamplerStats,
     window_full: u64,
+    labels_dropped: u64,
     governor: Governor,
     /// Signals charged so far, and what they cost at the price of their time.
     sampling: (u64, Duration),
@@ -113,13 +144,18 @@ impl Collector {
             period: Duration::from_secs(1) / governor.frequency(),
             upload_interval,
             exporter,
-            places: Arc::default(),
+            windows: Arc::default(),
             flushes: Arc::default(),
             charge: EndsCharge(charge),
-            started: Instant::now(),
-            timeline: Timeline::new(SystemTime::now()),
+            times: Times::new(
+                upload_interval.unwrap_or_default(),
+                Instant::now(),
+                SystemTime::now(),
+                random_fraction(),
+            ),
             before,
             window_full: 0,
+            labels_dropped: 0,
             governor,
             sampling: (0, Duration::ZERO),
             told_of_the_rate: None,
@@ -132,19 +168,16 @@ impl Collector {
         self.counters.background.enter();
         // Nothing that this thread does is anyone's telemetry.
         let _suppressed = Context::enter_telemetry_suppressed_scope();
-        // The first window is cut short at random, lest a whole fleet upload at the same second.
-        let mut due =
-            self.started + self.upload_interval.unwrap_or_default().mul_f64(0.5 + 0.5 * random_fraction());
         loop {
             match commands.recv_timeout(DRAIN_EVERY) {
                 Err(RecvTimeoutError::Timeout) => self.drain(),
                 Ok(Command::Flush(reply)) => {
                     self.drain();
                     // A reply that is dropped tells the asker that nothing was delivered.
-                    if waiting(&self.flushes) < WAITING_FLUSHES
-                        && (self.upload_interval.is_none() || self.hand_over_window(WAITING_FLUSHES))
+                    if let Some(place) = self.flushes.place(0)
+                        && (self.upload_interval.is_none() || self.hand_over_window())
                     {
-                        self.send(Job::Flush(reply, Place(self.flushes.clone())));
+                        self.send(Job::Flush(reply, place));
                     }
                 }
                 #[cfg(feature = "pyroscope")]
@@ -164,15 +197,11 @@ impl Collector {
                 }
                 Err(RecvTimeoutError::Disconnected) => return self.stop(),
             }
-            let Some(interval) = self.upload_interval else { continue };
             let now = Instant::now();
-            if now >= due && self.hand_over_window(WAITING_WINDOWS) {
-                due = now + interval;
-            } else if now >= due + interval {
-                // Grafana looks for a span's profile close to the span: a window must not cover minutes.
+            let is_due = self.upload_interval.is_some() && self.times.is_due(now);
+            if is_due && !self.hand_over_window() && self.times.is_over(now) {
                 let lost = self.cut();
                 self.counters.exporter_busy.add(lost.rows.samples());
-                due = now + interval;
             }
         }
     }
@@ -182,18 +211,29 @@ impl Collector {
         self.drain();
         self.sampler.stop();
         self.drain();
-        self.hand_over_window(usize::MAX);
+        if !self.hand_over_window() {
+            let lost = self.cut();
+            self.counters.exporter_busy.add(lost.rows.samples());
+        }
     }
 
     fn drain(&mut self) {
         self.live.table.advance();
-        let Self { sampler, aggregator, counters, window_full, .. } = self;
+        let Self { sampler, aggregator, counters, window_full, labels_dropped, .. } = self;
         sampler.drain(&mut |sample| {
-            let span = sample.span.as_ref().map(SpanLabel::from);
-            if !aggregator.add(sample.frames, span, sample.weight) {
-                counters.window_full.add(1);
-                *window_full += 1;
-                return;
+            let mut span = sample.span.as_ref().map(SpanLabel::from);
+            match aggregator.add(sample.frames, span, sample.weight) {
+                Added::Whole => {}
+                Added::WithoutSpan => {
+                    counters.labels_dropped.add(1);
+                    *labels_dropped += 1;
+                    span = None;
+                }
+                Added::Nothing => {
+                    counters.window_full.add(1);
+                    *window_full += 1;
+                    return;
+                }
             }
             counters.samples.add(1);
             counters.weight.add(u64::from(sample.weight));
@@ -289,10 +329,9 @@ impl Collector {
     }
 
     fn cut(&mut self) -> Window {
-        let started = std::mem::replace(&mut self.started, Instant::now());
-        let duration = self.started - started;
+        let (start, duration) = self.times.cut(Instant::now(), SystemTime::now(), random_fraction());
         Window {
-            start: self.timeline.cut(duration, SystemTime::now()),
+            start,
             duration,
             period: self.period,
             modules: self.sampler.modules(),
@@ -312,6 +351,7 @@ impl Collector {
         let causes = [
             ("lost.ring_full", since(|stats| stats.lost_ring_full)),
             ("lost.window_full", std::mem::take(&mut self.window_full)),
+            ("lost.labels", std::mem::take(&mut self.labels_dropped)),
             ("lost.nested", since(|stats| stats.nested)),
             ("lost.excess_periods", since(|stats| stats.excess_weight)),
             ("lost.threads_refused", since(|stats| stats.threads_refused)),
@@ -336,19 +376,19 @@ impl Collector {
         }
         if weight > 0 {
             notes.push(format!("effective_frequency={hertz:.1}"));
+            let complete = ratio(since(|stats| stats.reached_entry), samples);
+            notes.push(format!("complete_stacks={complete:.3}"));
         }
         notes.extend(causes.iter().filter(|(_, n)| *n > 0).map(|(cause, n)| format!("{cause}={n}")));
         notes
     }
 
-    /// Ends the window, if fewer than `most` wait for the exporter's thread.
-    fn hand_over_window(&mut self, most: usize) -> bool {
-        if waiting(&self.places) >= most {
-            return false;
-        }
+    /// Ends the window, if there is a place for it among those that wait for the exporter's thread.
+    fn hand_over_window(&mut self) -> bool {
+        let Some(place) = self.windows.place(self.aggregator.bytes()) else { return false };
         let window = self.cut();
         if window.rows.len() > 0 {
-            self.send(Job::Window(Box::new(window), Place(self.places.clone())));
+            self.send(Job::Window(Box::new(window), place));
         }
         true
     }
@@ -366,11 +406,6 @@ impl Collector {
     }
 }
 
-/// How many of such places are taken.
-fn waiting(places: &Arc<()>) -> usize {
-    Arc::strong_count(places) - 1
-}
-
 /// Evenly spread over [0, 1). The standard library seeds its hash maps by the system's random numbers.
 pub(crate) fn random_fraction() -> f64 {
     use std::hash::{BuildHasher, RandomState};
@@ -381,6 +416,20 @@ pub(crate) fn random_fraction() -> f64 {
 mod tests {
     use super::*;
     use crate::live::Tagging;
+
+    #[test]
+    fn what_waits_is_bounded_by_number_and_by_bytes_and_one_always_may() {
+        let queue = Arc::<Queue>::default();
+        let huge = queue.place(2 * WAITING_BYTES).expect("the first");
+        assert!(queue.place(0).is_none());
+        drop(huge);
+        let mut places: Vec<Place> = (0..WAITING).map_while(|_| queue.place(1)).collect();
+        assert_eq!(places.len(), WAITING);
+        assert!(queue.place(0).is_none());
+        places.truncate(1);
+        assert!(queue.place(WAITING_BYTES).is_none());
+        assert!(queue.place(WAITING_BYTES - 1).is_some());
+    }
 
     #[test]
     fn a_collector_that_panics_leaves_no_span_tagged() {

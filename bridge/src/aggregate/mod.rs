@@ -4,7 +4,7 @@
 pub(crate) mod collector;
 #[cfg(test)]
 mod tests;
-mod timeline;
+mod times;
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
@@ -117,6 +117,14 @@ impl Rows {
         self.samples
     }
 
+    /// Memory that they take.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of_val(&*self.frames)
+            + size_of_val(&*self.stacks)
+            + size_of_val(&*self.spans)
+            + size_of_val(&*self.rows)
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = Row<'_>> {
         self.rows.iter().map(|row| Row {
             frames: self.stack(row.stack),
@@ -135,6 +143,15 @@ impl Rows {
         let Stack { first, depth } = self.stacks[index as usize];
         &self.frames[first as usize..(first + depth) as usize]
     }
+}
+
+/// What of a sample had room in the window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Added {
+    Whole,
+    /// All but its span.
+    WithoutSpan,
+    Nothing,
 }
 
 /// The window being filled.
@@ -159,13 +176,17 @@ impl Aggregator {
         }
     }
 
-    /// Adds one sample. Whether there was room for it.
-    pub(crate) fn add(&mut self, frames: &[u64], span: Option<SpanLabel>, weight: u32) -> bool {
-        let Some(span) = self.intern_span(span) else { return false };
-        let Some(stack) = self.intern_stack(frames) else { return false };
+    /// Adds one sample. A window that knows as many spans as it may still counts the CPU time of a further one's
+    /// samples, in no span.
+    pub(crate) fn add(&mut self, frames: &[u64], span: Option<SpanLabel>, weight: u32) -> Added {
+        let (span, added) = match self.intern_span(span) {
+            Some(span) => (span, Added::Whole),
+            None => (0, Added::WithoutSpan),
+        };
+        let Some(stack) = self.intern_stack(frames) else { return Added::Nothing };
         let row = match self.row_index.get(&(stack, span)) {
             Some(row) => *row,
-            None if self.contents.rows.len() >= self.limits.rows => return false,
+            None if self.contents.rows.len() >= self.limits.rows => return Added::Nothing,
             None => {
                 let row = self.contents.rows.len() as u32;
                 self.contents.rows.push(RowData { stack, span, samples: 0, weight: 0 });
@@ -177,7 +198,12 @@ impl Aggregator {
         row.samples += 1;
         row.weight += u64::from(weight);
         self.contents.samples += 1;
-        true
+        added
+    }
+
+    /// Memory that the window takes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.contents.bytes()
     }
 
     fn intern_span(&mut self, span: Option<SpanLabel>) -> Option<u32> {

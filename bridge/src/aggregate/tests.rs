@@ -42,24 +42,24 @@ fn a_sample_counts_for_its_span_if_tagged_and_for_the_local_root_if_not() {
 #[test]
 fn each_bound_refuses_what_is_new_and_still_counts_what_is_known() {
     let mut rows = Aggregator::new(Limits { frames: 100, rows: 2, spans: 100 });
-    assert!(rows.add(&[1], None, 1));
-    assert!(rows.add(&[2], None, 1));
-    assert!(!rows.add(&[3], None, 1));
-    assert!(rows.add(&[1], None, 5));
+    assert_eq!(rows.add(&[1], None, 1), Added::Whole);
+    assert_eq!(rows.add(&[2], None, 1), Added::Whole);
+    assert_eq!(rows.add(&[3], None, 1), Added::Nothing);
+    assert_eq!(rows.add(&[1], None, 5), Added::Whole);
     assert_eq!(rows.take().samples(), 3);
 
     let mut frames = Aggregator::new(Limits { frames: 3, rows: 100, spans: 100 });
-    assert!(frames.add(&[1, 2], None, 1));
-    assert!(!frames.add(&[3, 4], None, 1));
-    assert!(frames.add(&[5], None, 1));
+    assert_eq!(frames.add(&[1, 2], None, 1), Added::Whole);
+    assert_eq!(frames.add(&[3, 4], None, 1), Added::Nothing);
+    assert_eq!(frames.add(&[5], None, 1), Added::Whole);
 
     let mut spans = Aggregator::new(Limits { frames: 100, rows: 100, spans: 1 });
-    assert!(spans.add(&[1], Some(span(1)), 1));
-    assert!(!spans.add(&[1], Some(span(2)), 1));
-    assert!(spans.add(&[1], None, 1));
+    assert_eq!(spans.add(&[1], Some(span(1)), 1), Added::Whole);
+    assert_eq!(spans.add(&[1], Some(span(2)), 1), Added::WithoutSpan);
+    assert_eq!(spans.add(&[1], None, 1), Added::Whole);
     // A new window has all the room again.
     assert_eq!(spans.take().len(), 2);
-    assert!(spans.add(&[1], Some(span(2)), 1));
+    assert_eq!(spans.add(&[1], Some(span(2)), 1), Added::Whole);
     let rows = spans.take();
     assert_eq!(rows.iter().next().expect("one row").span, Some(&span(2)));
 }
@@ -75,7 +75,7 @@ proptest! {
         let mut aggregator = Aggregator::new(Limits::default());
         let mut model: HashMap<(Vec<u64>, Option<u64>), (u64, u64)> = HashMap::new();
         for (frames, id, weight) in &samples {
-            prop_assert!(aggregator.add(frames, id.map(span), *weight));
+            prop_assert_eq!(aggregator.add(frames, id.map(span), *weight), Added::Whole);
             let sum = model.entry((frames.clone(), *id)).or_default();
             sum.0 += 1;
             sum.1 += u64::from(*weight);

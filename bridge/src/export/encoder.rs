@@ -3,13 +3,14 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 #[cfg(feature = "pyroscope")]
-use std::sync::mpsc::Receiver as Channel;
+use std::sync::mpsc::{Receiver as Channel, SendError};
 
 #[cfg(feature = "pyroscope")]
 use opentelemetry::Context;
 
 use super::Receiver;
-use super::pprof::{self, SampleLabels};
+use super::pprof::{self, SampleLabels, Symbols};
+use super::unlabelled::Unlabelled;
 use crate::aggregate::Window;
 #[cfg(feature = "pyroscope")]
 use crate::aggregate::collector::Job;
@@ -60,11 +61,15 @@ pub(crate) struct Encoder {
     policy: Policy,
     pub(crate) counters: Arc<Counters>,
     symbolizer: Symbolizer,
+    /// Whether it was said that much runs in no span.
+    told: bool,
+    /// Samples lost on the way out, as of the last window.
+    lost: [u64; 4],
 }
 
 impl Encoder {
     pub(crate) fn new(policy: Policy, counters: Arc<Counters>) -> Self {
-        Self { policy, counters, symbolizer: Symbolizer::new() }
+        Self { policy, counters, symbolizer: Symbolizer::new(), told: false, lost: [0; 4] }
     }
 
     /// From now on, spans are tagged and samples labelled as suits `receiver`. Whether it is another than before.
@@ -75,26 +80,83 @@ impl Encoder {
         changed
     }
 
+    /// What the receiving end calls itself.
+    pub(crate) fn receiver(&self) -> &str {
+        &self.policy.receiver.name
+    }
+
     pub(crate) fn tagging(&self) -> Tagging {
         self.policy.tagging()
+    }
+
+    /// Takes in symbols that came too late for their window. Whether there are more to come.
+    pub(crate) fn rest(&mut self) -> bool {
+        let busy = self.symbolizer.rest();
+        self.counters.symbols.set(self.symbolizer.kept() as u64);
+        busy
+    }
+
+    /// What a reader must know of the way that a window takes from here on.
+    fn notes(&mut self) -> Vec<String> {
+        const CAUSES: [&str; 4] = ["lost.exporter_busy", "lost.queue_full", "lost.rejected", "lost.failed"];
+        let Counters { exporter_busy, queue_full, rejected, failed, .. } = &*self.counters;
+        let now = [exporter_busy.get(), queue_full.get(), rejected.get(), failed.get()];
+        let before = std::mem::replace(&mut self.lost, now);
+        let carrier = format!("{:?}", crate::live::carrier()).to_lowercase();
+        let mut notes = vec![format!("scope={}", self.tagging().name()), format!("carrier={carrier}")];
+        if !self.policy.receiver.name.is_empty() {
+            notes.push(format!("server={}", self.policy.receiver.name));
+        }
+        let causes = CAUSES.iter().zip(now).zip(before).map(|((cause, now), before)| (cause, now - before));
+        notes.extend(causes.filter(|(_, lost)| *lost > 0).map(|(cause, lost)| format!("{cause}={lost}")));
+        notes
     }
 
     /// The window's profiles. None if they cannot be made, which is counted.
     pub(crate) fn encode(&mut self, window: &Window) -> Vec<pprof::Encoded> {
         let labels = self.policy.sample_labels();
+        let mut notes = self.notes();
         let Self { policy, symbolizer, .. } = self;
         // Symbolization reads files that someone else wrote. Whatever is wrong with one of them costs this window,
         // not the thread.
         let encoded = catch_unwind(AssertUnwindSafe(|| {
-            pprof::encode(window, symbolizer, &policy.live.names, labels, pprof::Limits::default())
+            let symbols = Symbols::look_up(window, symbolizer);
+            let unlabelled = Unlabelled::of(window, &symbols);
+            notes.extend(unlabelled.notes());
+            let profiles =
+                pprof::encode(window, &symbols, &policy.live.names, labels, &notes, pprof::Limits::default());
+            (profiles, unlabelled)
         }));
         self.counters.symbols.set(self.symbolizer.kept() as u64);
-        encoded.unwrap_or_else(|_| {
-            self.symbolizer = Symbolizer::new();
-            self.counters.failed.add(window.rows.samples());
-            tracing::error!("a profile could not be made, its samples are lost");
-            Vec::new()
-        })
+        match encoded {
+            Ok((profiles, unlabelled)) => {
+                self.tell(window, &unlabelled);
+                self.counters.unlabelled.lock().add(unlabelled);
+                profiles
+            }
+            Err(_) => {
+                self.symbolizer = Symbolizer::new();
+                self.counters.failed.add(window.rows.samples());
+                tracing::error!("a profile could not be made, its samples are lost");
+                Vec::new()
+            }
+        }
+    }
+
+    /// Says once that spans exist and most of the CPU time runs outside of them.
+    fn tell(&mut self, window: &Window, unlabelled: &Unlabelled) {
+        if self.told {
+            return;
+        }
+        if let Some(call_site) = unlabelled.worth_telling(window) {
+            self.told = true;
+            tracing::warn!(
+                share = %format_args!("{:.2}", unlabelled.share()),
+                call_site,
+                "most of the cpu time runs in no span. where work moves to another thread or task, take the context \
+                 along (spanflame::in_current_context); Profiler::unlabelled lists the call sites"
+            );
+        }
     }
 
     /// The body of a thread without an exporter: makes profiles when asked to.
@@ -103,19 +165,20 @@ impl Encoder {
         let _suppressed = Context::enter_telemetry_suppressed_scope();
         for job in jobs {
             // Whoever asked may have stopped waiting.
-            let _ = match job {
-                Job::Encode(window, reply) => reply.send(self.encode(&window)).is_ok(),
-                Job::Flush(reply, _place) => reply.send(Ok(())).is_ok(),
-                Job::Window(window, _) => {
-                    // Left over at the end, when nobody asks any more.
-                    self.counters.shutdown.add(window.rows.samples());
-                    true
+            match job {
+                Job::Encode(window, reply) => {
+                    if let Err(SendError(profiles)) = reply.send(self.encode(&window)) {
+                        self.counters.exporter_busy.add(profiles.iter().map(|profile| profile.samples).sum());
+                    }
                 }
+                Job::Flush(reply, _place) => drop(reply.send(Ok(()))),
+                // Left over at the end, when nobody asks any more.
+                Job::Window(window, _) => self.counters.shutdown.add(window.rows.samples()),
                 Job::Stop { reply, .. } => {
                     let _ = reply.send(Ok(()));
                     return;
                 }
-            };
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ pub(crate) mod pprof;
 pub(crate) mod push;
 #[cfg(feature = "pyroscope")]
 pub(crate) mod pyroscope;
+pub(crate) mod unlabelled;
 pub(crate) mod worker;
 
 use std::fmt;
@@ -119,17 +120,25 @@ impl<E: ProfileExporter + ?Sized> ProfileExporter for Box<E> {
 pub struct ExportError {
     message: String,
     retry: bool,
+    after: Option<Duration>,
 }
 
 impl ExportError {
     /// It may work later: the receiving end is away, busy or broken.
     pub fn retryable(message: impl Into<String>) -> Self {
-        Self { message: message.into(), retry: true }
+        Self { message: message.into(), retry: true, after: None }
+    }
+
+    /// The receiving end wants to be left alone for so long. Up to two minutes of that are respected.
+    #[must_use]
+    pub fn after(mut self, pause: Duration) -> Self {
+        self.after = Some(pause);
+        self
     }
 
     /// It will not work, however often it is tried: the profile or the credentials are refused.
     pub fn permanent(message: impl Into<String>) -> Self {
-        Self { message: message.into(), retry: false }
+        Self { message: message.into(), retry: false, after: None }
     }
 
     /// Whether to try again.

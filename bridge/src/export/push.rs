@@ -137,6 +137,9 @@ fn transport(url: &str, error: &ureq::Error) -> ExportError {
 
 fn answer(url: &str, mut response: Response<Body>) -> Result<(), ExportError> {
     let status = response.status();
+    // In seconds; who gives a date instead gets the pauses that everyone gets.
+    let after =
+        response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.trim().parse().ok());
     // Reading it to its end is also what lets the connection be used again.
     let body = response.body_mut().with_config().limit(MAX_ANSWER).lossy_utf8(true).read_to_string();
     if status.is_success() {
@@ -150,7 +153,13 @@ fn answer(url: &str, mut response: Response<Body>) -> Result<(), ExportError> {
     let message: String = message.trim().chars().take(MAX_MESSAGE).collect();
     let message = format!("{url}: {status}: {message}");
     match status.as_u16() {
-        408 | 429 | 500.. => Err(ExportError::retryable(message)),
+        408 | 429 | 500.. => {
+            let error = ExportError::retryable(message);
+            Err(match after {
+                Some(seconds) => error.after(Duration::from_secs(seconds)),
+                None => error,
+            })
+        }
         _ => Err(ExportError::permanent(message)),
     }
 }

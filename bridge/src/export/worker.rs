@@ -22,6 +22,12 @@ use crate::labels::ProfileLabels;
 const QUEUE_BYTES: usize = 8 << 20;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The longest that the receiving end may ask for.
+const LONGEST_ASKED_PAUSE: Duration = Duration::from_secs(120);
+/// Errors of changing wording are told this often at most.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+/// While symbols are still being read.
+const LOOK_FOR_SYMBOLS: Duration = Duration::from_secs(1);
 
 pub(crate) struct Worker {
     encoder: Encoder,
@@ -37,15 +43,21 @@ pub(crate) struct Worker {
     unknown: bool,
     /// A refusal that no flush has told of yet.
     refused: Option<ExportError>,
-    /// The last error logged, so that an outage is told of once.
-    complaint: Option<ExportError>,
+    /// The last error logged and when, so that an outage is told of once.
+    complaint: Option<(ExportError, Instant)>,
+    /// What there is to say at the start, once the receiving end has been asked what it is.
+    announce: Option<Announce>,
 }
+
+/// Takes what the receiving end calls itself, if it has answered.
+pub(crate) type Announce = Box<dyn FnOnce(Option<String>) + Send>;
 
 impl Worker {
     pub(crate) fn new(
         encoder: Encoder,
         exporter: Box<dyn ProfileExporter>,
         labels: Arc<ProfileLabels>,
+        announce: Announce,
     ) -> Self {
         Self {
             encoder,
@@ -59,6 +71,7 @@ impl Worker {
             unknown: true,
             refused: None,
             complaint: None,
+            announce: Some(announce),
         }
     }
 
@@ -68,7 +81,8 @@ impl Worker {
         let _suppressed = Context::enter_telemetry_suppressed_scope();
         self.identify();
         loop {
-            match jobs.recv_timeout(self.until_due()) {
+            let wait = self.until_due();
+            match jobs.recv_timeout(wait) {
                 Ok(Job::Window(window, _place)) => self.take(&window),
                 #[cfg(feature = "pyroscope")]
                 // Only asked for where there is no exporter.
@@ -101,8 +115,11 @@ impl Worker {
         }
     }
 
-    fn until_due(&self) -> Duration {
+    fn until_due(&mut self) -> Duration {
         let mut wait = Duration::from_secs(3600);
+        if self.encoder.rest() {
+            wait = LOOK_FOR_SYMBOLS;
+        }
         if !self.queue.is_empty() {
             wait = wait.min(self.pause.left());
         }
@@ -117,7 +134,9 @@ impl Worker {
         if !self.unknown {
             return;
         }
-        match self.exporter.receiver() {
+        let exporter = &mut self.exporter;
+        // Someone else's code: a bug in it is an answer that did not come.
+        match catch_unwind(AssertUnwindSafe(|| exporter.receiver())).ok().flatten() {
             Some(receiver) => {
                 self.unknown = false;
                 self.probe = Pause::default();
@@ -126,7 +145,10 @@ impl Worker {
                     tracing::info!(server = %name, scope = ?self.encoder.tagging(), "profiles are received");
                 }
             }
-            None => self.probe.lengthen(),
+            None => self.probe.lengthen(None),
+        }
+        if let Some(announce) = self.announce.take() {
+            announce((!self.unknown).then(|| self.encoder.receiver().to_owned()));
         }
     }
 
@@ -201,7 +223,7 @@ impl Worker {
                 self.unknown = true;
                 if error.is_retryable() {
                     counters.retries.add(1);
-                    self.pause.lengthen();
+                    self.pause.lengthen(error.after.map(|pause| pause.min(LONGEST_ASKED_PAUSE)));
                 } else if let Some(profile) = self.pop() {
                     counters.rejected.add(profile.samples);
                     self.refused = Some(error.clone());
@@ -220,7 +242,11 @@ impl Worker {
     }
 
     fn complain(&mut self, error: &ExportError) {
-        if self.complaint.as_ref() == Some(error) {
+        let (now, is_final) = (Instant::now(), !error.is_retryable());
+        let is_told = self.complaint.as_ref().is_some_and(|(told, at)| {
+            told == error || (told.is_retryable() != is_final && now - *at < TELL_EVERY)
+        });
+        if is_told {
             return;
         }
         tracing::warn!(
@@ -228,7 +254,7 @@ impl Worker {
             retry = error.is_retryable(),
             "profiles are not delivered; sampling goes on"
         );
-        self.complaint = Some(error.clone());
+        self.complaint = Some((error.clone(), now));
     }
 }
 
@@ -241,10 +267,12 @@ struct Pause {
 }
 
 impl Pause {
-    fn lengthen(&mut self) {
+    /// Makes it longer, and at least as long as was asked for.
+    fn lengthen(&mut self, asked: Option<Duration>) {
         let longest = FIRST_PAUSE.saturating_mul(1 << self.failures.min(10)).min(LONGEST_PAUSE);
-        self.failures += 1;
-        self.until = Some(Instant::now() + longest.mul_f64(0.5 + 0.5 * random_fraction()));
+        self.failures = self.failures.saturating_add(1);
+        let pause = longest.mul_f64(0.5 + 0.5 * random_fraction());
+        self.until = Some(Instant::now() + pause.max(asked.unwrap_or_default()));
     }
 
     fn left(&self) -> Duration {

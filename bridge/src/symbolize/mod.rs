@@ -1,6 +1,10 @@
-//! From addresses to functions, files and lines, inlined calls included. Runs on the exporter's thread only, asks
-//! for each address once and keeps the answers, within bounds.
+//! From addresses to functions, files and lines, inlined calls included. Used by the exporter's thread only; asks for
+//! each address once, on a thread that reads files and lives only as long as there is something to read, and keeps the
+//! answers within bounds. A window does not wait for debug information for long: what comes too late is named by the
+//! symbol table this time, and in full from the next window on.
 
+mod background;
+mod cache;
 mod names;
 #[cfg(target_os = "linux")]
 mod reader;
@@ -10,19 +14,28 @@ mod reader;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::{Duration, Instant};
 
 use hashbrown::DefaultHashBuilder;
 
-use self::reader::Reader;
+use self::background::{Answers, Background, Found, Request};
+use self::cache::{Answer, Cache, Limits, Place};
 use crate::sampler::Module;
 
-/// Addresses whose answers are kept: about 10 MB. Past it, the ones kept longest go first.
-const MAX_ANSWERS: usize = 64 * 1024;
-/// Distinct functions whose names are kept.
-const MAX_FUNCTIONS: usize = 64 * 1024;
+/// How long a window waits for debug information: below the distance of two windows, so that none is late.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long it waits for names alone, which take milliseconds unless the machine has no time for them at all.
+const PATIENCE_FOR_NAMES: Duration = Duration::from_secs(30);
+/// Addresses that may be asked for and not answered yet.
+const MAX_ASKED: usize = 64 * 1024;
+/// Files that are told apart before all is forgotten.
+const MAX_FILES: usize = 4096;
+/// Threads that a file may be the end of, by a panic in what reads it, before no file is read any more.
+const MAX_DEATHS: u32 = 3;
 
 /// A function as a profile shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -64,109 +77,243 @@ pub(crate) fn lookup_address(frame: u64, depth: usize) -> u64 {
     if depth == 0 { frame } else { frame.wrapping_sub(1) }
 }
 
-pub(crate) struct Symbolizer {
-    /// Reads files and keeps much of them in memory, so it is let go when there is nothing new to look up.
-    reader: Option<Reader>,
-    files: HashMap<FileId, u32>,
-    /// By file and offset in it.
-    answers: HashMap<(u32, u64), Answer, DefaultHashBuilder>,
-    functions: HashMap<Arc<Function>, (), DefaultHashBuilder>,
-    unknown: Arc<[Line]>,
-}
-
-struct Answer {
-    lines: Arc<[Line]>,
-    named: bool,
-}
-
-/// A module, whatever address it is loaded at.
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct FileId {
+/// A module's file, whatever address it is loaded at.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct ModuleFile {
     path: Arc<Path>,
     build_id: Arc<[u8]>,
 }
 
+pub(crate) struct Symbolizer {
+    cache: Cache,
+    files: HashMap<ModuleFile, u32>,
+    /// Never given out twice, lest a late answer be taken for another file's.
+    next_file: u32,
+    background: Option<Background>,
+    /// Asked for, and not answered in full yet.
+    asked: Set<Place>,
+    /// How often a file was the end of the thread that read it.
+    deaths: u32,
+    patience: Duration,
+    patience_for_names: Duration,
+    unknown: Arc<[Line]>,
+}
+
+type Set<T> = HashSet<T, DefaultHashBuilder>;
+
+/// The addresses of one window.
+#[derive(Default)]
+struct Wanted {
+    /// Kept apart from the cache, whose bounds may be tighter than a window.
+    known: HashMap<Place, Answer, DefaultHashBuilder>,
+    /// Seen for the first time and not answered in full yet.
+    awaited: Set<Place>,
+    /// Those of them without a name so far.
+    nameless: Set<Place>,
+}
+
 impl Symbolizer {
     pub(crate) fn new() -> Self {
+        Self::with(Limits::default(), PATIENCE)
+    }
+
+    fn with(limits: Limits, patience: Duration) -> Self {
         let unknown = Function { name: "[unknown]".into(), file: "".into() };
         Self {
-            reader: None,
+            cache: Cache::new(limits),
             files: HashMap::new(),
-            answers: HashMap::default(),
-            functions: HashMap::default(),
+            next_file: 0,
+            background: None,
+            asked: HashSet::default(),
+            deaths: 0,
+            patience,
+            patience_for_names: PATIENCE_FOR_NAMES,
             unknown: Arc::from([Line { function: Arc::new(unknown), line: 0 }]),
         }
     }
 
     /// Distinct addresses kept.
     pub(crate) fn kept(&self) -> usize {
-        self.answers.len()
+        self.cache.len()
+    }
+
+    /// What the symbol table alone calls each address: what a window gets that does not wait.
+    #[cfg(feature = "bench-internals")]
+    pub(crate) fn names_alone(modules: &[Module], addresses: &[u64]) -> usize {
+        let reader = reader::Reader::new();
+        let named = |module: &Module| {
+            let here = addresses.iter().filter(|address| (module.start..module.end).contains(*address));
+            let offsets: Vec<u64> = here.map(|address| address - module.bias).collect();
+            reader.functions(&module_file(module), &offsets).iter().flatten().count()
+        };
+        modules.iter().map(named).sum()
+    }
+
+    /// Takes in what came too late for its window, and lets go of what reading took if all is read. Whether there is
+    /// still something to come.
+    pub(crate) fn rest(&mut self) -> bool {
+        let mut nobody = Wanted::default();
+        while !self.asked.is_empty() && self.take_answer(Instant::now(), &mut nobody) {}
+        if self.asked.is_empty() && self.background.as_ref().is_some_and(Background::is_heavy) {
+            self.background = None;
+        }
+        !self.asked.is_empty()
     }
 
     /// Looks up `addresses`, in their order.
     pub(crate) fn symbolize(&mut self, modules: &[Module], addresses: &[u64]) -> Vec<Location> {
-        if self.answers.len() + addresses.len() > MAX_ANSWERS || self.functions.len() > MAX_FUNCTIONS {
-            // Starting over now and then is cheaper than keeping the order of use of every address.
-            self.answers.clear();
-            self.functions.clear();
-            // Every file has an answer, so this bounds them, too.
+        self.rest();
+        if self.files.len() > MAX_FILES {
             self.files.clear();
         }
-        let placed: Vec<Option<(usize, u32, u64)>> = addresses
+        let places: Vec<Option<(usize, Place)>> = addresses
             .iter()
             .map(|address| {
                 let index = modules.iter().position(|module| (module.start..module.end).contains(address))?;
                 let module = &modules[index];
-                Some((index, self.file(module), address.wrapping_sub(module.bias)))
+                Some((index, (self.file(module), address.wrapping_sub(module.bias))))
             })
             .collect();
 
-        let mut missing: HashMap<usize, Vec<u64>> = HashMap::new();
-        for (module, file, offset) in placed.iter().flatten() {
-            if !self.answers.contains_key(&(*file, *offset)) {
-                missing.entry(*module).or_default().push(*offset);
+        let mut wanted = Wanted::default();
+        self.want(modules, places.iter().flatten(), &mut wanted);
+        let now = Instant::now();
+        let (until, until_named) = (now + self.patience, now + self.patience_for_names);
+        while !wanted.awaited.is_empty() {
+            let until = if wanted.nameless.is_empty() { until } else { until_named };
+            if !self.take_answer(until, &mut wanted) {
+                break;
             }
         }
-        if missing.is_empty() {
-            self.reader = None;
-        }
-        for (module, mut offsets) in missing {
-            offsets.sort_unstable();
-            offsets.dedup();
-            self.read(&modules[module], &offsets);
-        }
+        self.rest();
 
-        placed
+        places
             .into_iter()
             .map(|place| {
-                let Some((module, file, offset)) = place else {
+                let Some((module, place)) = place else {
                     return Location { module: None, lines: self.unknown.clone(), named: false };
                 };
-                let Answer { lines, named } = &self.answers[&(file, offset)];
-                Location { module: Some(module), lines: lines.clone(), named: *named }
+                let (lines, named) = match wanted.known.get(&place) {
+                    Some(answer) => (answer.lines.clone(), answer.named),
+                    None => (self.unnamed(&modules[module].path, place.1), false),
+                };
+                Location { module: Some(module), lines, named }
             })
             .collect()
     }
 
-    fn file(&mut self, module: &Module) -> u32 {
-        let next = self.files.len() as u32;
-        let id = FileId { path: module.path.clone(), build_id: module.build_id.clone() };
-        *self.files.entry(id).or_insert(next)
+    /// Takes from the cache what it has and asks for the rest.
+    fn want<'a>(
+        &mut self,
+        modules: &[Module],
+        places: impl Iterator<Item = &'a (usize, Place)>,
+        wanted: &mut Wanted,
+    ) {
+        let mut missing: HashMap<usize, Vec<u64>> = HashMap::new();
+        for (module, place) in places {
+            let answer = self.cache.get(*place);
+            let is_complete = answer.as_ref().is_some_and(|answer| answer.complete);
+            match answer {
+                Some(answer) => drop(wanted.known.insert(*place, answer)),
+                // What was named before is not waited for once more.
+                None => {
+                    wanted.awaited.insert(*place);
+                    wanted.nameless.insert(*place);
+                }
+            }
+            if !is_complete && self.asked.len() < MAX_ASKED && self.asked.insert(*place) {
+                missing.entry(*module).or_default().push(place.1);
+            }
+        }
+        if missing.is_empty() && self.asked.is_empty() {
+            self.background = None;
+        }
+        for (module, mut offsets) in missing {
+            offsets.sort_unstable();
+            let module = &modules[module];
+            let file = self.file(module);
+            self.ask(Request { file, module: module_file(module), offsets });
+        }
     }
 
-    /// Looks up offsets in a module's own numbering and keeps what was found for each.
-    fn read(&mut self, module: &Module, offsets: &[u64]) {
-        let reader = self.reader.take().unwrap_or_else(Reader::new);
-        let found = reader.read(&module.path, offsets);
-        self.reader = Some(reader);
-        let file = self.file(module);
-        for (offset, calls) in offsets.iter().zip(found) {
-            let named = calls.is_some();
-            let lines = match calls {
-                Some(calls) => self.lines(calls),
-                None => self.placeholder(module, *offset),
-            };
-            self.answers.insert((file, *offset), Answer { lines, named });
+    fn ask(&mut self, request: Request) {
+        if self.background.is_none() && self.deaths < MAX_DEATHS {
+            self.background = Background::start();
+        }
+        // A thread that has ended is noticed by who waits for its answers.
+        if let Some(background) = &mut self.background {
+            background.ask(request);
+        }
+    }
+
+    /// Waits for an answer. `false` if none came.
+    fn take_answer(&mut self, until: Instant, wanted: &mut Wanted) -> bool {
+        match self.background.as_ref().map(|background| background.answer(until)) {
+            Some(Ok(found)) => {
+                self.absorb(found, wanted);
+                true
+            }
+            Some(Err(RecvTimeoutError::Timeout)) => false,
+            Some(Err(RecvTimeoutError::Disconnected)) => {
+                self.deaths += 1;
+                tracing::warn!(
+                    "symbols could not be read: some functions stay without a name or without lines"
+                );
+                self.give_up();
+                false
+            }
+            None => {
+                self.give_up();
+                false
+            }
+        }
+    }
+
+    /// Nobody is left to answer: what has a name keeps to that.
+    fn give_up(&mut self) {
+        self.background = None;
+        for place in std::mem::take(&mut self.asked) {
+            if let Some(answer) = self.cache.get(place) {
+                self.cache.insert(place, Answer { complete: true, ..answer });
+            }
+        }
+    }
+
+    fn absorb(&mut self, Found { module, file, answers }: Found, wanted: &mut Wanted) {
+        match answers {
+            Answers::Names(names) => {
+                for (offset, name) in names {
+                    let call = |name| vec![Call { name, file: String::new(), line: 0 }];
+                    let answer = self.answer(&module, offset, name.map(call), false);
+                    self.cache.insert((file, offset), answer.clone());
+                    wanted.known.insert((file, offset), answer);
+                    wanted.nameless.remove(&(file, offset));
+                }
+            }
+            Answers::Calls(calls) => {
+                for (offset, calls) in calls {
+                    let place = (file, offset);
+                    let answer = self.answer(&module, offset, calls, true);
+                    self.cache.insert(place, answer.clone());
+                    wanted.known.insert(place, answer);
+                    wanted.awaited.remove(&place);
+                    wanted.nameless.remove(&place);
+                    self.asked.remove(&place);
+                }
+            }
+        }
+    }
+
+    fn answer(
+        &mut self,
+        module: &ModuleFile,
+        offset: u64,
+        calls: Option<Vec<Call>>,
+        complete: bool,
+    ) -> Answer {
+        match calls {
+            Some(calls) => Answer { lines: self.lines(calls), named: true, complete },
+            None => Answer { lines: self.unnamed(&module.path, offset), named: false, complete },
         }
     }
 
@@ -174,24 +321,30 @@ impl Symbolizer {
         calls
             .into_iter()
             .map(|Call { name, file, line }| {
-                let name = names::readable(&name).into();
-                Line { function: self.intern(Function { name, file: file.into() }), line }
+                let function = Function { name: name.into(), file: file.into() };
+                Line { function: self.cache.intern(function), line }
             })
             .collect()
     }
 
-    fn placeholder(&mut self, module: &Module, offset: u64) -> Arc<[Line]> {
-        let file = module.path.file_name().unwrap_or(module.path.as_os_str()).to_string_lossy();
+    /// The file's name and the place in it: with the build id in the profile's mapping, whoever has the symbols can name
+    /// it.
+    fn unnamed(&mut self, path: &Path, offset: u64) -> Arc<[Line]> {
+        let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
         let name = format!("{file}+{offset:#x}").into();
-        Arc::from([Line { function: self.intern(Function { name, file: "".into() }), line: 0 }])
+        Arc::from([Line { function: self.cache.intern(Function { name, file: "".into() }), line: 0 }])
     }
 
-    fn intern(&mut self, function: Function) -> Arc<Function> {
-        if let Some((known, ())) = self.functions.get_key_value(&function) {
-            return known.clone();
+    fn file(&mut self, module: &Module) -> u32 {
+        let next = self.next_file;
+        let number = *self.files.entry(module_file(module)).or_insert(next);
+        if number == next {
+            self.next_file = next.wrapping_add(1);
         }
-        let function = Arc::new(function);
-        self.functions.insert(function.clone(), ());
-        function
+        number
     }
+}
+
+fn module_file(module: &Module) -> ModuleFile {
+    ModuleFile { path: module.path.clone(), build_id: module.build_id.clone() }
 }

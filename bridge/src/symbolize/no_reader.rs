@@ -1,8 +1,6 @@
 //! Platforms without a sampler have nothing to symbolize.
 
-use std::path::Path;
-
-use super::Call;
+use super::{Call, ModuleFile};
 
 pub(super) struct Reader;
 
@@ -11,7 +9,16 @@ impl Reader {
         Self
     }
 
-    pub(super) fn read(&self, _module: &Path, offsets: &[u64]) -> Vec<Option<Vec<Call>>> {
+    pub(super) fn functions(&self, _file: &ModuleFile, offsets: &[u64]) -> Vec<Option<String>> {
+        vec![None; offsets.len()]
+    }
+
+    pub(super) fn calls(
+        &self,
+        _file: &ModuleFile,
+        offsets: &[u64],
+        _functions: &[Option<String>],
+    ) -> Vec<Option<Vec<Call>>> {
         vec![None; offsets.len()]
     }
 }

@@ -149,6 +149,14 @@ pub(crate) fn decode(pprof: &[u8]) -> Vec<Sample> {
         .collect()
 }
 
+/// What a compressed profile says about itself.
+pub(crate) fn comments(pprof: &[u8]) -> Vec<String> {
+    let mut bytes = Vec::new();
+    GzDecoder::new(pprof).read_to_end(&mut bytes).expect("gzip");
+    let profile = google::Profile::decode(&*bytes).expect("pprof");
+    profile.comment.iter().map(|index| profile.string_table[*index as usize].clone()).collect()
+}
+
 /// CPU time that the calling thread has used.
 fn cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);

@@ -54,22 +54,23 @@ pub(crate) struct Encoded {
     pub(crate) samples: u64,
 }
 
-/// Encodes a window.
+/// Encodes a window, whose addresses have been looked up. Facts that only symbols tell come as `notes`, beside the
+/// window's own.
 pub(crate) fn encode(
     window: &Window,
-    symbolizer: &mut Symbolizer,
+    symbols: &Symbols,
     names: &Names,
     labels: SampleLabels,
+    notes: &[String],
     limits: Limits,
 ) -> Vec<Encoded> {
-    let symbols = Symbols::look_up(window, symbolizer);
     let mut encoded = Vec::new();
-    let mut profile = Builder::new(window, &symbols, names, labels);
+    let empty = || Builder::new(window, symbols, names, labels, notes);
+    let mut profile = empty();
     for row in window.rows.iter() {
         profile.add(&row);
         if profile.rows() >= limits.samples || profile.estimate >= limits.bytes {
-            let full = std::mem::replace(&mut profile, Builder::new(window, &symbols, names, labels));
-            encoded.push(full.finish());
+            encoded.push(std::mem::replace(&mut profile, empty()).finish());
         }
     }
     if profile.rows() > 0 {
@@ -90,16 +91,16 @@ pub(crate) fn encode_empty(at: SystemTime) -> Vec<u8> {
         notes: Vec::new(),
     };
     let (symbols, names) = (Symbols { locations: HashMap::default() }, Names::new(0));
-    Builder::new(&window, &symbols, &names, SampleLabels::default()).finish().bytes
+    Builder::new(&window, &symbols, &names, SampleLabels::default(), &[]).finish().bytes
 }
 
 /// Every address of a window, looked up.
-struct Symbols {
+pub(crate) struct Symbols {
     locations: HashMap<u64, Location, DefaultHashBuilder>,
 }
 
 impl Symbols {
-    fn look_up(window: &Window, symbolizer: &mut Symbolizer) -> Self {
+    pub(crate) fn look_up(window: &Window, symbolizer: &mut Symbolizer) -> Self {
         let mut addresses: Vec<u64> = window
             .rows
             .stacks()
@@ -109,6 +110,16 @@ impl Symbols {
         addresses.dedup();
         let found = symbolizer.symbolize(&window.modules, &addresses);
         Self { locations: addresses.into_iter().zip(found).collect() }
+    }
+
+    /// The functions of a stack, innermost first, inlined ones included.
+    pub(crate) fn functions<'a>(
+        &'a self,
+        frames: &'a [u64],
+    ) -> impl DoubleEndedIterator<Item = &'a Arc<Function>> + Clone {
+        let location = |(depth, frame): (usize, &u64)| self.locations.get(&lookup_address(*frame, depth));
+        let lines = frames.iter().enumerate().filter_map(location).flat_map(|location| location.lines.iter());
+        lines.map(|line| &line.function)
     }
 }
 
@@ -129,7 +140,13 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn new(window: &'a Window, symbols: &'a Symbols, names: &'a Names, labels: SampleLabels) -> Self {
+    fn new(
+        window: &'a Window,
+        symbols: &'a Symbols,
+        names: &'a Names,
+        labels: SampleLabels,
+        notes: &[String],
+    ) -> Self {
         let mut builder = Self {
             window,
             symbols,
@@ -158,7 +175,7 @@ impl<'a> Builder<'a> {
         if !window.modules.is_empty() {
             builder.mapping(0);
         }
-        for note in &window.notes {
+        for note in window.notes.iter().chain(notes) {
             let note = builder.string(note);
             builder.profile.comment.push(note);
             builder.estimate += 10;

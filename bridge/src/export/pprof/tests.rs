@@ -7,7 +7,7 @@ use prost::Message as _;
 use pyroscope::encode::r#gen::google as independent;
 
 use super::*;
-use crate::aggregate::{Aggregator, Limits as WindowLimits};
+use crate::aggregate::{Added, Aggregator, Limits as WindowLimits};
 use crate::sampler::Module;
 use crate::spans::{NameId, SpanId, TraceId};
 
@@ -47,6 +47,17 @@ fn span(id: u64, name: NameId) -> SpanLabel {
         name,
         root_name: name,
     }
+}
+
+/// With symbols looked up and no notes but the window's.
+fn encode(
+    window: &Window,
+    symbolizer: &mut Symbolizer,
+    names: &Names,
+    labels: SampleLabels,
+    limits: Limits,
+) -> Vec<Encoded> {
+    super::encode(window, &Symbols::look_up(window, symbolizer), names, labels, &[], limits)
 }
 
 fn decode(bytes: &[u8]) -> independent::Profile {
@@ -216,6 +227,35 @@ fn sums(profiles: &[Encoded]) -> Sums {
         }
     }
     sums
+}
+
+#[test]
+fn fifty_thousand_spans_in_a_window_stay_within_bounds_and_lose_no_time() {
+    const SPANS: u64 = 50_000;
+    let names = Names::new(2000);
+    let mut rows = Aggregator::new(WindowLimits::default());
+    let mut without = 0;
+    for i in 0..SPANS {
+        let name = names.intern(&format!("GET /items/{i}"));
+        // Ids as random ones look, so that nothing compresses better than it would.
+        let id = (i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let span = SpanLabel { trace_id: TraceId(u128::from(id) << 64 | u128::from(!id)), ..span(id, name) };
+        let stack: Vec<u64> = (0..30).map(|depth| 0x1000 + (i * 7 + depth * 31) % 0xfff).collect();
+        without += u64::from(rows.add(&stack, Some(span), 1) == Added::WithoutSpan);
+    }
+    let window = window(rows);
+    assert_eq!(without, SPANS - WindowLimits::default().spans as u64);
+    assert!(window.rows.bytes() < 32 << 20, "{}", window.rows.bytes());
+    let labels = SampleLabels { trace_id: true, relations: true, root_names: true };
+    let profiles = encode(&window, &mut Symbolizer::new(), &names, labels, Limits::default());
+    assert_eq!(profiles.iter().map(|profile| profile.samples).sum::<u64>(), SPANS);
+    for profile in &profiles {
+        let gzipped = crate::export::gzip(&profile.bytes).len();
+        assert!(profile.bytes.len() < 2_000_000 && gzipped < 1_000_000, "{gzipped}");
+        assert!(decode(&profile.bytes).sample.len() <= 15_000);
+    }
+    let all: usize = profiles.iter().map(|profile| crate::export::gzip(&profile.bytes).len()).sum();
+    assert!(all < 5_000_000, "{all}");
 }
 
 proptest! {

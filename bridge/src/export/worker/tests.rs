@@ -56,8 +56,7 @@ impl ProfileExporter for Script {
 
 /// The tests share the process's tagging decision.
 fn alone() -> parking_lot::MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock()
+    crate::sampler::TURN.lock()
 }
 
 fn worker(scope: Scope, script: &Script) -> (Worker, Arc<Counters>) {
@@ -69,7 +68,7 @@ fn worker(scope: Scope, script: &Script) -> (Worker, Arc<Counters>) {
     let counters = Arc::<Counters>::default();
     let encoder = Encoder::new(policy, counters.clone());
     let labels = Arc::new(ProfileLabels::new(Identity::default(), None));
-    (Worker::new(encoder, Box::new(script.clone()), labels), counters)
+    (Worker::new(encoder, Box::new(script.clone()), labels, Box::new(|_| ())), counters)
 }
 
 /// A window with `samples` samples of one stack.
@@ -194,9 +193,11 @@ fn pauses_grow_at_random_and_end() {
     let mut pause = Pause::default();
     assert!(pause.is_over());
     for failures in 0..40u32 {
-        pause.lengthen();
+        pause.lengthen(None);
         let longest = FIRST_PAUSE.saturating_mul(1 << failures.min(10)).min(LONGEST_PAUSE);
         assert!(pause.left() <= longest, "{:?} after {failures} failures", pause.left());
     }
     assert!(pause.left() > LONGEST_PAUSE / 4);
+    pause.lengthen(Some(2 * LONGEST_PAUSE));
+    assert!(pause.left() > LONGEST_PAUSE, "as long as was asked for");
 }
