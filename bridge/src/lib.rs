@@ -8,7 +8,8 @@
 //!   `.await`, worker threads and nested spans;
 //! - an exporter pushes them as pprof to a Spanflame or Grafana Pyroscope server.
 //!
-//! Linux on x86-64 and aarch64. Elsewhere the crate compiles, `start()` says that it is unsupported, and spans flow as before.
+//! Linux on x86-64, and on aarch64, where it compiles and its unwind rules are checked against real libraries, but has not
+//! been run yet. Elsewhere the crate compiles, `start()` says that it is unsupported, and spans flow as before.
 //!
 //! # Quick start
 //!

@@ -18,7 +18,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use super::{ContextGuard, attach, stack};
 use crate::context;
-use crate::live::{self, Live};
+use crate::live::{self, Live, Tagging};
 use crate::spans::{SpanId, SpanKey, TraceId};
 
 /// Spans that a thread is in at once, as far as they are followed.
@@ -131,7 +131,8 @@ impl SpanProfileLayer {
         if let Some(Known(exported)) = known {
             return exported;
         }
-        let live = Live::existing()?;
+        // While no span is tagged none has a label, and none is started for the sake of one.
+        let live = Live::existing().filter(|live| live.tagging() != Tagging::Off)?;
         let dispatch = self.dispatch()?;
         // Starts the span. Its processors run in there, ours among them, which makes it known to the table.
         let cx = tracing_opentelemetry::get_otel_context(id, &dispatch);
@@ -193,5 +194,61 @@ where
         });
         // Dropping a context may end a span, whose processors may use `tracing`: after the borrow.
         drop(left.ok().flatten().map(|entered| entered.held));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry::trace::TracerProvider as _;
+    use opentelemetry_sdk::trace::SdkTracerProvider;
+    use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+    use tracing_subscriber::layer::SubscriberExt as _;
+
+    use super::*;
+
+    fn subscriber() -> Dispatch {
+        let tracer = SdkTracerProvider::builder().build().tracer("test");
+        let otel = tracing_opentelemetry::layer().with_tracer(tracer).with_context_activation(false);
+        Dispatch::new(tracing_subscriber::registry().with(otel).with(SpanProfileLayer::new()))
+    }
+
+    /// How many spans the calling thread is in, as far as they are followed.
+    fn depth() -> usize {
+        INSIDE.with(|inside| inside.0.borrow().len())
+    }
+
+    #[test]
+    fn a_thread_may_end_inside_a_span_and_leave_none_behind() {
+        let _turn = crate::sampler::TURN.lock();
+        let live = Live::get();
+        context::install(live);
+        let charge = live.take_charge();
+        charge.set_tagging(Tagging::All);
+        let ended = std::thread::spawn(|| {
+            tracing::dispatcher::with_default(&subscriber(), || {
+                let span = tracing::info_span!("entered for good");
+                std::mem::forget(span.enter());
+                tracing::info_span!("entered twice").in_scope(|| {
+                    tracing::Span::current().in_scope(|| assert_eq!(depth(), 3));
+                });
+                assert_eq!(depth(), 1);
+                std::mem::forget(span);
+            });
+        });
+        assert!(ended.join().is_ok());
+        charge.end();
+    }
+
+    #[test]
+    fn spans_start_when_they_would_have_while_nothing_is_tagged() {
+        let _turn = crate::sampler::TURN.lock();
+        let charge = Live::get().take_charge();
+        charge.set_tagging(Tagging::Off);
+        tracing::dispatcher::with_default(&subscriber(), || {
+            let span = tracing::info_span!("work");
+            let _entered = span.enter();
+            assert_eq!(depth(), 0);
+            span.set_parent(Context::new()).expect("it has not started yet");
+        });
     }
 }

@@ -39,6 +39,7 @@ use crate::spans::SpanKey;
 /// }
 /// cx.span().end();
 /// ```
+#[inline]
 pub fn attach(cx: Context) -> ContextGuard {
     let label = (!live::observed()).then(|| {
         live::carried_by(live::WRAPPERS);

@@ -11,6 +11,8 @@ mod table;
 mod walk;
 
 #[cfg(test)]
+pub(crate) mod oracle;
+#[cfg(test)]
 mod tests;
 
 pub(crate) use arch::Native;

@@ -113,12 +113,6 @@ impl CodeMap {
         Self { modules: modules.into() }
     }
 
-    /// Each module's address, and where in it rules change.
-    #[cfg(test)]
-    pub(crate) fn row_starts(&self) -> impl Iterator<Item = (u64, impl Iterator<Item = u32>)> {
-        self.modules.iter().map(|module| (module.start, module.table.rows.iter().map(|row| row.start)))
-    }
-
     /// The module whose text holds `address`, and how far into it that is.
     #[inline]
     pub(super) fn find(&self, address: u64) -> Option<(&LoadedTable, u32)> {

@@ -7,7 +7,10 @@ use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use opentelemetry::Context;
-use opentelemetry::trace::{TraceContextExt as _, Tracer as _, TracerProvider as _};
+use opentelemetry::trace::{
+    SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState, Tracer as _,
+    TracerProvider as _,
+};
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use rayon::prelude::*;
 use spanflame::{Carrier, Scope, SpanProfileExt as _, SpanProfileLayer, attach, in_current_context};
@@ -220,6 +223,46 @@ fn guards_and_entered_spans_may_be_dropped_in_any_order() {
         let second = named(&spans, &format!("{layers:?} second")).clone();
         assert_labels(&samples, &[(burner, Some(&second)), (burner + 1, None)]);
     }
+}
+
+#[test]
+fn what_is_not_exported_has_no_label_and_what_is_around_it_gets_its_own_back() {
+    let _turn = alone();
+    let (profiler, kept) = profiler(|builder| builder.scope(Scope::All));
+    let (ours, exporter) = provider(&profiler, Sampler::AlwaysOn);
+    let (unsampled, nothing) = provider(&profiler, Sampler::AlwaysOff);
+    let foreign = SdkTracerProvider::builder().build();
+    drop(attach(Context::new()));
+    let remote =
+        SpanContext::new(TraceId::from(7), SpanId::from(9), TraceFlags::SAMPLED, true, TraceState::NONE);
+    let outer = root(&ours, "outer");
+    {
+        let _outer = attach(outer.clone());
+        for (burner, inner) in [
+            root(&unsampled, "unsampled"),
+            root(&foreign, "foreign"),
+            Context::new().with_remote_span_context(remote),
+            Context::new(),
+            outer.with_telemetry_suppressed(),
+            outer.with_value(7u8),
+            root(&ours, "another root"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let _inner = attach(inner);
+            burn(burner);
+        }
+        burn(7);
+    }
+    drop(outer);
+    finish(&profiler);
+    let (samples, spans) = (kept.samples(), exporter.get_finished_spans().expect("spans"));
+    assert_no_orphans(&samples, &spans);
+    assert!(nothing.get_finished_spans().expect("spans").is_empty());
+    let (outer, another) = (Some(named(&spans, "outer")), Some(named(&spans, "another root")));
+    assert_labels(&samples, &[(0, None), (1, None), (2, None), (3, None)]);
+    assert_labels(&samples, &[(4, outer), (5, outer), (6, another), (7, outer)]);
 }
 
 #[test]

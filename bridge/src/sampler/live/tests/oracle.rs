@@ -1,23 +1,25 @@
-//! The tables against framehop, an unwinder that reads the same `.eh_frame` in its own way: row by row on every
-//! function of this program and its libraries, and whole stacks at instants of a timer's choice.
+//! The tables against framehop, an unwinder that reads the same `.eh_frame` in its own way: whole stacks at instants of
+//! a timer's choice. Row by row they are compared in `unwind::oracle`.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use framehop::x86_64::{CacheX86_64, UnwindRegsX86_64, UnwinderX86_64};
-use framehop::{ExplicitModuleSectionInfo, FrameAddress, Unwinder};
+use framehop::{ExplicitModuleSectionInfo, Unwinder as _};
 
 use super::super::modules::{Modules, loaded_sections};
 use super::*;
-use crate::config::Unwinder as How;
+use crate::config::Unwinder;
 use crate::sys::signal::OnTimer;
 use crate::sys::stack::Bounds;
 use crate::sys::{signal, timer};
-use crate::unwind::{CodeMap, Memory, Registers, X86_64, walk};
+use crate::unwind::oracle::Peer;
+use crate::unwind::{CodeMap, Memory, Native, Registers, walk};
 
-fn framehop() -> UnwinderX86_64<Vec<u8>> {
-    let mut unwinder = UnwinderX86_64::new();
+type Framehop = <Native as Peer>::Unwinder;
+
+fn framehop() -> (Framehop, <Framehop as framehop::Unwinder>::Cache) {
+    let (mut unwinder, cache) = Native::unwinder();
     for (module, section, address) in loaded_sections() {
         let info = ExplicitModuleSectionInfo {
             base_svma: 0,
@@ -29,80 +31,13 @@ fn framehop() -> UnwinderX86_64<Vec<u8>> {
         let name = module.path.display().to_string();
         unwinder.add_module(framehop::Module::new(name, module.start..module.end, module.bias, info));
     }
-    unwinder
+    (unwinder, cache)
 }
 
 fn tables() -> CodeMap {
     let mut modules = Modules::default();
-    modules.refresh(How::Tables);
+    modules.refresh(Unwinder::Tables);
     modules.code_map()
-}
-
-/// A stack whose words tell where they were read from, and that remembers what was.
-#[derive(Default)]
-struct Telling {
-    read: Vec<u64>,
-}
-
-/// Far above any stack pointer here, so that a saved frame pointer looks like one.
-fn told(address: u64) -> u64 {
-    (1 << 56) + (address << 8)
-}
-
-impl Memory for Telling {
-    fn word(&mut self, address: u64) -> Option<u64> {
-        self.read.push(address);
-        Some(told(address))
-    }
-}
-
-#[test]
-fn every_row_of_every_function_says_what_framehop_says() {
-    let (tables, framehop) = (tables(), framehop());
-    let mut cache = CacheX86_64::new();
-    let (sp, bp) = (0x10_0000, 0x20_0000);
-    let (mut same, mut unknown, mut beyond_framehop) = (0u64, 0u64, 0u64);
-    for (map_start, offsets) in tables.row_starts() {
-        for offset in offsets {
-            let ip = map_start + u64::from(offset);
-            let mut ours = Telling::default();
-            let mut frames = Vec::new();
-            let end = walk::<X86_64>(&tables, Registers { ip, sp, fp: bp, lr: 0 }, &mut ours, |frame| {
-                frames.push(frame);
-                frames.len() < 2
-            });
-            if end == End::NoRule {
-                unknown += 1;
-                continue;
-            }
-            let mut theirs = UnwindRegsX86_64::new(ip, sp, bp);
-            // Nothing below the stack pointer is anybody's.
-            let mut read = |address| if address < sp { Err(()) } else { Ok(told(address)) };
-            let address = FrameAddress::from_instruction_pointer(ip);
-            let result = framehop.unwind_frame(address, &mut theirs, &mut cache, &mut read);
-            if end == End::Entry {
-                assert_eq!(result, Ok(None), "{ip:#x} is an entry");
-                same += 1;
-                continue;
-            }
-            let (return_slot, bp_slot) = match &ours.read[..] {
-                [return_slot] => (*return_slot, None),
-                [return_slot, bp_slot] => (*return_slot, Some(*bp_slot)),
-                // Through memory: realigned stacks and signal frames, which framehop gives up on.
-                _ => {
-                    beyond_framehop += 1;
-                    continue;
-                }
-            };
-            assert_eq!(result, Ok(Some(told(return_slot))), "the return address at {ip:#x} (+{offset:#x})");
-            assert_eq!(theirs.sp(), return_slot + 8, "the stack pointer at {ip:#x} (+{offset:#x})");
-            assert_eq!(theirs.bp(), bp_slot.map_or(bp, told), "the frame pointer at {ip:#x} (+{offset:#x})");
-            same += 1;
-        }
-    }
-    println!("{same} rows agree, {unknown} are unknown, {beyond_framehop} are beyond framehop");
-    assert!(same > 30_000, "{same} rows compared");
-    assert!(beyond_framehop * 1000 < same, "{beyond_framehop} of {same} rows not compared");
 }
 
 /// Words of stack kept of each instant.
@@ -111,14 +46,14 @@ const INSTANTS: usize = 512;
 
 /// What a timer's signal found: registers and the stack above them.
 struct Instant {
-    registers: [AtomicU64; 3],
+    registers: [AtomicU64; 4],
     words: AtomicUsize,
     stack: [AtomicU64; DEPTH],
 }
 
 static FOUND: [Instant; INSTANTS] = [const {
     Instant {
-        registers: [const { AtomicU64::new(0) }; 3],
+        registers: [const { AtomicU64::new(0) }; 4],
         words: AtomicUsize::new(0),
         stack: [const { AtomicU64::new(0) }; DEPTH],
     }
@@ -133,7 +68,9 @@ impl OnTimer for Photograph {
     fn on_timer(_value: usize, _overrun: u32, registers: Registers) -> bool {
         let Some(instant) = FOUND.get(TAKEN.load(Ordering::Relaxed)) else { return true };
         let Some(mut stack) = BOUNDS.stack(registers.sp) else { return true };
-        for (word, value) in instant.registers.iter().zip([registers.ip, registers.sp, registers.fp]) {
+        for (word, value) in
+            instant.registers.iter().zip([registers.ip, registers.sp, registers.fp, registers.lr])
+        {
             word.store(value, Ordering::Relaxed);
         }
         let mut words = 0;
@@ -183,7 +120,7 @@ fn varied(depth: u32, seed: u64) -> u64 {
 
 #[test]
 fn whole_stacks_at_any_instant_are_framehops() {
-    let (tables, framehop) = (tables(), framehop());
+    let (tables, (framehop, mut cache)) = (tables(), framehop());
     let signal = libc::SIGUSR2;
     signal::install_for_test::<Photograph>(signal);
     std::thread::spawn(move || {
@@ -201,19 +138,19 @@ fn whole_stacks_at_any_instant_are_framehops() {
     .join()
     .expect("runs");
 
-    let mut cache = CacheX86_64::new();
     let (mut same, mut whole, mut frames_compared) = (0, 0, 0);
     let taken = TAKEN.load(Ordering::Acquire).min(INSTANTS);
     for instant in &FOUND[..taken] {
-        let [ip, sp, bp] = [0, 1, 2].map(|i| instant.registers[i].load(Ordering::Relaxed));
+        let [ip, sp, fp, lr] = [0, 1, 2, 3].map(|i| instant.registers[i].load(Ordering::Relaxed));
         let mut ours = Vec::new();
-        let end = walk::<X86_64>(&tables, Registers { ip, sp, fp: bp, lr: 0 }, &mut Past(instant), |frame| {
+        let registers = Registers { ip, sp, fp, lr };
+        let end = walk::<Native>(&tables, registers, &mut Past(instant), |frame| {
             ours.push(frame);
             ours.len() < 200
         });
         let mut theirs = Vec::new();
         let mut read = |address| Past(instant).word(address).ok_or(());
-        let mut iterator = framehop.iter_frames(ip, UnwindRegsX86_64::new(ip, sp, bp), &mut cache, &mut read);
+        let mut iterator = framehop.iter_frames(ip, Native::theirs(registers), &mut cache, &mut read);
         while let Ok(Some(frame)) = iterator.next() {
             theirs.push(frame.address());
         }
