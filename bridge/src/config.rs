@@ -90,6 +90,29 @@ pub enum TraceIdLabel {
     Never,
 }
 
+/// What makes threads be sampled. A clock that the kernel refuses is replaced by the next best, which the log and
+/// [`Stats::clock`](crate::Stats::clock) say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Clock {
+    /// [`ThreadTimers`](Self::ThreadTimers) at rates up to the kernel's tick (often 250 Hz). Above it
+    /// [`Perf`](Self::Perf) if that is permitted and, as measured at the start, fits the CPU budget.
+    #[default]
+    Auto,
+    /// A POSIX timer on each thread's CPU clock. Needs no permission and costs no interrupt of its own. Above the
+    /// kernel's tick samples do not get more frequent, each counts for more.
+    ThreadTimers,
+    /// A perf event on each thread's CPU clock (`perf_event_open`): true rates above the tick. An interrupt for each
+    /// sample, which is dear in virtual machines; an open file for each thread, at most a quarter of `RLIMIT_NOFILE`.
+    /// Often forbidden in containers.
+    Perf,
+    /// One timer on the process's CPU clock: the last resort where threads can have no timer of their own. CPU time is
+    /// charged to the right threads, with fewer samples for each than asked for. Before Linux 6.4, or where
+    /// `timer_create` is forbidden, this is `ITIMER_PROF`, which outlives an `exec` without a fork and would end the
+    /// new program.
+    ProcessTimer,
+}
+
 /// Settings of a [`Profiler`](crate::Profiler). What is not set here is taken from the environment.
 ///
 /// | method | variable | default | range |
@@ -100,6 +123,8 @@ pub enum TraceIdLabel {
 /// | [`basic_auth`](Self::basic_auth) | `PYROSCOPE_BASIC_AUTH_USER`, `PYROSCOPE_BASIC_AUTH_PASSWORD` | none | |
 /// | [`tenant_id`](Self::tenant_id) | `PYROSCOPE_TENANT_ID` | none | |
 /// | [`frequency`](Self::frequency) | `SPANFLAME_FREQUENCY` | 100 Hz | 1 to 1000 |
+/// | [`clock`](Self::clock) | `SPANFLAME_CLOCK` | `auto` | `auto`, `thread-timers`, `perf`, `process-timer` |
+/// | [`cpu_budget`](Self::cpu_budget) | `SPANFLAME_CPU_BUDGET` (percent) | 1 % | 0.01 to 100, or `off` |
 /// | [`unwinder`](Self::unwinder) | `SPANFLAME_UNWINDER` | `tables` | `tables`, `frame-pointers` |
 /// | [`upload_interval`](Self::upload_interval) | `SPANFLAME_UPLOAD_INTERVAL` (seconds) | 10 s | 1 to 15 s |
 /// | [`scope`](Self::scope) | `SPANFLAME_SCOPE` | `auto` | `auto`, `root`, `all` |
@@ -122,6 +147,8 @@ pub struct ProfilerBuilder {
     basic_auth: Option<(String, String)>,
     tenant_id: Option<String>,
     frequency: Option<u32>,
+    clock: Option<Clock>,
+    cpu_budget: Option<CpuBudget>,
     unwinder: Option<Unwinder>,
     upload_interval: Option<Duration>,
     scope: Option<Scope>,
@@ -133,6 +160,12 @@ pub struct ProfilerBuilder {
     label_at_start: Option<bool>,
     exporter: Option<Box<dyn ProfileExporter>>,
     enabled: Option<bool>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum CpuBudget {
+    Off,
+    Percent(f64),
 }
 
 impl ProfilerBuilder {
@@ -182,6 +215,20 @@ impl ProfilerBuilder {
     /// [`Stats::effective_frequency`](crate::Stats::effective_frequency).
     pub fn frequency(mut self, hertz: u32) -> Self {
         self.frequency = Some(hertz);
+        self
+    }
+
+    /// What makes threads be sampled.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
+    /// How much profiling may cost, in percent of the CPU time that the process uses, 0.01 to 100. When it costs more,
+    /// the rate is lowered by whole divisors until it fits, and raised again later; each sample then counts for more.
+    /// `None` lifts the limit. See [`Stats::overhead`](crate::Stats::overhead).
+    pub fn cpu_budget(mut self, percent: impl Into<Option<f64>>) -> Self {
+        self.cpu_budget = Some(percent.into().map_or(CpuBudget::Off, CpuBudget::Percent));
         self
     }
 
@@ -299,6 +346,25 @@ impl ProfilerBuilder {
             Some(hertz) => parse::in_range("frequency", u64::from(hertz), 1, 1000)? as u32,
             None => env.number("SPANFLAME_FREQUENCY", 1, 1000)?.unwrap_or(100) as u32,
         };
+        let clock = match self.clock {
+            Some(clock) => clock,
+            None => env
+                .choice(
+                    "SPANFLAME_CLOCK",
+                    &[
+                        ("auto", Clock::Auto),
+                        ("thread-timers", Clock::ThreadTimers),
+                        ("perf", Clock::Perf),
+                        ("process-timer", Clock::ProcessTimer),
+                    ],
+                )?
+                .unwrap_or_default(),
+        };
+        let cpu_budget = match self.cpu_budget {
+            Some(CpuBudget::Off) => None,
+            Some(CpuBudget::Percent(percent)) => Some(parse::budget("cpu_budget", percent)?),
+            None => env.budget("SPANFLAME_CPU_BUDGET")?.unwrap_or(Some(0.01)),
+        };
         let unwinder = match self.unwinder {
             Some(unwinder) => unwinder,
             None => env
@@ -412,6 +478,8 @@ impl ProfilerBuilder {
         Ok(Config {
             enabled,
             frequency,
+            clock,
+            cpu_budget,
             unwinder,
             upload_interval,
             scope,
@@ -453,6 +521,9 @@ impl fmt::Debug for ProfilerBuilder {
 pub(crate) struct Config {
     pub(crate) enabled: bool,
     pub(crate) frequency: u32,
+    pub(crate) clock: Clock,
+    /// A share, not percent; `None` for no limit.
+    pub(crate) cpu_budget: Option<f64>,
     pub(crate) unwinder: Unwinder,
     pub(crate) upload_interval: Duration,
     pub(crate) scope: Scope,

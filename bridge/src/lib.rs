@@ -301,9 +301,12 @@ mod export;
 #[cfg(all(fuzzing, target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod governor;
 mod labels;
 mod live;
 mod log;
+#[cfg(all(test, target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod model_test;
 mod processor;
 mod profiler;
 mod sampler;
@@ -319,7 +322,7 @@ mod unwind;
 #[cfg(feature = "tracing-layer")]
 pub use carrier::SpanProfileLayer;
 pub use carrier::{ContextGuard, SpanProfileExt, WithSpanProfile, attach, in_current_context};
-pub use config::{ProfilerBuilder, Scope, SpanNames, TraceIdLabel, Unwinder};
+pub use config::{Clock, ProfilerBuilder, Scope, SpanNames, TraceIdLabel, Unwinder};
 pub use error::{ConfigError, FlushError, StartError};
 pub use export::file::FileExporter;
 #[cfg(feature = "push")]
@@ -327,5 +330,5 @@ pub use export::push::PyroscopeExporter;
 pub use export::unlabelled::{CallSite, UnlabelledCpu};
 pub use export::{ExportError, Profile, ProfileExporter, Receiver};
 pub use processor::{NoProcessor, PROFILE_ID, SpanProfileProcessor};
-pub use profiler::{Profiler, profile_spans};
+pub use profiler::{Profiler, profile_spans, register_thread};
 pub use stats::{Carrier, Folded, Lost, SelfTest, Stats, Truncated, UnwindTables};

@@ -19,12 +19,13 @@ use crate::export::file::FileExporter;
 use crate::export::unlabelled::UnlabelledCpu;
 use crate::export::worker::{Announce, Worker};
 use crate::export::{ProfileExporter, Receiver as ReceivingEnd};
+use crate::governor::Governor;
 use crate::labels::ProfileLabels;
 use crate::live::{self, Charge, Live, Tagging};
 use crate::log;
 use crate::processor::{NoProcessor, SpanProfileProcessor};
-use crate::sampler::{self, Options, Sampler, SamplerError, SamplerStats};
-use crate::stats::{CLOCK, Carrier, Counters, Folded, Lost, SelfTest, Stats, Truncated, UnwindTables, ratio};
+use crate::sampler::{self, ClockInUse, Options, Sampler, SamplerError, SamplerStats};
+use crate::stats::{Carrier, Counters, Folded, Lost, SelfTest, Stats, Truncated, UnwindTables, ratio};
 
 /// Whether forked children are told to leave spans alone.
 static FORKS_FOLLOWED: Mutex<bool> = Mutex::new(false);
@@ -58,6 +59,9 @@ struct Running {
     counters: Arc<Counters>,
     labels: Arc<ProfileLabels>,
     frequency: u32,
+    clock: ClockInUse,
+    /// The process that it was started in: a forked child has a copy, without the threads behind it.
+    process: u32,
     unwinder: Unwinder,
     commands: Mutex<Sender<Command>>,
     stopped: AtomicBool,
@@ -183,11 +187,23 @@ impl Profiler {
         destination: &str,
     ) -> Result<Self, StartError> {
         let live = Live::get();
-        let options = Options { unwinder: config.unwinder, ..Options::new(config.frequency, &live.table) };
+        let options = Options {
+            clock: config.clock,
+            cpu_budget: config.cpu_budget,
+            unwinder: config.unwinder,
+            ..Options::new(config.frequency, &live.table)
+        };
         let sampler = Sampler::start(options).map_err(|error| match error {
             SamplerError::AlreadyRunning => StartError::AlreadyRunning,
             other => StartError::Sampler(Box::new(other)),
         })?;
+        let clock = sampler.clock();
+        if clock.instead {
+            let ClockInUse { name, why, .. } = clock.clone();
+            log::when_heard(move || {
+                tracing::warn!(clock = name, reason = why, "not the clock that was asked for")
+            });
+        }
         follow_forks()?;
         context::install(live);
         live::set_label_at_start(config.label_at_start);
@@ -215,6 +231,8 @@ impl Profiler {
             counters: counters.clone(),
             labels: labels.clone(),
             frequency: config.frequency,
+            clock,
+            process: std::process::id(),
             unwinder: config.unwinder,
             commands: Mutex::new(commands),
             stopped: AtomicBool::new(false),
@@ -226,6 +244,7 @@ impl Profiler {
 
         let counted = counters.clone();
         spawn("spanflame-export", move || {
+            counted.background.enter();
             // Made here, as symbolization keeps to one thread.
             let encoder = Encoder::new(policy, counted);
             match exporter {
@@ -239,8 +258,8 @@ impl Profiler {
                 None => {}
             }
         })?;
-        let collector =
-            Collector::new(sampler, charge, counters, editor, config.frequency, upload_interval, jobs);
+        let governor = Governor::new(config.cpu_budget, config.frequency);
+        let collector = Collector::new(sampler, charge, counters, editor, governor, upload_interval, jobs);
         spawn("spanflame-collect", move || collector.run(&inbox))?;
 
         Ok(profiler)
@@ -267,8 +286,12 @@ impl Profiler {
     }
 
     fn stats_of(running: &Running) -> Stats {
+        if running.is_a_copy() {
+            return disabled_stats();
+        }
         let Running { live, counters, frequency, .. } = running;
         let sampler = *counters.sampler.lock();
+        let governed = *counters.governed.lock();
         let period = Duration::from_secs(1) / *frequency;
         let cpu_time = |weight: u64| Duration::from_nanos((period.as_nanos() as u64).saturating_mul(weight));
         let (samples, weight) = (counters.samples.get(), counters.weight.get());
@@ -305,7 +328,11 @@ impl Profiler {
             queued_bytes: counters.queued_bytes.get(),
             frequency: *frequency,
             effective_frequency: f64::from(*frequency) * ratio(samples, weight),
-            clock: CLOCK,
+            rate_divider: sampler.divider.max(1),
+            overhead: governed.overhead,
+            sample_cost: governed.per_sample,
+            clock: running.clock.name,
+            clock_reason: running.clock.why.clone(),
             unwinder: match running.unwinder {
                 Unwinder::Tables => "precompiled .eh_frame tables",
                 Unwinder::FramePointers => "frame pointers",
@@ -313,6 +340,7 @@ impl Profiler {
             complete_stacks: ratio(counters.complete.get(), samples),
             self_test: SelfTest { stacks: sampler.self_test.stacks, complete: sampler.self_test.complete },
             truncated: Truncated {
+                no_headroom: sampler.no_headroom,
                 too_deep: sampler.too_deep,
                 no_module: sampler.no_module,
                 no_rule: sampler.no_rule,
@@ -331,6 +359,8 @@ impl Profiler {
             },
             carrier: live::carrier(),
             handler_replaced: sampler.handler_replaced,
+            other_profiler: sampler.other_timer,
+            unregistered: sampler.strangers,
             threads: sampler.threads,
             symbols: counters.symbols.get(),
         }
@@ -350,7 +380,9 @@ impl Profiler {
     /// When that takes longer than `timeout`, or the receiving end cannot be reached: what is not delivered then
     /// waits on. Also when it has refused a profile since the last flush: that one is lost.
     pub fn flush(&self, timeout: Duration) -> Result<(), FlushError> {
-        let Some(running) = &self.running else { return Ok(()) };
+        let Some(running) = self.running.as_ref().filter(|running| !running.is_a_copy()) else {
+            return Ok(());
+        };
         if running.stopped.load(Ordering::Acquire) {
             return Err(FlushError::Stopped);
         }
@@ -366,7 +398,9 @@ impl Profiler {
     /// When that takes longer than `timeout`, or the receiving end cannot be reached or has refused a profile since
     /// the last flush. What is not delivered then is lost, and counted.
     pub fn shutdown(&self, timeout: Duration) -> Result<(), FlushError> {
-        let Some(running) = &self.running else { return Ok(()) };
+        let Some(running) = self.running.as_ref().filter(|running| !running.is_a_copy()) else {
+            return Ok(());
+        };
         if running.stopped.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
@@ -391,11 +425,22 @@ impl Profiler {
 
 impl Drop for Profiler {
     fn drop(&mut self) {
+        if self.running.as_ref().is_some_and(|running| running.is_a_copy()) {
+            // The other end of its channel is gone, perhaps in the middle of something: nothing of it may be touched.
+            std::mem::forget(self.running.take());
+            return;
+        }
         self.stop_or_log(DROP_TIMEOUT);
     }
 }
 
 impl Running {
+    /// Whether this is what a forked child inherited. There is nothing to stop, deliver or count then: all that went on
+    /// goes on in the parent.
+    fn is_a_copy(&self) -> bool {
+        self.process != std::process::id()
+    }
+
     fn send(&self, command: Command) -> Result<(), FlushError> {
         self.commands.lock().send(command).map_err(|_| FlushError::Stopped)
     }
@@ -409,6 +454,7 @@ fn announcement(running: Arc<Running>, destination: String, upload_interval: Opt
             tracing::info!(
                 carrier = ?stats.carrier,
                 clock = stats.clock,
+                clock_reason = stats.clock_reason,
                 frequency = stats.frequency,
                 unwinder = stats.unwinder,
                 complete_stacks = %format_args!("{} of {}", stats.self_test.complete, stats.self_test.stacks),
@@ -463,7 +509,11 @@ fn disabled_stats() -> Stats {
         queued_bytes: 0,
         frequency: 0,
         effective_frequency: 0.0,
+        rate_divider: 1,
+        overhead: 0.0,
+        sample_cost: Duration::ZERO,
         clock: "none",
+        clock_reason: String::new(),
         unwinder: "none",
         complete_stacks: 0.0,
         self_test: SelfTest::default(),
@@ -472,9 +522,27 @@ fn disabled_stats() -> Stats {
         scope: Scope::Auto,
         carrier: Carrier::None,
         handler_replaced: false,
+        other_profiler: false,
+        unregistered: 0,
         threads: 0,
         symbols: 0,
     }
+}
+
+/// Makes the profiler know the calling thread now, rather than with its first span or at the next look for threads, a
+/// tenth of a second later at most. For pools whose threads may end before that:
+///
+/// ```
+/// let runtime = tokio::runtime::Builder::new_multi_thread()
+///     .on_thread_start(spanflame::register_thread)
+///     .build();
+/// # drop(runtime);
+/// ```
+///
+/// and with rayon, `ThreadPoolBuilder::new().start_handler(|_| spanflame::register_thread())`. Cheap, can be called again
+/// and again, and never fails; while no profiler runs it does nothing.
+pub fn register_thread() {
+    sampler::register();
 }
 
 /// Profiles the spans that `processor` exports, with settings from the environment: all that a service needs to do.

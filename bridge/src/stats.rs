@@ -8,10 +8,7 @@ use parking_lot::Mutex;
 
 use crate::config::Scope;
 use crate::export::unlabelled::Unlabelled;
-use crate::sampler::SamplerStats;
-
-/// What triggers samples.
-pub(crate) const CLOCK: &str = "thread CPU timers";
+use crate::sampler::{self, SamplerStats};
 
 /// A snapshot of a profiler's doings since it started.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,8 +41,17 @@ pub struct Stats {
     /// Samples really taken per second of CPU time: the kernel's tick may allow fewer than asked for, and each
     /// then counts for more. Zero until there are any.
     pub effective_frequency: f64,
+    /// Periods from one sample to the next: more than one while the rate is lowered to keep to the CPU budget.
+    pub rate_divider: u32,
+    /// What profiling cost of late, as a share of the CPU time that the process used: samples and background threads.
+    /// Estimated; zero until the process has used a second.
+    pub overhead: f64,
+    /// What one sample costs the thread that is sampled, as measured here.
+    pub sample_cost: Duration,
     /// What triggers samples.
     pub clock: &'static str,
+    /// Why it is this clock.
+    pub clock_reason: String,
     /// How stacks are walked.
     pub unwinder: &'static str,
     /// Share of stacks that were followed to their thread's entry, 0 to 1. Zero until there are any.
@@ -64,6 +70,10 @@ pub struct Stats {
     /// Whether another component has put its SIGPROF handler over the profiler's. Until that ends, no sample is taken
     /// and no span tagged.
     pub handler_replaced: bool,
+    /// Whether another profiler's process-wide profiling timer (`ITIMER_PROF`) is armed.
+    pub other_profiler: bool,
+    /// Samples of threads that ended, or may have, before they were found.
+    pub unregistered: u64,
     /// Threads sampled now.
     pub threads: u32,
     /// Distinct addresses whose symbols are kept.
@@ -162,7 +172,8 @@ pub struct Lost {
     pub attribute_refused: u64,
     /// Threads that could not be sampled because 8192 others were, or for want of memory. Each is tried again.
     pub threads_refused: u64,
-    /// Threads whose CPU timer the kernel refused (`RLIMIT_SIGPENDING`, seccomp). Each is tried again.
+    /// Threads that the kernel refused the clock in use (`RLIMIT_SIGPENDING`, open files, seccomp). They are sampled by
+    /// the next best clock, and tried again.
     pub timers_refused: u64,
     /// Samples: a signal arrived while the thread still took another.
     pub nested: u64,
@@ -189,6 +200,8 @@ pub struct Folded {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Truncated {
+    /// No room on the thread's stack for a walk: the program counter alone was kept.
+    pub no_headroom: u64,
     /// More frames than are kept.
     pub too_deep: u64,
     /// An address in no known module, as generated code has.
@@ -304,6 +317,37 @@ pub(crate) struct Counters {
     pub(crate) normalizer_panics: Count,
     /// As of the last drain.
     pub(crate) sampler: Mutex<SamplerStats>,
+    pub(crate) governed: Mutex<Governed>,
+    pub(crate) background: Background,
+}
+
+/// What the governor found at its last look.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Governed {
+    pub(crate) overhead: f64,
+    pub(crate) per_sample: Duration,
+}
+
+/// The profiler's own threads, and what they cost.
+#[derive(Default)]
+pub(crate) struct Background {
+    threads: Mutex<Vec<i32>>,
+    used: Mutex<Duration>,
+}
+
+impl Background {
+    /// Counts the calling thread from now on.
+    pub(crate) fn enter(&self) {
+        self.threads.lock().push(sampler::thread_id());
+    }
+
+    /// CPU time used by all of them; never less than last time, as threads end.
+    pub(crate) fn cpu_time(&self) -> Duration {
+        let now: Duration = self.threads.lock().iter().map(|tid| sampler::thread_cpu_time(*tid)).sum();
+        let mut used = self.used.lock();
+        *used = now.max(*used);
+        *used
+    }
 }
 
 /// A number that one thread changes and any may read.
@@ -341,13 +385,18 @@ mod tests {
             cpu_time: Duration::from_millis(2500),
             labelled_cpu_time: Duration::from_millis(2000),
             lost: Lost::default(),
+            folded: Folded::default(),
             profiles: 3,
             profile_bytes: 4096,
             retries: 1,
             queued_bytes: 0,
             frequency: 100,
             effective_frequency: 100.0,
-            clock: CLOCK,
+            rate_divider: 1,
+            overhead: 0.0,
+            sample_cost: Duration::ZERO,
+            clock: "thread CPU timers",
+            clock_reason: "asked for".to_owned(),
             unwinder: "precompiled .eh_frame tables",
             complete_stacks: 0.99,
             self_test: SelfTest { stacks: 2, complete: 2 },
@@ -356,6 +405,8 @@ mod tests {
             scope: Scope::Root,
             carrier: Carrier::Observer,
             handler_replaced: false,
+            other_profiler: false,
+            unregistered: 0,
             threads: 4,
             symbols: 10,
         };

@@ -133,6 +133,8 @@ fn symbols(what: &str, count: usize) -> Result<f64> {
         "symbols-memory" | "symbols-peak" => {
             let mut symbols = Symbols::new();
             black_box(symbols.look_up(&sampler, &addresses));
+            // The thread that has read them ends by itself.
+            std::thread::sleep(Duration::from_millis(500));
             let kept = if what == "symbols-peak" { peak_resident_memory()? } else { resident_memory()? };
             Ok(kept.saturating_sub(memory) as f64)
         }

@@ -14,12 +14,15 @@ use super::{Added, Aggregator, Editor, Folds, Limits, SpanLabel, Window};
 use crate::error::FlushError;
 #[cfg(feature = "pyroscope")]
 use crate::export::pprof::Encoded;
+use crate::governor::{Governor, Totals};
 use crate::live::{Charge, Live};
 use crate::sampler::{self, Sampler, SamplerStats};
-use crate::stats::{CLOCK, Counters, ratio};
+use crate::stats::{Counters, Governed, ratio};
 
 /// Short enough that no ring overflows at 1000 Hz, long enough to cost nothing.
 const DRAIN_EVERY: Duration = Duration::from_millis(100);
+/// How often a changed rate is told, at most.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 /// Windows that may wait for the exporter's thread, and flushes.
 const WAITING: usize = 16;
 /// Memory that waiting windows may take together. A single one may always wait.
@@ -115,6 +118,10 @@ pub(crate) struct Collector {
     folds_before: Folds,
     window_full: u64,
     labels_dropped: u64,
+    governor: Governor,
+    /// Signals charged so far, and what they cost at the price of their time.
+    sampling: (u64, Duration),
+    told_of_the_rate: Option<Instant>,
     /// Whether stacks were said to be cut short.
     complained: bool,
 }
@@ -125,7 +132,7 @@ impl Collector {
         charge: Charge,
         counters: Arc<Counters>,
         editor: Editor,
-        frequency: u32,
+        governor: Governor,
         upload_interval: Option<Duration>,
         exporter: Sender<Job>,
     ) -> Self {
@@ -135,7 +142,7 @@ impl Collector {
             live: charge.live(),
             counters,
             aggregator: Aggregator::new(Limits::default(), editor),
-            period: Duration::from_secs(1) / frequency,
+            period: Duration::from_secs(1) / governor.frequency(),
             upload_interval,
             exporter,
             windows: Arc::default(),
@@ -151,12 +158,16 @@ impl Collector {
             folds_before: Folds::default(),
             window_full: 0,
             labels_dropped: 0,
+            governor,
+            sampling: (0, Duration::ZERO),
+            told_of_the_rate: None,
             complained: false,
         }
     }
 
     /// The thread's body: until told to stop, or until nobody can tell any more.
     pub(crate) fn run(mut self, commands: &Receiver<Command>) {
+        self.counters.background.enter();
         // Nothing that this thread does is anyone's telemetry.
         let _suppressed = Context::enter_telemetry_suppressed_scope();
         loop {
@@ -198,6 +209,8 @@ impl Collector {
     }
 
     fn stop(&mut self) {
+        // A last look for threads that ended.
+        self.drain();
         self.sampler.stop();
         self.drain();
         if !self.hand_over_window() {
@@ -240,9 +253,44 @@ impl Collector {
         self.counters.normalizer_panics.set(folds.panics);
         // What the samples refer to has been read.
         self.live.label_sets.tidy(|| self.live.table.label_sets());
+        self.govern();
         let stats = self.sampler.stats();
         let before = std::mem::replace(&mut *self.counters.sampler.lock(), stats);
         self.tell(&before, &stats);
+    }
+
+    /// Keeps the cost within the budget.
+    fn govern(&mut self) {
+        let spent = self.sampler.spent();
+        let (signals, cost) = self.sampling;
+        let new = spent.signals.saturating_sub(signals);
+        let cost = cost + spent.per_signal.saturating_mul(new.min(u64::from(u32::MAX)) as u32);
+        self.sampling = (spent.signals, cost);
+        let totals =
+            Totals { cpu: spent.cpu, sampling: cost, background: self.counters.background.cpu_time() };
+        let changed = self.governor.look(totals);
+        *self.counters.governed.lock() =
+            Governed { overhead: self.governor.overhead(), per_sample: spent.per_signal };
+        if let Some(divider) = changed {
+            self.sampler.set_divider(divider);
+            self.tell_of_the_rate(divider);
+        }
+    }
+
+    /// A rate that swings must not fill the log.
+    fn tell_of_the_rate(&mut self, divider: u32) {
+        let due = self.told_of_the_rate.is_none_or(|told| told.elapsed() >= TELL_EVERY);
+        if due {
+            self.told_of_the_rate = Some(Instant::now());
+            let frequency = 1.0 / self.period.as_secs_f64() / f64::from(divider);
+            let overhead_percent = self.governor.overhead() * 100.0;
+            tracing::info!(
+                divider,
+                frequency,
+                overhead_percent,
+                "sampling rate adjusted to the cpu budget: each sample counts for as much cpu time as it stands for"
+            );
+        }
     }
 
     /// Says once what has come to stand in the way of sampling, and acts on it.
@@ -260,8 +308,15 @@ impl Collector {
         }
         if now.timer_failures > 0 && before.timer_failures == 0 {
             tracing::warn!(
-                "the kernel refused a thread's CPU timer: it is not sampled until that succeeds. check \
-                 RLIMIT_SIGPENDING (ulimit -i) and seccomp rules for timer_create"
+                "the kernel refused a thread the clock in use: it is sampled by the next best, at worst by the process's \
+                 timer, until that succeeds. check RLIMIT_SIGPENDING (ulimit -i), the limit of open files if the clock is \
+                 perf, and seccomp rules"
+            );
+        }
+        if now.other_timer && !before.other_timer {
+            tracing::warn!(
+                "another CPU profiler has armed the process-wide profiling timer (ITIMER_PROF): its signals reach this \
+                 profiler's handler or the other way round. run one CPU profiler per process"
             );
         }
         if now.threads_refused > 0 && before.threads_refused == 0 {
@@ -312,6 +367,8 @@ impl Collector {
             ("lost.threads_refused", since(|stats| stats.threads_refused)),
             ("lost.timers_refused", since(|stats| stats.timer_failures)),
             ("lost.handler_replaced", u64::from(stats.handler_replaced)),
+            ("lost.other_timer", u64::from(stats.other_timer)),
+            ("truncated.no_headroom", since(|stats| stats.no_headroom)),
             ("truncated.too_deep", since(|stats| stats.too_deep)),
             ("truncated.no_module", since(|stats| stats.no_module)),
             ("truncated.no_rule", since(|stats| stats.no_rule)),
@@ -324,14 +381,17 @@ impl Collector {
         let mut notes = vec![
             concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")).to_owned(),
             format!("frequency={:.0}", 1.0 / self.period.as_secs_f64()),
+            format!("clock={}", self.sampler.clock().name),
             format!("unwinder={}", stats.unwinder),
         ];
+        if stats.divider > 1 {
+            notes.push(format!("rate_divider={}", stats.divider));
+        }
         if weight > 0 {
             notes.push(format!("effective_frequency={hertz:.1}"));
             let complete = ratio(since(|stats| stats.reached_entry), samples);
             notes.push(format!("complete_stacks={complete:.3}"));
         }
-        notes.push(format!("clock={CLOCK}"));
         notes.extend(causes.iter().filter(|(_, n)| *n > 0).map(|(cause, n)| format!("{cause}={n}")));
         notes
     }

@@ -61,6 +61,16 @@ impl<'a> Environment<'a> {
         self::interval(name, interval).map(Some).map_err(|_| error())
     }
 
+    /// Percent, or `off`: then the inner value is `None`.
+    pub(super) fn budget(&self, name: &str) -> Result<Option<Option<f64>>, ConfigError> {
+        let Some(text) = self.text(name)? else { return Ok(None) };
+        if text.eq_ignore_ascii_case("off") {
+            return Ok(Some(None));
+        }
+        let percent = text.parse().map_err(|_| ConfigError::new(name, BUDGET, &text))?;
+        self::budget(name, percent).map(|share| Some(Some(share)))
+    }
+
     pub(super) fn basic_auth(&self) -> Result<Option<(String, String)>, ConfigError> {
         const USER: &str = "PYROSCOPE_BASIC_AUTH_USER";
         const PASSWORD: &str = "PYROSCOPE_BASIC_AUTH_PASSWORD";
@@ -126,6 +136,16 @@ pub(super) fn interval(setting: &str, value: Duration) -> Result<Duration, Confi
         expected: "1 to 15 seconds".to_owned(),
         value: format!("{value:?}"),
     })
+}
+
+const BUDGET: &str = "percent from 0.01 to 100, or off";
+
+/// Percent as a share.
+pub(super) fn budget(setting: &str, percent: f64) -> Result<f64, ConfigError> {
+    if (0.01..=100.0).contains(&percent) {
+        return Ok(percent / 100.0);
+    }
+    Err(ConfigError { setting: setting.to_owned(), expected: BUDGET.to_owned(), value: percent.to_string() })
 }
 
 pub(super) fn not_empty(setting: &str, value: String) -> Result<String, ConfigError> {

@@ -17,6 +17,7 @@ fn nothing_set_means_the_documented_defaults() {
     let config = from_env(&[]);
     assert!(config.enabled && config.exporter.is_none() && config.resource.is_none());
     assert_eq!(config.frequency, 100);
+    assert_eq!((config.clock, config.cpu_budget), (Clock::Auto, Some(0.01)));
     assert_eq!(config.upload_interval, Duration::from_secs(10));
     assert_eq!(config.scope, Scope::Auto);
     assert_eq!(config.max_span_names, 1000);
@@ -45,6 +46,8 @@ fn every_variable_is_read() {
         ("OTEL_RESOURCE_ATTRIBUTES", "service.namespace=a%20shop,service.name=third"),
         ("SPANFLAME_ENABLED", "FALSE"),
         ("SPANFLAME_FREQUENCY", "250"),
+        ("SPANFLAME_CLOCK", "thread-timers"),
+        ("SPANFLAME_CPU_BUDGET", "2.5"),
         ("SPANFLAME_UNWINDER", "frame-pointers"),
         ("SPANFLAME_UPLOAD_INTERVAL", "2.5"),
         ("SPANFLAME_SCOPE", "all"),
@@ -66,6 +69,7 @@ fn every_variable_is_read() {
     ];
     assert_eq!(keys, expected);
     assert_eq!(config.frequency, 250);
+    assert_eq!((config.clock, config.cpu_budget), (Clock::ThreadTimers, Some(0.025)));
     assert_eq!(config.unwinder, Unwinder::FramePointers);
     assert_eq!(config.upload_interval, Duration::from_millis(2500));
     assert_eq!(config.scope, Scope::All);
@@ -251,4 +255,23 @@ fn a_refused_url_does_not_repeat_its_credentials() {
         assert!(!error.to_string().contains("hunter2"), "{error}");
         assert_eq!(error.setting, "server_address");
     }
+}
+
+#[test]
+fn the_cpu_budget_is_percent_or_off() {
+    assert_eq!(from_env(&[("SPANFLAME_CPU_BUDGET", "OFF")]).cpu_budget, None);
+    let built = |builder: ProfilerBuilder| resolve(builder, &[("SPANFLAME_CPU_BUDGET", "7")]);
+    assert_eq!(built(Profiler::builder().cpu_budget(None)).expect("fine").cpu_budget, None);
+    assert_eq!(built(Profiler::builder().cpu_budget(0.5)).expect("fine").cpu_budget, Some(0.005));
+    for wrong in ["0", "101", "-1", "NaN", "a lot"] {
+        let error = resolve(Profiler::builder(), &[("SPANFLAME_CPU_BUDGET", wrong)]).err().expect("refused");
+        assert!(
+            error.to_string().contains("SPANFLAME_CPU_BUDGET: expected percent from 0.01 to 100"),
+            "{error}"
+        );
+    }
+    let error = built(Profiler::builder().cpu_budget(f64::INFINITY)).err().expect("refused");
+    assert!(error.to_string().starts_with("cpu_budget: "), "{error}");
+    let error = resolve(Profiler::builder(), &[("SPANFLAME_CLOCK", "tsc")]).err().expect("refused");
+    assert!(error.to_string().contains("auto, thread-timers, perf, process-timer"), "{error}");
 }

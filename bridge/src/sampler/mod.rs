@@ -13,8 +13,11 @@ mod quality;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-pub(crate) use live::{Sampler, at_fork, publish};
+#[cfg(all(test, target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub(crate) use live::label;
+pub(crate) use live::{Sampler, at_fork, publish, register, thread_cpu_time, thread_id};
 #[cfg(all(
     feature = "bench-internals",
     target_os = "linux",
@@ -23,6 +26,7 @@ pub(crate) use live::{Sampler, at_fork, publish};
 pub(crate) use live::{handler, signal_value};
 pub(crate) use quality::{Complaint, complaint};
 
+pub(crate) use crate::config::Clock as ClockChoice;
 use crate::config::Unwinder;
 use crate::spans::{SpanRecord, SpanTable};
 
@@ -42,6 +46,10 @@ pub(crate) struct Options {
     pub(crate) spans: &'static SpanTable,
     /// Frames kept of each stack, innermost first; at most [`MAX_DEPTH`].
     pub(crate) max_depth: usize,
+    /// What makes threads be sampled.
+    pub(crate) clock: ClockChoice,
+    /// The share of the process's CPU time that sampling may cost, for the choice of a clock. `None` for any.
+    pub(crate) cpu_budget: Option<f64>,
     /// How stacks are walked.
     pub(crate) unwinder: Unwinder,
 }
@@ -49,7 +57,14 @@ pub(crate) struct Options {
 impl Options {
     /// Stacks of up to 128 frames at `frequency` samples per second of CPU time.
     pub(crate) fn new(frequency: u32, spans: &'static SpanTable) -> Self {
-        Self { frequency, spans, max_depth: 128, unwinder: Unwinder::Tables }
+        Self {
+            frequency,
+            spans,
+            max_depth: 128,
+            clock: ClockChoice::Auto,
+            cpu_budget: Some(0.01),
+            unwinder: Unwinder::Tables,
+        }
     }
 }
 
@@ -85,9 +100,32 @@ pub(crate) enum SamplerError {
     Handler(#[source] std::io::Error),
     /// No thread could be given a timer.
     #[error(
-        "cannot create a CPU timer: {0}; check RLIMIT_SIGPENDING (ulimit -i) and seccomp rules for timer_create"
+        "cannot create a CPU timer: {0}; check RLIMIT_SIGPENDING (ulimit -i) and seccomp rules for timer_create and \
+         setitimer"
     )]
     Timer(#[source] std::io::Error),
+}
+
+/// The clock in use.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ClockInUse {
+    /// Its name, for people.
+    pub(crate) name: &'static str,
+    /// Why it is this one.
+    pub(crate) why: String,
+    /// Whether another one was asked for.
+    pub(crate) instead: bool,
+}
+
+/// What sampling has cost and found since the sampler started.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Spent {
+    /// Signals that threads were interrupted by.
+    pub(crate) signals: u64,
+    /// What one of them costs, delivery and handler together.
+    pub(crate) per_signal: Duration,
+    /// CPU time that the process has used.
+    pub(crate) cpu: Duration,
 }
 
 /// One drained sample.
@@ -153,8 +191,17 @@ pub(crate) struct SamplerStats {
     pub(crate) threads_refused: u64,
     /// Threads with a running timer now.
     pub(crate) threads: u32,
-    /// Timers that the kernel refused (RLIMIT_SIGPENDING, seccomp); tried again at each look for threads.
+    /// Threads whose own clock the kernel refused (RLIMIT_SIGPENDING, seccomp, open files); tried again at each look for
+    /// threads.
     pub(crate) timer_failures: u64,
+    /// Samples of threads that ended, or may have, before they were found.
+    pub(crate) strangers: u64,
+    /// Samples of the program counter alone, as the thread's stack had no room for more.
+    pub(crate) no_headroom: u64,
+    /// Whether another profiler's process-wide profiling timer is armed.
+    pub(crate) other_timer: bool,
+    /// Periods from one signal to the next; more than one while the rate is lowered.
+    pub(crate) divider: u32,
     /// How stacks are walked.
     pub(crate) unwinder: Unwinder,
     /// The walks made at the start.
@@ -201,16 +248,38 @@ mod tests {
         extern "C" fn child() {}
         assert!(matches!(unsupported::at_fork(child), Err(SamplerError::Unsupported)));
         unsupported::publish(crate::spans::SpanKey::NONE);
+        unsupported::register();
+        assert_eq!(unsupported::thread_cpu_time(unsupported::thread_id()), Duration::ZERO);
         type Of<S> = (
             fn(&mut S, &mut dyn FnMut(&Sample<'_>)),
             fn(&S) -> Arc<[Module]>,
             fn(&S) -> SamplerStats,
             fn(&S) -> Vec<(Arc<Path>, u32)>,
             fn(&mut S),
+            fn(&S) -> ClockInUse,
+            fn(&mut S) -> Spent,
+            fn(&mut S, u32),
         );
-        let _: Of<Sampler> =
-            (Sampler::drain, Sampler::modules, Sampler::stats, Sampler::not_expressible, Sampler::stop);
+        let _: Of<Sampler> = (
+            Sampler::drain,
+            Sampler::modules,
+            Sampler::stats,
+            Sampler::not_expressible,
+            Sampler::stop,
+            Sampler::clock,
+            Sampler::spent,
+            Sampler::set_divider,
+        );
         use unsupported::Sampler as Other;
-        let _: Of<Other> = (Other::drain, Other::modules, Other::stats, Other::not_expressible, Other::stop);
+        let _: Of<Other> = (
+            Other::drain,
+            Other::modules,
+            Other::stats,
+            Other::not_expressible,
+            Other::stop,
+            Other::clock,
+            Other::spent,
+            Other::set_divider,
+        );
     }
 }

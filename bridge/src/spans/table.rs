@@ -203,6 +203,24 @@ impl SpanTable {
             .collect()
     }
 
+    /// Has everything in the span's bucket give way to newer spans, which then end.
+    #[cfg(test)]
+    pub(crate) fn crowd_out(&self, span_id: SpanId) {
+        self.advance();
+        let crowd: Vec<SpanId> =
+            (1..).map(SpanId).filter(|id| self.are_neighbours(*id, span_id)).take(BUCKET).collect();
+        for id in &crowd {
+            self.insert(&SpanRecord { span_id: *id, ..SpanRecord::default() });
+        }
+        crowd.into_iter().for_each(|id| self.remove(id));
+    }
+
+    /// Whether two spans share a bucket.
+    #[cfg(test)]
+    pub(crate) fn are_neighbours(&self, one: SpanId, other: SpanId) -> bool {
+        self.bucket(one).0 == self.bucket(other).0
+    }
+
     /// Spans that lost their place to a newer one because their bucket was full.
     pub(crate) fn evicted(&self) -> u64 {
         self.evicted.load(Ordering::Relaxed)

@@ -4,6 +4,7 @@
 pub(crate) mod arch;
 pub(crate) mod modules;
 pub(crate) mod pages;
+pub(crate) mod perf;
 pub(crate) mod published;
 pub(crate) mod signal;
 pub(crate) mod stack;

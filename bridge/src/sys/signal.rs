@@ -18,9 +18,24 @@ pub(crate) trait OnTimer {
     /// Runs in the signal handler of the thread that was interrupted at `registers`: async-signal-safe, without panics.
     /// `false` means that `value` is of no timer of ours.
     fn on_timer(value: usize, overrun: u32, registers: Registers) -> bool;
+
+    /// The same for the signal of a clock that cannot carry a value.
+    fn on_clock(origin: Origin, registers: Registers) -> bool;
 }
 
-/// The kernel's `siginfo_t` of a timer.
+/// Where a signal without a value comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// The kernel itself: the process-wide profiling timer.
+    Kernel,
+    /// An open file with this number: a perf event.
+    File(i32),
+}
+
+/// `si_code` of a file that has something to say: `POLL_IN`, `POLL_HUP` and what lies between.
+const FILE: std::ops::RangeInclusive<c_int> = 1..=6;
+
+/// The kernel's `siginfo_t` of a timer. That of a file has its number in the low half of `value`.
 #[repr(C)]
 struct TimerInfo {
     signal: c_int,
@@ -59,13 +74,19 @@ pub(crate) extern "C" fn handler<H: OnTimer>(
     // SAFETY: the kernel passes a valid siginfo_t; `TimerInfo` is its layout when the code is SI_TIMER, and the fields up
     // to the code are common to all.
     let timer = unsafe { &*info.cast::<TimerInfo>() };
-    if timer.code == libc::SI_TIMER {
-        // SAFETY: the kernel passes a valid ucontext_t as third argument.
-        let context = unsafe { &*context.cast::<libc::ucontext_t>() };
-        let registers = arch::interrupted(context);
-        if H::on_timer(timer.value, timer.overrun.max(0) as u32, registers) {
-            return;
-        }
+    // SAFETY: the kernel passes a valid ucontext_t as third argument.
+    let registers = arch::interrupted(unsafe { &*context.cast::<libc::ucontext_t>() });
+    let taken = if timer.code == libc::SI_TIMER {
+        H::on_timer(timer.value, timer.overrun.max(0) as u32, registers)
+    } else if timer.code == libc::SI_KERNEL {
+        H::on_clock(Origin::Kernel, registers)
+    } else if FILE.contains(&timer.code) {
+        H::on_clock(Origin::File(timer.value as i32), registers)
+    } else {
+        false
+    };
+    if taken {
+        return;
     }
     pass_on(signal, info, context);
 }
@@ -121,6 +142,29 @@ pub(crate) fn install<H: OnTimer>() -> io::Result<Installed> {
 /// Whether the handler that was installed is still there.
 pub(crate) fn still_installed() -> bool {
     current().is_ok_and(|action| action.sa_sigaction == OURS.load(Ordering::Acquire))
+}
+
+/// Sends the calling thread what a timer with `value` would; it has been handled on return.
+pub(crate) fn send_own(value: usize) {
+    #[repr(C)]
+    struct Whole {
+        info: TimerInfo,
+        rest: [u64; 12],
+    }
+
+    let info = TimerInfo {
+        signal: SIGNAL,
+        errno: 0,
+        code: libc::SI_TIMER,
+        _padding: 0,
+        timer: 0,
+        overrun: 0,
+        value,
+    };
+    let whole = Whole { info, rest: [0; 12] };
+    let (process, thread) = (std::process::id(), super::thread::id());
+    // SAFETY: `whole` has the layout and the size of the kernel's siginfo_t, and the handler of the signal is ours.
+    unsafe { libc::syscall(libc::SYS_rt_tgsigqueueinfo, process, thread, SIGNAL, &raw const whole) };
 }
 
 fn current() -> io::Result<libc::sigaction> {

@@ -52,6 +52,12 @@ impl Bounds {
         self.high.store(stack.end, Ordering::Release);
     }
 
+    /// Bytes of the stack below `sp`; meaningless unless `sp` lies in it. For the same signal handlers.
+    #[inline]
+    pub(crate) fn room(&self, sp: u64) -> u64 {
+        sp.saturating_sub(self.low.load(Ordering::Relaxed))
+    }
+
     /// The calling thread's stack from `sp` up, if `sp` lies in it. For signal handlers of the thread whose bounds these are.
     #[inline]
     pub(crate) fn stack(&self, sp: u64) -> Option<Stack> {

@@ -1,11 +1,13 @@
 //! The sampler of Linux.
 
+mod choice;
 mod clock;
 mod handler;
 mod modules;
 mod ring;
 mod self_test;
 mod state;
+mod strangers;
 mod threads;
 
 #[cfg(test)]
@@ -19,21 +21,23 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use self::clock::{Since, ThreadTimers};
+use self::clock::Since;
 use self::handler::{Record, SESSION, Session, TakeSample};
 use self::modules::Modules;
 use self::self_test::Roots;
-use self::state::{STATES, ThreadState};
+use self::state::{MAX_THREADS, PROCESS_PERIODS, STATES, ThreadState};
+use self::strangers::Strangers;
 use self::threads::{Thread, Threads};
-use super::{MAX_DEPTH, Module, Options, Sample, SamplerError, SamplerStats};
+use super::{ClockInUse, MAX_DEPTH, Module, Options, Sample, SamplerError, SamplerStats, Spent};
 use crate::config::Unwinder;
 use crate::spans::SpanKey;
+use crate::sys::arch::cycles;
 use crate::sys::published::Retired;
 use crate::sys::{signal, stack, thread, timer};
 use crate::unwind::{End, Table};
 
-/// How often threads and modules are looked for, at most.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often threads and modules are looked for, at most: a little less than drains are apart, so that each looks.
+const LOOK: Duration = Duration::from_millis(90);
 /// The same with more threads than `MANY`: each costs two system calls a look.
 const SLOW_LOOK: Duration = Duration::from_millis(250);
 const MANY: usize = 128;
@@ -43,7 +47,7 @@ const MAX_FORKS: usize = 16;
 
 /// The threads of this process, at the index `FORKS`. A forked child starts over with the next one: the lock of its
 /// parent's may have been held, and its contents half-written, at the moment of the fork.
-static THREADS: [Mutex<Option<Threads<ThreadTimers>>>; MAX_FORKS] = [const { Mutex::new(None) }; MAX_FORKS];
+static THREADS: [Mutex<Option<Threads>>; MAX_FORKS] = [const { Mutex::new(None) }; MAX_FORKS];
 static FORKS: AtomicUsize = AtomicUsize::new(0);
 
 /// Whether there is a sampler.
@@ -69,6 +73,31 @@ pub(crate) fn publish(key: SpanKey) {
         Some(state) => state.label.store(key.0, Ordering::Relaxed),
         None => bind(slot, key),
     });
+}
+
+/// What samples of the calling thread are stamped with.
+#[cfg(test)]
+pub(crate) fn label() -> SpanKey {
+    SLOT.with(|slot| slot.get().map_or(SpanKey::NONE, |state| SpanKey(state.label.load(Ordering::Relaxed))))
+}
+
+/// Registers the calling thread as its first label would.
+pub(crate) fn register() {
+    SLOT.with(|slot| {
+        if slot.get().is_none() {
+            bind(slot, SpanKey::NONE);
+        }
+    });
+}
+
+/// The calling thread's id.
+pub(crate) fn thread_id() -> i32 {
+    thread::id()
+}
+
+/// CPU time that a thread of this process has used; zero once it is gone.
+pub(crate) fn thread_cpu_time(tid: i32) -> Duration {
+    timer::cpu_time(tid).unwrap_or_default()
 }
 
 /// The signal handler.
@@ -125,7 +154,7 @@ impl Drop for AtExit {
     }
 }
 
-fn threads() -> Option<&'static Mutex<Option<Threads<ThreadTimers>>>> {
+fn threads() -> Option<&'static Mutex<Option<Threads>>> {
     THREADS.get(FORKS.load(Ordering::Acquire))
 }
 
@@ -164,6 +193,9 @@ pub(crate) struct Sampler {
     running: bool,
     kept: Kept,
     looked: Instant,
+    clock: ClockInUse,
+    cost: Cost,
+    strangers: Strangers,
     stats: SamplerStats,
     roots: Roots,
     /// What the threads' counters stood at when this one started.
@@ -210,7 +242,7 @@ impl Sampler {
         static HOOKED: Mutex<bool> = Mutex::new(false);
 
         let all = threads().ok_or(SamplerError::Unsupported)?;
-        if timer::process_timer_armed() {
+        if timer::process_timer().is_some() {
             return Err(SamplerError::OtherTimer);
         }
         let chained = match signal::install::<TakeSample>().map_err(SamplerError::Handler)? {
@@ -224,13 +256,22 @@ impl Sampler {
         }
         drop(hooked);
 
+        let chosen = choice::choose(&options);
         let mut sampler = Self {
             options,
             id: LATEST.fetch_add(1, Ordering::AcqRel) + 1,
             running: true,
             kept: KEPT.lock().take().unwrap_or_default(),
             looked: Instant::now(),
-            stats: SamplerStats { chained, unwinder: options.unwinder, ..SamplerStats::default() },
+            clock: ClockInUse::default(),
+            cost: Cost::new(chosen.sample_cost),
+            strangers: Strangers::new(options.frequency),
+            stats: SamplerStats {
+                chained,
+                divider: 1,
+                unwinder: options.unwinder,
+                ..SamplerStats::default()
+            },
             roots: Roots::default(),
             before: Lost::default(),
             active: Vec::new(),
@@ -246,10 +287,16 @@ impl Sampler {
             let threads = threads.get_or_insert_with(Threads::new);
             sampler.before = Lost::of(threads);
             SAMPLING.store(true, Ordering::Release);
-            threads.start(ThreadTimers::new(options.frequency), &tids)
+            let wanted = chosen.clocks.first().map(|clock| clock.name());
+            let started = threads.start(chosen.clocks, &tids);
+            sampler.clock.name = threads.clock_name().unwrap_or_default();
+            // All but refused, as where the limit of pending signals lets only a few threads have a timer.
+            sampler.clock.instead = chosen.instead || wanted != Some(sampler.clock.name);
+            started
         };
         // Dropping the sampler undoes everything.
         started.map_err(SamplerError::Timer)?;
+        sampler.clock.why = chosen.why;
         Ok(sampler)
     }
 
@@ -257,22 +304,29 @@ impl Sampler {
     /// called about ten times a second; `sink` must not publish. After [`stop`](Self::stop) it hands over what was left.
     pub(crate) fn drain(&mut self, sink: &mut dyn FnMut(&Sample<'_>)) {
         let Some(all) = self.threads() else { return };
+        let threads = all.lock().as_ref().map_or(0, Threads::ticking);
+        let pause = if threads > MANY { SLOW_LOOK } else { LOOK };
+        if self.running && self.looked.elapsed() >= pause {
+            self.looked = Instant::now();
+            self.look_for_threads(all, sink);
+            self.stats.handler_replaced = !signal::still_installed();
+            self.stats.other_timer = timer::process_timer().is_some() && !clock::process_timer_is_ours();
+            if self.kept.modules.refresh(self.options.unwinder) {
+                self.publish_code();
+            }
+            SESSION.reclaim(&mut self.kept.retired);
+        }
         self.active.clear();
         self.active.extend(all.lock().iter().flat_map(Threads::all));
         for i in 0..self.active.len() {
-            self.drain_thread(self.active[i], sink);
+            self.drain_thread(self.active[i], false, sink);
         }
-        let pause = if self.active.len() > MANY { SLOW_LOOK } else { LOOK };
-        if !self.running || self.looked.elapsed() < pause {
-            return;
+        for index in MAX_THREADS..STATES.len() {
+            let (samples, weight) = (self.stats.samples, self.stats.weight);
+            self.drain_thread(Thread { index, tid: 0 }, true, sink);
+            self.stats.strangers += self.stats.samples - samples;
+            self.strangers.charged += self.stats.weight - weight;
         }
-        self.looked = Instant::now();
-        self.look_for_threads(all, sink);
-        self.stats.handler_replaced = !signal::still_installed();
-        if self.kept.modules.refresh(self.options.unwinder) {
-            self.publish_code();
-        }
-        SESSION.reclaim(&mut self.kept.retired);
     }
 
     /// The modules that samples may refer to: loaded ones, then those unloaded in the last minute.
@@ -298,6 +352,57 @@ impl Sampler {
         stats
     }
 
+    /// The clock in use.
+    pub(crate) fn clock(&self) -> ClockInUse {
+        self.clock.clone()
+    }
+
+    /// What sampling has cost since this sampler started. Measures a signal to the calling thread.
+    pub(crate) fn spent(&mut self) -> Spent {
+        let stats = self.stats();
+        if !stats.handler_replaced {
+            self.cost.probe();
+        }
+        let cpu = timer::process_cpu_time().saturating_sub(self.cost.cpu_at_start);
+        // Threads with clocks of their own are interrupted by the process's as well.
+        let periods = u64::from(PROCESS_PERIODS.load(Ordering::Relaxed)) * self.period().as_nanos() as u64;
+        let by_process = ((cpu - self.cost.cpu).as_nanos() as u64).checked_div(periods).unwrap_or(0);
+        self.cost.cpu = cpu;
+        self.cost.by_process += by_process;
+        let signals = stats.samples + stats.lost_ring_full + stats.nested + self.cost.by_process;
+        Spent { signals, per_signal: self.cost.per_signal(self.handler_cycles()), cpu }
+    }
+
+    /// Has threads be signalled only after `divider` periods each; a sample then stands for as many.
+    pub(crate) fn set_divider(&mut self, divider: u32) {
+        let divider = divider.clamp(1, self.options.frequency);
+        if !self.running || divider == self.stats.divider {
+            return;
+        }
+        self.stats.divider = divider;
+        self.publish_code();
+        if let Some(all) = self.threads()
+            && let Some(threads) = &mut *all.lock()
+        {
+            threads.set_divider(divider);
+        }
+    }
+
+    /// The mean of those that were timed.
+    fn handler_cycles(&self) -> f64 {
+        let total = |counter: fn(&ThreadState) -> &AtomicU64| {
+            let threads = self.threads().map(Mutex::lock);
+            let states =
+                threads.as_ref().and_then(|threads| Some(threads.as_ref()?.states())).unwrap_or_default();
+            states.iter().map(|state| counter(state).load(Ordering::Relaxed)).sum::<u64>() as f64
+        };
+        total(|state| &state.timed_cycles) / total(|state| &state.timed).max(1.0)
+    }
+
+    fn period(&self) -> Duration {
+        Duration::from_secs(1) / self.options.frequency
+    }
+
     /// Modules with unwind rows that no table rule can express, and how many.
     pub(crate) fn not_expressible(&self) -> Vec<(Arc<Path>, u32)> {
         let modules = self.kept.modules.tables();
@@ -321,7 +426,7 @@ impl Sampler {
     }
 
     /// The process's threads, as long as this sampler is the latest.
-    fn threads(&self) -> Option<&'static Mutex<Option<Threads<ThreadTimers>>>> {
+    fn threads(&self) -> Option<&'static Mutex<Option<Threads>>> {
         (LATEST.load(Ordering::Acquire) == self.id).then(threads).flatten()
     }
 
@@ -332,21 +437,26 @@ impl Sampler {
             spans: self.options.spans,
             max_depth: self.options.max_depth,
             max_weight: self.options.frequency,
+            period: self.period().as_nanos() as u64,
+            divider: self.stats.divider,
         };
         self.kept.retired.extend(SESSION.replace(Some(Box::new(session))));
     }
 
-    fn look_for_threads(
-        &mut self,
-        all: &Mutex<Option<Threads<ThreadTimers>>>,
-        sink: &mut dyn FnMut(&Sample<'_>),
-    ) {
+    fn look_for_threads(&mut self, all: &Mutex<Option<Threads>>, sink: &mut dyn FnMut(&Sample<'_>)) {
         let ended = all.lock().as_mut().map(Threads::ended).unwrap_or_default();
         for thread in &ended {
-            self.drain_thread(*thread, sink);
+            self.drain_thread(*thread, true, sink);
         }
+        let lost = self.stats();
+        let charged = lost.weight + lost.lost_ring_full_weight + lost.excess_weight;
+        let follow = self.strangers.look(timer::process_cpu_time(), charged, lost.threads * lost.divider);
         let found = all.lock().as_mut().map(|threads| {
             threads.release(&ended);
+            threads.retry();
+            if let Some(follow) = follow {
+                threads.follow_strangers(follow);
+            }
             (threads.unknown_stacks(), threads.ticking())
         });
         let (unknown, sampled) = found.unzip();
@@ -367,12 +477,15 @@ impl Sampler {
         }
     }
 
-    fn drain_thread(&mut self, thread: Thread, sink: &mut dyn FnMut(&Sample<'_>)) {
+    /// `gone` says that the thread has ended, or may have.
+    fn drain_thread(&mut self, thread: Thread, gone: bool, sink: &mut dyn FnMut(&Sample<'_>)) {
         let ring = &STATES[thread.index].ring;
         while let Some(tag) = ring.pop(&mut self.words) {
-            let Some(Record { weight, span, mut frames, mut end }) = Record::read(&self.words, tag) else {
-                continue;
-            };
+            let Some(record) = Record::read(&self.words, tag) else { continue };
+            let Record { mut weight, span, mut frames, mut end, no_headroom } = record;
+            if gone {
+                weight += self.strangers.besides(weight);
+            }
             if self.options.unwinder == Unwinder::FramePointers {
                 let code = self.kept.modules.leading_code(frames);
                 if self.roots.ends(code) {
@@ -384,14 +497,16 @@ impl Sampler {
             }
             self.stats.samples += 1;
             self.stats.weight += u64::from(weight);
-            *match end {
+            let counted = match end {
+                _ if no_headroom => &mut self.stats.no_headroom,
                 End::Entry => &mut self.stats.reached_entry,
                 End::TooDeep => &mut self.stats.too_deep,
                 End::NoModule => &mut self.stats.no_module,
                 End::NoRule => &mut self.stats.no_rule,
                 End::BadRead => &mut self.stats.bad_read,
                 End::NoProgress => &mut self.stats.no_progress,
-            } += 1;
+            };
+            *counted += 1;
             sink(&Sample {
                 #[cfg(any(test, feature = "bench-internals"))]
                 tid: thread.tid,
@@ -411,6 +526,60 @@ impl Drop for Sampler {
     }
 }
 
+/// What a signal costs here, as far as it is known.
+struct Cost {
+    started: Instant,
+    cycles_at_start: u64,
+    cpu_at_start: Duration,
+    /// As of the last look.
+    cpu: Duration,
+    /// Signals of the process's own timer until then.
+    by_process: u64,
+    /// What a signal costs its thread until and after the handler, where that was measured beforehand.
+    known: Option<Duration>,
+    /// The same in cycles, from one signal after each drain: the mean of the last few, as caches are cold by then.
+    delivery: f64,
+}
+
+impl Cost {
+    fn new(known: Option<Duration>) -> Self {
+        Self {
+            started: Instant::now(),
+            cycles_at_start: cycles(),
+            cpu_at_start: timer::process_cpu_time(),
+            cpu: Duration::ZERO,
+            by_process: 0,
+            known,
+            delivery: 0.0,
+        }
+    }
+
+    /// Sends the calling thread a signal that is handled at once.
+    fn probe(&mut self) {
+        const SHARE: f64 = 1.0 / 16.0;
+        /// As much is no signal's cost: the thread was interrupted meanwhile.
+        const MOST: f64 = 4.0;
+        let before = cycles();
+        signal::send_own(state::probe_value());
+        let took = cycles().wrapping_sub(before) as f64;
+        if self.delivery == 0.0 {
+            self.delivery = took;
+        } else {
+            self.delivery += (took.min(self.delivery * MOST) - self.delivery) * SHARE;
+        }
+    }
+
+    /// With `handler` cycles in the handler.
+    fn per_signal(&self, handler: f64) -> Duration {
+        let passed = cycles().wrapping_sub(self.cycles_at_start);
+        let second = self.started.elapsed().as_secs_f64() / (passed as f64).max(1.0);
+        match self.known {
+            Some(known) => known + Duration::from_secs_f64(handler * second),
+            None => Duration::from_secs_f64((self.delivery + handler) * second),
+        }
+    }
+}
+
 /// Totals of what the threads count.
 #[derive(Clone, Copy, Debug, Default)]
 struct Lost {
@@ -423,7 +592,7 @@ struct Lost {
 }
 
 impl Lost {
-    fn of(threads: &Threads<ThreadTimers>) -> Self {
+    fn of(threads: &Threads) -> Self {
         let total = |counter: fn(&ThreadState) -> &AtomicU64| {
             threads.states().iter().map(|state| counter(state).load(Ordering::Relaxed)).sum()
         };

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::Ordering;
 
-use super::clock::{Clock, Since};
+use super::clock::{Clock, Since, Tick};
 use super::state::{self, MAX_THREADS, STATES, ThreadState};
 use crate::sys::stack::Mapping;
 use crate::sys::thread;
@@ -18,18 +18,20 @@ pub(super) struct Thread {
 }
 
 /// The state with the same index belongs to this thread.
-struct Record<T> {
+struct Record {
     tid: i32,
-    tick: Option<T>,
-    /// Whether a refusal of its clock was counted.
+    /// Its clock, by its place among the clocks, and what ticks.
+    tick: Option<(usize, Tick)>,
+    /// Whether a refusal of the first clock was counted.
     refused: bool,
     /// Whether its stack was looked for.
     looked_up: bool,
 }
 
-pub(super) struct Threads<C: Clock> {
-    clock: Option<C>,
-    records: Vec<Option<Record<C::Tick>>>,
+pub(super) struct Threads {
+    /// The clock in use, then what a thread falls back to that it refuses. None while sampling is off.
+    clocks: Vec<Box<dyn Clock>>,
+    records: Vec<Option<Record>>,
     by_tid: HashMap<i32, usize>,
     free: Vec<usize>,
     /// How many states there are.
@@ -40,10 +42,10 @@ pub(super) struct Threads<C: Clock> {
     clock_failures: u64,
 }
 
-impl<C: Clock> Threads<C> {
+impl Threads {
     pub(super) fn new() -> Self {
         Self {
-            clock: None,
+            clocks: Vec::new(),
             records: Vec::new(),
             by_tid: HashMap::new(),
             free: Vec::new(),
@@ -55,8 +57,8 @@ impl<C: Clock> Threads<C> {
     }
 
     /// Starts to sample all of `tids`, the threads that there are. Fails when not one of them can be.
-    pub(super) fn start(&mut self, clock: C, tids: &[i32]) -> io::Result<()> {
-        self.clock = Some(clock);
+    pub(super) fn start(&mut self, clocks: Vec<Box<dyn Clock>>, tids: &[i32]) -> io::Result<()> {
+        self.clocks = clocks;
         // Nobody watched since the last stop: a thread's successor may even have its number.
         let gone: Vec<Thread> = self.all().filter(|ended| !thread::exists(ended.tid)).collect();
         for ended in &gone {
@@ -86,11 +88,37 @@ impl<C: Clock> Threads<C> {
 
     /// Stops every clock. The threads keep their states: signals may be under way, and bound threads write to theirs.
     pub(super) fn stop(&mut self) {
-        if let Some(clock) = self.clock.take() {
-            for tick in self.records.iter_mut().flatten().filter_map(|record| record.tick.take()) {
-                clock.stop(tick);
-            }
+        for (clock, tick) in self.records.iter_mut().flatten().filter_map(|record| record.tick.take()) {
+            self.clocks[clock].stop(tick);
         }
+        self.clocks.clear();
+    }
+
+    /// Has every clock tick only after this many periods each.
+    pub(super) fn set_divider(&mut self, divider: u32) {
+        self.clocks.iter_mut().for_each(|clock| clock.set_divider(divider));
+        for (clock, tick) in self.records.iter().flatten().filter_map(|record| record.tick) {
+            self.clocks[clock].adjust(tick);
+        }
+    }
+
+    /// Has threads charged that end before they are found, or no longer.
+    pub(super) fn follow_strangers(&mut self, on: bool) {
+        self.clocks.iter_mut().for_each(|clock| clock.follow_strangers(on));
+    }
+
+    /// Whether threads are charged before they are found.
+    pub(super) fn charges_strangers(&self) -> bool {
+        self.clocks.iter().any(|clock| clock.charges_strangers())
+    }
+
+    /// The name of the clock that most threads have.
+    pub(super) fn clock_name(&self) -> Option<&'static str> {
+        let ticks = |clock: usize| {
+            self.occupied().filter(|(_, record)| record.tick.is_some_and(|tick| tick.0 == clock)).count()
+        };
+        let most = (0..self.clocks.len()).rev().max_by_key(|clock| ticks(*clock))?;
+        Some(self.clocks[most].name())
     }
 
     /// The index of the thread's state, or `None` when there are more threads than states.
@@ -107,7 +135,8 @@ impl<C: Clock> Threads<C> {
         if index == self.records.len() {
             self.records.push(None);
         }
-        STATES[index].reset();
+        STATES[index].reset(tid);
+        state::enlist(index);
         self.records[index] = Some(Record { tid, tick: None, refused: false, looked_up: false });
         self.by_tid.insert(tid, index);
         self.waiting.remove(&tid);
@@ -118,37 +147,59 @@ impl<C: Clock> Threads<C> {
     /// thread that had the same number.
     pub(super) fn adopt(&mut self, tid: i32) -> Option<usize> {
         let index = self.acquire(tid)?;
-        if let (Some(clock), Some(Some(record))) = (&self.clock, self.records.get_mut(index))
-            && let Some(tick) = record.tick.take_if(|tick| !clock.runs(*tick))
+        if let Some(Some(record)) = self.records.get_mut(index)
+            && let Some((clock, tick)) = record.tick.take_if(|(clock, tick)| !self.clocks[*clock].runs(*tick))
         {
-            clock.stop(tick);
+            self.clocks[clock].stop(tick);
             STATES[index].unlearn();
         }
         Some(index)
     }
 
-    /// Makes the clock tick for the thread if it does not and sampling is on.
+    /// Makes a clock tick for the thread if none does and sampling is on: the first that is not refused. Fails when all
+    /// are.
     pub(super) fn tick(&mut self, index: usize, since: Since) -> io::Result<()> {
-        let (Some(clock), Some(Some(record))) = (&mut self.clock, self.records.get_mut(index)) else {
-            return Ok(());
-        };
+        let Some(Some(record)) = self.records.get_mut(index) else { return Ok(()) };
         if record.tick.is_some() {
             return Ok(());
         }
-        STATES[index].catching_up.store(since == Since::Birth, Ordering::Relaxed);
-        match clock.start(record.tid, state::value(index), since) {
-            Ok(tick) => {
-                record.tick = Some(tick);
-                Ok(())
-            }
-            Err(error) => {
-                // The kernel knows no such clock once the thread is on its way out: nothing was refused then.
-                let leaving = error.raw_os_error() == Some(libc::EINVAL);
-                if !record.refused && !leaving {
-                    record.refused = true;
-                    self.clock_failures += 1;
+        let mut refusal = Ok(());
+        for (place, clock) in self.clocks.iter_mut().enumerate() {
+            match clock.start(record.tid, index, since) {
+                Ok(tick) => {
+                    record.tick = Some((place, tick));
+                    return Ok(());
                 }
-                Err(error)
+                Err(error) => {
+                    // The kernel knows no such clock once the thread is on its way out: nothing was refused then.
+                    let leaving = matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ESRCH));
+                    if !record.refused && !leaving {
+                        record.refused = true;
+                        self.clock_failures += 1;
+                    }
+                    refusal = refusal.and(Err(error));
+                }
+            }
+        }
+        refusal
+    }
+
+    /// Tries to give threads that had to fall back the first clock again, until it refuses one.
+    pub(super) fn retry(&mut self) {
+        let fallen_back: Vec<usize> = self
+            .occupied()
+            .filter(|(_, record)| record.tick.is_some_and(|(clock, _)| clock > 0))
+            .map(|(index, _)| index)
+            .collect();
+        for index in fallen_back {
+            let Some(Some(record)) = self.records.get_mut(index) else { continue };
+            let Some((clock, tick)) = record.tick else { continue };
+            match self.clocks[0].start(record.tid, index, Since::Now) {
+                Ok(new) => {
+                    record.tick = Some((0, new));
+                    self.clocks[clock].stop(tick);
+                }
+                Err(_) => return,
             }
         }
     }
@@ -156,11 +207,13 @@ impl<C: Clock> Threads<C> {
     /// Looks for threads that have ended. Exact even if a new thread has the number of one that ended: the clock is the
     /// old one's.
     pub(super) fn ended(&mut self) -> Vec<Thread> {
-        let Some(clock) = &self.clock else { return Vec::new() };
+        if self.clocks.is_empty() {
+            return Vec::new();
+        }
         let ended: Vec<Thread> = self
             .occupied()
             .filter(|(_, record)| match record.tick {
-                Some(tick) => !clock.runs(tick),
+                Some((clock, tick)) => !self.clocks[clock].runs(tick),
                 None => !thread::exists(record.tid),
             })
             .map(|(index, record)| Thread { index, tid: record.tid })
@@ -173,14 +226,15 @@ impl<C: Clock> Threads<C> {
 
     /// Starts to sample those of `tids` that are new.
     pub(super) fn discover(&mut self, tids: &[i32]) {
-        if self.clock.is_none() {
+        if self.clocks.is_empty() {
             return;
         }
+        let since = if self.charges_strangers() { Since::Now } else { Since::Birth };
         // Those that ended are forgotten, so there are never more of them than threads.
         self.waiting = tids.iter().copied().filter(|tid| self.waiting.contains(tid)).collect();
         for tid in tids {
             if let Some(index) = self.acquire(*tid)
-                && self.tick(index, Since::Birth).is_err()
+                && self.tick(index, since).is_err()
                 && !thread::exists(*tid)
             {
                 // It ended since it was listed: nothing was refused.
@@ -249,14 +303,14 @@ impl<C: Clock> Threads<C> {
         self.clock_failures
     }
 
-    fn occupied(&self) -> impl Iterator<Item = (usize, &Record<C::Tick>)> {
+    fn occupied(&self) -> impl Iterator<Item = (usize, &Record)> {
         self.records.iter().enumerate().filter_map(|(index, record)| Some((index, record.as_ref()?)))
     }
 
     fn remove(&mut self, ended: Thread) {
         let record = self.records[ended.index].take();
-        if let (Some(clock), Some(tick)) = (&self.clock, record.and_then(|record| record.tick)) {
-            clock.stop(tick);
+        if let Some((clock, tick)) = record.and_then(|record| record.tick) {
+            self.clocks[clock].stop(tick);
         }
         self.by_tid.remove(&ended.tid);
     }
@@ -279,151 +333,4 @@ pub(super) fn list() -> io::Result<Vec<i32>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::cell::RefCell;
-    use std::collections::HashSet;
-    use std::rc::Rc;
-
-    use super::*;
-    use crate::sampler::TURN;
-
-    /// Ticks are numbers; those in the set run.
-    #[derive(Clone, Default)]
-    struct Script {
-        running: Rc<RefCell<HashSet<usize>>>,
-        started: Rc<RefCell<Vec<(i32, Since)>>>,
-        refuses: Rc<RefCell<bool>>,
-    }
-
-    impl Clock for Script {
-        type Tick = usize;
-
-        fn start(&mut self, tid: i32, _value: usize, since: Since) -> io::Result<usize> {
-            if *self.refuses.borrow() {
-                return Err(io::ErrorKind::WouldBlock.into());
-            }
-            let mut started = self.started.borrow_mut();
-            started.push((tid, since));
-            self.running.borrow_mut().insert(started.len());
-            Ok(started.len())
-        }
-
-        fn runs(&self, tick: usize) -> bool {
-            self.running.borrow().contains(&tick)
-        }
-
-        fn stop(&self, tick: usize) {
-            self.running.borrow_mut().remove(&tick);
-        }
-    }
-
-    /// No thread has these numbers.
-    const A: i32 = i32::MAX - 1;
-    const B: i32 = i32::MAX - 2;
-
-    #[test]
-    fn a_thread_is_found_charged_from_birth_and_its_state_used_again_after_its_end() {
-        let _turn = TURN.lock();
-        let script = Script::default();
-        let mut threads = Threads::new();
-        threads.start(script.clone(), &[A]).expect("one can be sampled");
-        threads.discover(&[A, B]);
-        assert_eq!(*script.started.borrow(), [(A, Since::Now), (B, Since::Birth)]);
-        assert!(threads.ended().is_empty());
-        assert_eq!(threads.ticking(), 2);
-
-        script.running.borrow_mut().remove(&1);
-        let ended = threads.ended();
-        assert_eq!(ended.iter().map(|thread| thread.tid).collect::<Vec<_>>(), [A]);
-        assert!(threads.ended().is_empty(), "told once");
-        let fresh = threads.acquire(A).expect("room");
-        assert_ne!(fresh, ended[0].index, "not before it was drained");
-        threads.release(&ended);
-        assert_eq!(threads.acquire(A - 10), Some(ended[0].index));
-        assert_eq!(threads.states().len(), 3);
-    }
-
-    #[test]
-    fn a_thread_that_registers_is_not_taken_for_an_ended_one_with_its_number() {
-        let _turn = TURN.lock();
-        let script = Script::default();
-        let mut threads = Threads::new();
-        threads.start(script.clone(), &[A]).expect("one can be sampled");
-        // A has ended unnoticed, and a new thread got its number and publishes.
-        script.running.borrow_mut().clear();
-        let index = threads.adopt(A).expect("room");
-        threads.tick(index, Since::Now).expect("ticks");
-        assert!(threads.ended().is_empty(), "the new thread lives");
-        assert_eq!(script.started.borrow().len(), 2);
-        assert_eq!(threads.adopt(A), Some(index));
-        assert_eq!(threads.ticking(), 1);
-    }
-
-    #[test]
-    fn a_thread_without_a_state_is_counted_once_until_it_has_one() {
-        let _turn = TURN.lock();
-        let script = Script::default();
-        let mut threads = Threads::new();
-        threads.limit = 1;
-        threads.start(script.clone(), &[A]).expect("one can be sampled");
-        for _ in 0..3 {
-            threads.discover(&[A, B]);
-            assert!(threads.adopt(B).is_none());
-        }
-        assert_eq!((threads.without_state(), threads.waiting.len()), (1, 1));
-        threads.discover(&[A, B - 1]);
-        assert_eq!((threads.without_state(), threads.waiting.len()), (2, 1), "B has ended");
-        script.running.borrow_mut().clear();
-        let ended = threads.ended();
-        threads.release(&ended);
-        threads.discover(&[B - 1]);
-        assert_eq!((threads.ticking(), threads.without_state(), threads.waiting.len()), (1, 2, 0));
-    }
-
-    #[test]
-    fn a_stack_is_learnt_only_by_the_thread_that_it_was_looked_up_for() {
-        let _turn = TURN.lock();
-        let mut threads = Threads::new();
-        threads.start(Script::default(), &[A]).expect("one can be sampled");
-        let index = threads.acquire(A).expect("has one");
-        assert!(threads.unknown_stacks().is_empty(), "no sample yet");
-        let local = 0u64;
-        let sp = (&raw const local) as u64;
-        let seen = || {
-            STATES[index].seen_control_block.store(thread::control_block(), Ordering::Relaxed);
-            STATES[index].seen_sp.store(sp, Ordering::Release);
-        };
-        seen();
-        let unknown = threads.unknown_stacks();
-        let mappings = crate::sys::stack::mappings();
-        // Another thread gets the state while the mappings are read.
-        threads.remove(Thread { index, tid: A });
-        threads.release(&[Thread { index, tid: A }]);
-        assert_eq!(threads.acquire(B), Some(index));
-        seen();
-        threads.find_stacks(&unknown, &mappings);
-        assert!(STATES[index].bounds.stack(sp).is_none());
-        let unknown = threads.unknown_stacks();
-        threads.find_stacks(&unknown, &mappings);
-        assert!(STATES[index].bounds.stack(sp).is_some() && threads.unknown_stacks().is_empty());
-        STATES[index].unlearn();
-    }
-
-    #[test]
-    fn a_refused_clock_is_counted_once_per_thread_and_tried_again() {
-        let _turn = TURN.lock();
-        let script = Script::default();
-        let mut threads = Threads::new();
-        let own = thread::id();
-        *script.refuses.borrow_mut() = true;
-        assert!(threads.start(script.clone(), &[own]).is_err(), "nobody can be sampled");
-        threads.discover(&[own]);
-        threads.discover(&[own, A]);
-        assert_eq!(threads.clock_failures(), 1, "the other one had ended");
-        *script.refuses.borrow_mut() = false;
-        threads.discover(&[own]);
-        assert_eq!(threads.ticking(), 1);
-        threads.stop();
-        assert_eq!((threads.ticking(), script.running.borrow().len()), (0, 0));
-    }
-}
+mod tests;

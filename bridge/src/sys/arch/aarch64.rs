@@ -60,3 +60,41 @@ pub(crate) fn invalid_mask_call(set: u64) -> i64 {
     }
     result
 }
+
+/// A system call with two arguments. Async-signal-safe, unlike libc's wrappers: errno stays as it is.
+///
+/// # Safety
+/// The call must be sound with these arguments.
+#[inline]
+pub(crate) unsafe fn raw_call(number: libc::c_long, first: u64, second: u64) -> i64 {
+    let result: i64;
+    // SAFETY: the kernel's calling convention; the caller answers for the arguments.
+    unsafe {
+        asm!(
+            "svc 0",
+            in("x8") number,
+            inlateout("x0") first => result,
+            in("x1") second,
+            options(nostack),
+        );
+    }
+    result
+}
+
+/// How far the calling thread's stack reaches now.
+#[inline]
+pub(crate) fn stack_pointer() -> u64 {
+    let sp: u64;
+    // SAFETY: reads a register.
+    unsafe { asm!("mov {}, sp", out(reg) sp, options(nomem, nostack, preserves_flags)) };
+    sp
+}
+
+/// Cycles of the processor's virtual counter since some moment. Its rate is for the caller to find out.
+#[inline]
+pub(crate) fn cycles() -> u64 {
+    let count: u64;
+    // SAFETY: reads a counter that Linux lets every program read.
+    unsafe { asm!("mrs {}, cntvct_el0", out(reg) count, options(nomem, nostack, preserves_flags)) };
+    count
+}

@@ -1,0 +1,158 @@
+//! Forks, execs, other profilers that come later, and calls that must not be interrupted.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use spanflame::Clock;
+
+use crate::support::{builder, burn, finish, forked, in_child};
+
+const CLOCKS: [Clock; 3] = [Clock::ThreadTimers, Clock::Perf, Clock::ProcessTimer];
+
+#[test]
+fn a_forked_child_drops_an_inherited_profiler_without_waiting() {
+    in_child("process::a_forked_child_drops_an_inherited_profiler_without_waiting", || {
+        for clock in CLOCKS {
+            let mut profiler = Some(builder(1000, clock).start().expect("starts"));
+            let done = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        burn(Duration::from_millis(5));
+                    }
+                });
+                for _ in 0..2 {
+                    burn(Duration::from_millis(20));
+                    forked(|| {
+                        let own = profiler.as_ref().expect("there");
+                        let at_once = Instant::now();
+                        let quiet = own.flush(Duration::from_secs(60)).is_ok() && !own.stats().running;
+                        drop(profiler.take());
+                        // Nothing is waited for, where dropping a profiler that runs may take its time.
+                        let fast = at_once.elapsed() < Duration::from_secs(4);
+                        burn(Duration::from_millis(10));
+                        // It may start one of its own.
+                        let own = builder(1000, clock).start();
+                        burn(Duration::from_millis(30));
+                        quiet && fast && own.is_ok_and(|own| own.stats().running)
+                    });
+                }
+                done.store(true, Ordering::Relaxed);
+            });
+            let stats = finish(profiler.as_ref().expect("the parent's"));
+            assert!(stats.samples > 10, "{clock:?}: the parent samples on: {stats:?}");
+        }
+    });
+}
+
+#[test]
+fn a_program_that_is_replaced_is_not_killed_by_a_late_signal() {
+    in_child("process::a_program_that_is_replaced_is_not_killed_by_a_late_signal", || {
+        let loops = ["-c", "i=0; while [ $i -lt 40000 ]; do i=$((i+1)); done"];
+        for clock in CLOCKS {
+            let profiler = builder(1000, clock).start().expect("starts");
+            // Before Linux 6.4 the process's timer is of the kind that outlives its program: that is documented.
+            for _ in 0..2 {
+                burn(Duration::from_millis(10));
+                // A child that is profiled itself, then replaced by another program.
+                forked(|| {
+                    let own = builder(1000, clock).start();
+                    burn(Duration::from_millis(30));
+                    let error = Command::new("/bin/sh").args(loops).exec();
+                    drop((own, error));
+                    false
+                });
+                let spawned = Command::new("/bin/sh").args(loops).status().expect("runs");
+                assert!(spawned.success(), "{clock:?}: {spawned}");
+            }
+            finish(&profiler);
+        }
+    });
+}
+
+#[test]
+fn a_profiler_that_comes_later_is_noticed() {
+    in_child("process::a_profiler_that_comes_later_is_noticed", || {
+        let profiler = builder(100, Clock::Auto).start().expect("starts");
+        assert!(!profiler.stats().other_profiler);
+        let set = |seconds| {
+            let time = |tv_sec| libc::timeval { tv_sec, tv_usec: 0 };
+            let timer = libc::itimerval { it_interval: time(seconds), it_value: time(seconds) };
+            // SAFETY: a valid value, and its signal has a handler.
+            assert_eq!(unsafe { libc::setitimer(libc::ITIMER_PROF, &timer, std::ptr::null_mut()) }, 0);
+        };
+        for (seconds, armed) in [(3600, true), (0, false)] {
+            set(seconds);
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while profiler.stats().other_profiler != armed {
+                assert!(Instant::now() < deadline, "{:?}", profiler.stats());
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        finish(&profiler);
+    });
+}
+
+#[test]
+fn calls_that_wait_are_not_interrupted() {
+    in_child("process::calls_that_wait_are_not_interrupted", || {
+        for clock in CLOCKS {
+            let profiler = builder(1000, clock).start().expect("starts");
+            let (mut reader, mut writer) = std::io::pipe().expect("a pipe");
+            let file = tempfile::NamedTempFile::new().expect("a file");
+            let done = AtomicBool::new(false);
+            let interrupted = |result: i32| {
+                result < 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::EINTR)
+            };
+            let count = std::thread::scope(|scope| {
+                for _ in 0..2 {
+                    scope.spawn(|| {
+                        while !done.load(Ordering::Relaxed) {
+                            burn(Duration::from_millis(5));
+                        }
+                    });
+                }
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        writer.write_all(&[1]).expect("writes");
+                        std::thread::sleep(Duration::from_millis(2));
+                    }
+                });
+                let waits = scope.spawn(|| {
+                    // SAFETY: takes no pointers.
+                    let poll = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+                    let lock = File::open(file.path()).expect("opens");
+                    let (mut interruptions, mut bytes) = (0, 0);
+                    let mut buffer = [0];
+                    while bytes < 200 {
+                        // `read_exact` would hide an interruption.
+                        bytes += reader.read(&mut buffer).expect("never interrupted");
+                        let mut event = libc::epoll_event { events: 0, u64: 0 };
+                        // SAFETY: `event` has room for the one event asked for.
+                        interruptions +=
+                            u32::from(interrupted(unsafe { libc::epoll_wait(poll, &mut event, 1, 3) }));
+                        // SAFETY: the file is open.
+                        interruptions +=
+                            u32::from(interrupted(unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX) }));
+                        burn(Duration::from_micros(500));
+                    }
+                    // SAFETY: from above, closed once.
+                    unsafe { libc::close(poll) };
+                    interruptions
+                });
+                let count = waits.join().expect("waits");
+                done.store(true, Ordering::Relaxed);
+                count
+            });
+            let stats = finish(&profiler);
+            assert!(stats.samples > 10, "{stats:?}");
+            // The kernel never restarts epoll_wait; a signal that reaches the thread as it goes to wait is its right.
+            assert!(count <= 8, "{count} of 200 waits were interrupted by {}", stats.clock);
+        }
+    });
+}

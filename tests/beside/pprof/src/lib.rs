@@ -1,0 +1,1 @@
+//! Links the profiler beside `pprof`; what happens then is in the test.

@@ -1,0 +1,1 @@
+//! Links the profiler beside `pyroscope`; what happens then is in the test.
