@@ -4,9 +4,10 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
-use crate::spans::{Names, SpanTable};
+use crate::config::SpanNames;
+use crate::spans::{LabelKey, LabelSets, SpanTable};
 use crate::stats::Carrier;
 
 /// Room for this many live spans at once, 64 bytes each. The table is in buckets, so it serves a third of that
@@ -111,14 +112,16 @@ pub(crate) extern "C" fn forked() {
 
 pub(crate) struct Live {
     pub(crate) table: SpanTable,
-    pub(crate) names: Names,
+    pub(crate) label_sets: LabelSets,
     tagging: AtomicU8,
     /// The profiler that decides on tagging, zero for none. One that was stopped has no say any more, even if its
     /// threads take a while to hear of it.
     in_charge: Mutex<InCharge>,
     /// Whether who is in charge was left behind in the parent of this process.
     forked: AtomicBool,
-    span_names: AtomicBool,
+    /// What is said about spans in words, as [`Wording`] packs it.
+    wording: AtomicU8,
+    label_keys: RwLock<Vec<LabelKey>>,
     /// Spans that could not be tagged as they had no room for another attribute.
     pub(crate) attribute_refused: AtomicU64,
 }
@@ -127,11 +130,12 @@ impl Live {
     pub(crate) fn get() -> &'static Self {
         LIVE.get_or_init(|| Self {
             table: SpanTable::new(LIVE_SPANS),
-            names: Names::new(0),
+            label_sets: LabelSets::new(),
             tagging: AtomicU8::new(Tagging::Off as u8),
             in_charge: Mutex::new(InCharge { number: 0, tagging: Tagging::Off, suspended: false }),
             forked: AtomicBool::new(false),
-            span_names: AtomicBool::new(false),
+            wording: AtomicU8::new(SpanNames::Off as u8),
+            label_keys: RwLock::default(),
             attribute_refused: AtomicU64::new(0),
         })
     }
@@ -164,14 +168,40 @@ impl Live {
         self.tagging.store(tagging as u8, Ordering::Relaxed);
     }
 
-    pub(crate) fn span_names(&self) -> bool {
-        self.span_names.load(Ordering::Relaxed)
+    pub(crate) fn wording(&self) -> Wording {
+        let packed = self.wording.load(Ordering::Relaxed);
+        let names = match packed & NAMES {
+            0 => SpanNames::Auto,
+            1 => SpanNames::Root,
+            2 => SpanNames::All,
+            _ => SpanNames::Off,
+        };
+        Wording { names, labels: packed & LABELS != 0 }
     }
 
-    pub(crate) fn set_span_names(&self, on: bool, limit: usize) {
-        self.names.set_limit(limit);
-        self.span_names.store(on, Ordering::Relaxed);
+    pub(crate) fn label_keys(&self) -> RwLockReadGuard<'_, Vec<LabelKey>> {
+        self.label_keys.read()
     }
+
+    /// Decides what is said about spans that start from now on.
+    pub(crate) fn set_wording(&self, names: SpanNames, most_names: usize, keys: Vec<LabelKey>) {
+        self.label_sets.make_room(most_names);
+        let labels = if keys.is_empty() { 0 } else { LABELS };
+        *self.label_keys.write() = keys;
+        self.wording.store(names as u8 | labels, Ordering::Relaxed);
+    }
+}
+
+// The bits of `Live::wording`.
+const NAMES: u8 = 3;
+const LABELS: u8 = 4;
+
+/// What is said about spans in words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Wording {
+    pub(crate) names: SpanNames,
+    /// Whether any attribute or baggage entry becomes a label.
+    pub(crate) labels: bool,
 }
 
 /// The right to say which spans are tagged, until it is [ended](Self::end) or passes to another profiler.
@@ -182,6 +212,10 @@ pub(crate) struct Charge {
 }
 
 impl Charge {
+    pub(crate) fn live(self) -> &'static Live {
+        self.live
+    }
+
     pub(crate) fn set_tagging(self, tagging: Tagging) {
         self.decide(|in_charge| in_charge.tagging = tagging);
     }
@@ -218,6 +252,20 @@ impl std::fmt::Debug for Live {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_wording_is_what_was_set() {
+        let _turn = crate::sampler::TURN.lock();
+        let live = Live::get();
+        let key = LabelKey { source: crate::spans::Source::Baggage, key: "a".to_owned(), label: "a".into() };
+        for names in [SpanNames::Auto, SpanNames::Root, SpanNames::All, SpanNames::Off] {
+            for keys in [vec![key.clone()], Vec::new()] {
+                live.set_wording(names, 10, keys.clone());
+                assert_eq!(live.wording(), Wording { names, labels: !keys.is_empty() });
+                assert_eq!(*live.label_keys(), keys);
+            }
+        }
+    }
 
     #[test]
     fn a_suspension_outlasts_decisions_and_not_its_profiler() {

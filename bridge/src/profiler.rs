@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::aggregate::Editor;
 use crate::aggregate::collector::{Collector, Command};
 use crate::config::{Config, Destination, ProfilerBuilder, Scope, Unwinder};
 use crate::context;
@@ -24,7 +25,7 @@ use crate::live::{self, Charge, Live, Tagging};
 use crate::log;
 use crate::processor::{NoProcessor, SpanProfileProcessor};
 use crate::sampler::{self, ClockInUse, Options, Sampler, SamplerError, SamplerStats};
-use crate::stats::{Carrier, Counters, Lost, SelfTest, Stats, Truncated, UnwindTables, ratio};
+use crate::stats::{Carrier, Counters, Folded, Lost, SelfTest, Stats, Truncated, UnwindTables, ratio};
 
 /// Whether forked children are told to leave spans alone.
 static FORKS_FOLLOWED: Mutex<bool> = Mutex::new(false);
@@ -214,10 +215,10 @@ impl Profiler {
         let (commands, inbox) = channel();
         let (jobs, queue) = channel();
 
-        live.set_span_names(config.span_names, config.max_span_names);
+        live.set_wording(config.span_names, config.max_span_names, config.label_keys);
+        let editor = Editor::new(&live.label_sets, config.max_span_names, config.span_name_normalizer);
         let charge = live.take_charge();
         let policy = Policy {
-            live,
             charge,
             scope: config.scope,
             trace_ids: config.trace_ids,
@@ -258,7 +259,7 @@ impl Profiler {
             }
         })?;
         let governor = Governor::new(config.cpu_budget, config.frequency);
-        let collector = Collector::new(sampler, live, charge, counters, governor, upload_interval, jobs);
+        let collector = Collector::new(sampler, charge, counters, editor, governor, upload_interval, jobs);
         spawn("spanflame-collect", move || collector.run(&inbox))?;
 
         Ok(profiler)
@@ -315,6 +316,11 @@ impl Profiler {
                 timers_refused: sampler.timer_failures,
                 nested: sampler.nested,
                 excess_cpu_time: cpu_time(sampler.excess_weight),
+            },
+            folded: Folded {
+                span_names: counters.folded_names.get(),
+                labels: counters.folded_labels.get(),
+                normalizer_panics: counters.normalizer_panics.get(),
             },
             profiles: counters.profiles.get(),
             profile_bytes: counters.profile_bytes.get(),
@@ -496,6 +502,7 @@ fn disabled_stats() -> Stats {
         cpu_time: Duration::ZERO,
         labelled_cpu_time: Duration::ZERO,
         lost: Lost::default(),
+        folded: Folded::default(),
         profiles: 0,
         profile_bytes: 0,
         retries: 0,

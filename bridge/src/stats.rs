@@ -26,6 +26,8 @@ pub struct Stats {
     pub labelled_cpu_time: Duration,
     /// What was lost, by cause.
     pub lost: Lost,
+    /// What samples say less exactly than their spans do.
+    pub folded: Folded,
     /// Profiles delivered. A window with many different stacks becomes several.
     pub profiles: u64,
     /// Compressed bytes of the delivered profiles.
@@ -180,6 +182,20 @@ pub struct Lost {
     pub excess_cpu_time: Duration,
 }
 
+/// Texts that bounds have replaced with `other`. Each span counts once in each profile window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Folded {
+    /// Spans whose name was one too many, see [`max_span_names`](crate::ProfilerBuilder::max_span_names).
+    pub span_names: u64,
+    /// Spans whose combination of label values was one too many, see
+    /// [`attribute_label`](crate::ProfilerBuilder::attribute_label).
+    pub labels: u64,
+    /// Panics of the [`span_name_normalizer`](crate::ProfilerBuilder::span_name_normalizer): at most one for each
+    /// profile window.
+    pub normalizer_panics: u64,
+}
+
 /// Stacks that were not followed to their thread's entry, by cause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -296,6 +312,9 @@ pub(crate) struct Counters {
     pub(crate) symbols: Count,
     /// By call site, since the start.
     pub(crate) unlabelled: Mutex<Unlabelled>,
+    pub(crate) folded_names: Count,
+    pub(crate) folded_labels: Count,
+    pub(crate) normalizer_panics: Count,
     /// As of the last drain.
     pub(crate) sampler: Mutex<SamplerStats>,
     pub(crate) governed: Mutex<Governed>,
@@ -366,6 +385,7 @@ mod tests {
             cpu_time: Duration::from_millis(2500),
             labelled_cpu_time: Duration::from_millis(2000),
             lost: Lost::default(),
+            folded: Folded::default(),
             profiles: 3,
             profile_bytes: 4096,
             retries: 1,

@@ -10,7 +10,7 @@ use super::state::{
     self, BIRTH, MAX_THREADS, NEVER, PROBED_EVENT, PROBES, PROCESS_PERIODS, STATES, STRANGERS, ThreadState,
 };
 use crate::config::Unwinder;
-use crate::spans::{NameId, SpanId, SpanKey, SpanRecord, SpanTable, TraceId};
+use crate::spans::{LabelSetId, SpanId, SpanKey, SpanRecord, SpanTable, TraceId};
 use crate::sys::arch::{cycles, stack_pointer};
 use crate::sys::published::{Published, Taken};
 use crate::sys::signal::{OnTimer, Origin};
@@ -252,7 +252,7 @@ fn write(
         put(span.local_root.0);
         put((span.trace_id.0 >> 64) as u64);
         put(span.trace_id.0 as u64);
-        put(u64::from(span.name.0) | u64::from(span.root_name.0) << 32);
+        put(u64::from(span.labels.0) | u64::from(span.root_labels.0) << 32);
     }
     let end = match (stack, session.unwinder) {
         (Some(mut stack), Unwinder::Tables) => walk::<Native>(&session.code, registers, &mut stack, put),
@@ -284,15 +284,15 @@ impl<'a> Record<'a> {
         let mut span = None;
         if tag & HAS_SPAN != 0 {
             let (fields, rest) = frames.split_first_chunk::<SPAN_WORDS>()?;
-            let [span_id, parent, local_root, trace_high, trace_low, names] = *fields;
+            let [span_id, parent, local_root, trace_high, trace_low, labels] = *fields;
             frames = rest;
             span = Some(SpanRecord {
                 span_id: SpanId(span_id),
                 parent: SpanId(parent),
                 local_root: SpanId(local_root),
                 trace_id: TraceId(u128::from(trace_high) << 64 | u128::from(trace_low)),
-                name: NameId(names as u32),
-                root_name: NameId((names >> 32) as u32),
+                labels: LabelSetId(labels as u32),
+                root_labels: LabelSetId((labels >> 32) as u32),
                 tagged: tag & TAGGED != 0,
             });
         }
