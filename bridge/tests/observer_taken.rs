@@ -90,8 +90,8 @@ fn the_profiler_says_so_and_tags_spans_once_something_carries_them() {
         },
     );
     assert!(spans.len() == 3 && spans.iter().all(is_tagged), "{spans:?}");
-    // All but the first sample, which may be of the time before the first span.
-    assert!(stats.labelled + 2 >= stats.samples && stats.labelled >= 60, "{stats:?}");
+    // All but what was sampled between two spans, which is a few samples on a busy machine.
+    assert!(stats.labelled * 10 >= stats.samples * 9 && stats.labelled >= 60, "{stats:?}");
 
     // Not for good: it is the profiler's setting.
     let (stats, spans) = run(
