@@ -252,7 +252,7 @@ impl Collector {
         self.counters.folded_labels.set(folds.labels);
         self.counters.normalizer_panics.set(folds.panics);
         // What the samples refer to has been read.
-        self.live.label_sets.tidy(|| self.live.table.label_sets());
+        self.live.label_sets().tidy(|| self.live.table.label_sets());
         self.govern();
         let stats = self.sampler.stats();
         let before = std::mem::replace(&mut *self.counters.sampler.lock(), stats);
