@@ -474,7 +474,7 @@ mod tests {
             sampler,
             live.take_charge(),
             Arc::default(),
-            Editor::new(&live.label_sets, 10, None),
+            Editor::new(live.label_sets(), 10, None),
             Governor::new(None, 100),
             Some(Duration::from_secs(10)),
             jobs,
