@@ -1,5 +1,6 @@
-//! The span processor: tags spans with `pyroscope.profile.id` and keeps the table of live spans. It never blocks,
-//! never changes anything else of a span, and passes every call on.
+//! The span processor: tags spans with `pyroscope.profile.id` and keeps the table of live spans. It never waits for
+//! input or output, changes nothing else of a span, and passes every call on. Where span names or label attributes are
+//! on, it takes locks that are held for moments: for a look-up, or for adding a name that is new.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

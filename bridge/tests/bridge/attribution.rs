@@ -6,7 +6,7 @@ use std::time::Duration;
 use opentelemetry::trace::{FutureExt as _, TraceContextExt as _, Tracer as _, TracerProvider as _};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, Sampler, SdkTracerProvider, SimpleSpanProcessor};
-use spanflame::{Carrier, Profiler, Scope};
+use spanflame::{LabelSource, Profiler, Scope};
 use tracing::Instrument as _;
 use tracing_subscriber::layer::SubscriberExt as _;
 
@@ -71,7 +71,7 @@ fn interleaved_tasks_on_several_workers_keep_their_samples_apart() {
     assert!(bare <= FIRST_SAMPLES, "{bare} samples without a span");
     let stats = profiler.stats();
     assert_eq!(stats.lost.samples(), 0, "{stats:?}");
-    assert_eq!(stats.carrier, Carrier::Observer);
+    assert_eq!(stats.label_source, LabelSource::Observer);
     assert!(stats.labelled > 0 && stats.labelled <= stats.samples);
     let labelled: i64 = samples.iter().filter(|s| s.span_id.is_some()).map(|s| s.count).sum();
     assert_eq!(labelled as u64, stats.labelled);
