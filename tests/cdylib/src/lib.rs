@@ -3,12 +3,12 @@
 #![allow(unsafe_code)] // unmangled names, to be found by `dlsym`
 
 use std::hint::black_box;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use opentelemetry::Context;
 use opentelemetry::trace::{TraceContextExt as _, Tracer as _, TracerProvider as _};
 use opentelemetry_sdk::trace::{SdkTracerProvider, SimpleSpanProcessor, SpanData, SpanExporter};
+use parking_lot::Mutex;
 use spanflame::{ExportError, Profile, ProfileExporter, Profiler};
 
 /// What runs between start and stop.
@@ -36,7 +36,7 @@ impl SpanExporter for Nowhere {
 }
 
 fn with<T>(act: impl FnOnce(&mut Option<Plugin>) -> T) -> T {
-    act(&mut PLUGIN.lock().unwrap_or_else(PoisonError::into_inner))
+    act(&mut PLUGIN.lock())
 }
 
 /// Starts the profiler; 0 if it does not.
