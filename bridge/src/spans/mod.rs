@@ -7,7 +7,7 @@ mod names;
 mod table;
 
 pub(crate) use names::{NameId, Names};
-pub(crate) use table::{SpanKey, SpanTable};
+pub(crate) use table::{SpanKey, SpanTable, SpanWords};
 
 /// A span id as its 8 bytes read big-endian, so that its lower-case hex is the W3C form.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
