@@ -5,17 +5,18 @@ use crate::subjects::{Profiler, Subjects};
 use crate::{Report, Setup};
 use anyhow::Result;
 use spanflame_bench_rig::{Attribution, Measurement, Request};
+use std::time::Instant;
 
-const HZ: u32 = 250;
-
-/// As many samples as the time allows, at about the kernel's tick.
+/// Until so many samples were compared with what really ran.
 pub fn measure(setup: &Setup) -> Result<Report> {
-    let seconds = setup.pick(5, 60);
+    let wanted = setup.pick(20_000, 1_000_000);
     let ours = Subjects::new(&setup.subject).binary(Profiler::Spanflame)?;
-    let found: Attribution = Measured::spawn(&ours, &[])?.ask(&Request::Attribute { hz: HZ, seconds })?;
+    let start = Instant::now();
+    let found: Attribution = Measured::spawn(&ours, &[])?.ask(&Request::Attribute { samples: wanted })?;
+    let seconds = start.elapsed().as_secs();
     let Attribution { samples, wrong, unlabelled, lost, spans } = found;
     let table = format!(
-        "interleaved async spans, 4 worker threads, {seconds} s at {HZ} Hz\n\n\
+        "interleaved async spans, 8 worker threads, signals at random instants, {seconds} s\n\n\
          | spans | samples in a span's own function | wrong span | no span | lost |\n|---|---|---|---|---|\n\
          | {spans} | {samples} | {wrong} | {unlabelled} | {lost} |\n"
     );

@@ -11,7 +11,7 @@ pub fn measure(setup: &Setup) -> Result<Report> {
     let (rounds, iterations) = setup.pick((5, 50_000), (25, 200_000));
     let ours = Subjects::new(&setup.subject).binary(Profiler::Spanflame)?;
     let mut process = Measured::start(&ours, 100)?;
-    let mut nameless = Measured::spawn(&ours, &[("SPANFLAME_SPAN_NAMES", "false")])?;
+    let mut nameless = Measured::spawn(&ours, &[("SPANFLAME_SPAN_NAMES", "off")])?;
     nameless.ask::<()>(&Request::Start { hz: 100, bare: false })?;
 
     let mut found: [Vec<f64>; 4] = Default::default();

@@ -1,6 +1,7 @@
 //! Settings: what the code says beats what the environment says beats the default. Reads the environment through
 //! a function, so that nothing here depends on, or changes, the process's own.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fmt;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use opentelemetry_sdk::Resource;
 use crate::error::ConfigError;
 use crate::export::ProfileExporter;
 use crate::labels;
+use crate::spans::{LabelKey, Source};
 
 mod parse;
 #[cfg(test)]
@@ -32,6 +34,24 @@ pub enum Scope {
     /// Every sampled span. A sample counts for the innermost span that was active.
     All,
 }
+
+/// Which span's name is on a sample, whatever span's id is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SpanNames {
+    /// The name goes with the id: that of the span which the sample counts for by its [`Scope`].
+    #[default]
+    Auto = 0,
+    /// The local root's. On a server that makes a series of each name, these are the fewest: one per endpoint.
+    Root = 1,
+    /// The innermost active span's.
+    All = 2,
+    /// None.
+    Off = 3,
+}
+
+/// Turns a span's name into the one that samples carry.
+pub(crate) type Normalizer = Box<dyn Fn(&str) -> Cow<'_, str> + Send + Sync>;
 
 /// How stacks are walked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -108,8 +128,11 @@ pub enum Clock {
 /// | [`unwinder`](Self::unwinder) | `SPANFLAME_UNWINDER` | `tables` | `tables`, `frame-pointers` |
 /// | [`upload_interval`](Self::upload_interval) | `SPANFLAME_UPLOAD_INTERVAL` (seconds) | 10 s | 1 to 15 s |
 /// | [`scope`](Self::scope) | `SPANFLAME_SCOPE` | `auto` | `auto`, `root`, `all` |
-/// | [`span_names`](Self::span_names) | `SPANFLAME_SPAN_NAMES` | `true` | `true`, `false` |
-/// | [`max_span_names`](Self::max_span_names) | `SPANFLAME_MAX_SPAN_NAMES` | 1000 | 1 to 100000 |
+/// | [`span_names`](Self::span_names) | `SPANFLAME_SPAN_NAMES` | `auto` | `auto`, `root`, `all`, `off` |
+/// | [`max_span_names`](Self::max_span_names) | `SPANFLAME_MAX_SPAN_NAMES` | 1000 per profile | 1 to 100000 |
+/// | [`span_name_normalizer`](Self::span_name_normalizer) | – | none | |
+/// | [`attribute_label`](Self::attribute_label) | `SPANFLAME_ATTRIBUTE_LABELS` (`name,name`) | none | at most 8, baggage included |
+/// | [`baggage_label`](Self::baggage_label) | `SPANFLAME_BAGGAGE_LABELS` (`name,name`) | none | at most 8, attributes included |
 /// | [`trace_ids`](Self::trace_ids) | `SPANFLAME_TRACE_IDS` | `auto` | `auto`, `always`, `never` |
 /// | [`label_at_start`](Self::label_at_start) | `SPANFLAME_LABEL_AT_START` | `false` | `true`, `false` |
 /// | [`exporter`](Self::exporter) | `SPANFLAME_PROFILE_DIR` (writes files) | push | a directory |
@@ -129,8 +152,10 @@ pub struct ProfilerBuilder {
     unwinder: Option<Unwinder>,
     upload_interval: Option<Duration>,
     scope: Option<Scope>,
-    span_names: Option<bool>,
+    span_names: Option<SpanNames>,
     max_span_names: Option<usize>,
+    span_name_normalizer: Option<Normalizer>,
+    label_keys: Vec<(Source, String)>,
     trace_ids: Option<TraceIdLabel>,
     label_at_start: Option<bool>,
     exporter: Option<Box<dyn ProfileExporter>>,
@@ -226,16 +251,57 @@ impl ProfilerBuilder {
         self
     }
 
-    /// Whether samples carry the span's name. It costs a copy of each profiled span at its start.
-    pub fn span_names(mut self, on: bool) -> Self {
-        self.span_names = Some(on);
+    /// Which span's name samples carry. Reading a name costs a copy of the span at its start, so names are read only of
+    /// spans whose name may be needed.
+    pub fn span_names(mut self, names: SpanNames) -> Self {
+        self.span_names = Some(names);
         self
     }
 
-    /// How many different span names to tell apart, 1 to 100,000; the rest is called `other`. On a Pyroscope
-    /// server each name is a series.
+    /// How many different span names to tell apart in one profile, 1 to 100,000; the rest is called `other` and counted
+    /// in [`Stats::folded`](crate::Stats::folded). On a Pyroscope server each name is a series.
     pub fn max_span_names(mut self, limit: usize) -> Self {
         self.max_span_names = Some(limit);
+        self
+    }
+
+    /// Has samples carry what `normalize` makes of a span's name: `GET /user/{id}` for `GET /user/17`, say. An empty
+    /// result leaves the name out. The span itself keeps its name.
+    ///
+    /// It runs on the profiler's own thread, about once for each name in each profile, never on yours. If it panics, the
+    /// name is `other`, it is not asked again for the rest of that profile, and
+    /// [`Stats::folded`](crate::Stats::folded) counts it. It should not block: meanwhile no samples are collected.
+    ///
+    /// ```
+    /// use std::borrow::Cow;
+    /// let builder = spanflame::Profiler::builder()
+    ///     .span_name_normalizer(|name| Cow::Borrowed(name.split('?').next().unwrap_or(name)));
+    /// # drop(builder);
+    /// ```
+    pub fn span_name_normalizer(
+        mut self,
+        normalize: impl Fn(&str) -> Cow<'_, str> + Send + Sync + 'static,
+    ) -> Self {
+        self.span_name_normalizer = Some(Box::new(normalize));
+        self
+    }
+
+    /// Has samples carry a span attribute as a label: `attribute_label("http.route")` makes the label `http_route`.
+    /// Only attributes that a span has at its start count; a child has its parent's, within this process, unless it
+    /// has its own. Which span's they are goes with [`span_names`](Self::span_names).
+    ///
+    /// A Pyroscope server makes a series of each combination of values, so choose attributes with few of them. A
+    /// profile tells 1000 combinations apart; values of the rest are `other`, and a value is cut at 256 bytes. At most
+    /// 8 attributes and baggage entries.
+    pub fn attribute_label(mut self, key: impl Into<String>) -> Self {
+        self.label_keys.push((Source::Attribute, key.into()));
+        self
+    }
+
+    /// Has samples carry an entry of OpenTelemetry's baggage as a label, as [`attribute_label`](Self::attribute_label)
+    /// does for an attribute. What counts is the baggage of the context that a span starts in.
+    pub fn baggage_label(mut self, key: impl Into<String>) -> Self {
+        self.label_keys.push((Source::Baggage, key.into()));
         self
     }
 
@@ -322,8 +388,18 @@ impl ProfilerBuilder {
                 .unwrap_or_default(),
         };
         let span_names = match self.span_names {
-            Some(on) => on,
-            None => env.boolean("SPANFLAME_SPAN_NAMES")?.unwrap_or(true),
+            Some(names) => names,
+            None => env
+                .choice(
+                    "SPANFLAME_SPAN_NAMES",
+                    &[
+                        ("auto", SpanNames::Auto),
+                        ("root", SpanNames::Root),
+                        ("all", SpanNames::All),
+                        ("off", SpanNames::Off),
+                    ],
+                )?
+                .unwrap_or_default(),
         };
         let max_span_names = match self.max_span_names {
             Some(limit) => parse::in_range("max_span_names", limit as u64, 1, 100_000)?,
@@ -373,6 +449,21 @@ impl ProfilerBuilder {
         for (name, value) in self.labels {
             labels::add_user_label(&mut user_labels, "label", name, value)?;
         }
+        let mut label_keys = Vec::new();
+        for (setting, source) in
+            [("SPANFLAME_ATTRIBUTE_LABELS", Source::Attribute), ("SPANFLAME_BAGGAGE_LABELS", Source::Baggage)]
+        {
+            for key in env.names(setting)? {
+                labels::add_label_key(&mut label_keys, &user_labels, setting, source, key)?;
+            }
+        }
+        for (source, key) in self.label_keys {
+            let setting = match source {
+                Source::Attribute => "attribute_label",
+                Source::Baggage => "baggage_label",
+            };
+            labels::add_label_key(&mut label_keys, &user_labels, setting, source, key)?;
+        }
         let fixed_name = match self.service_name {
             Some(name) => Some(parse::not_empty("service_name", name)?),
             None => env.text("PYROSCOPE_APPLICATION_NAME")?,
@@ -394,6 +485,8 @@ impl ProfilerBuilder {
             scope,
             span_names,
             max_span_names,
+            span_name_normalizer: self.span_name_normalizer,
+            label_keys,
             trace_ids,
             label_at_start,
             destination: Destination { server_address, basic_auth, tenant_id, profile_dir },
@@ -434,8 +527,10 @@ pub(crate) struct Config {
     pub(crate) unwinder: Unwinder,
     pub(crate) upload_interval: Duration,
     pub(crate) scope: Scope,
-    pub(crate) span_names: bool,
+    pub(crate) span_names: SpanNames,
     pub(crate) max_span_names: usize,
+    pub(crate) span_name_normalizer: Option<Normalizer>,
+    pub(crate) label_keys: Vec<LabelKey>,
     pub(crate) trace_ids: TraceIdLabel,
     pub(crate) label_at_start: bool,
     pub(crate) destination: Destination,

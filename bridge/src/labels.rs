@@ -8,6 +8,7 @@ use opentelemetry_sdk::Resource;
 use parking_lot::Mutex;
 
 use crate::error::ConfigError;
+use crate::spans::{LabelKey, MAX_LABEL_KEYS, Source};
 
 /// Pyroscope takes 30 label names a series; ours, the server's and the samples' own need the rest.
 const MAX_USER_LABELS: usize = 16;
@@ -144,6 +145,58 @@ pub(crate) fn add_user_label(
     Ok(())
 }
 
+/// Labels that are ours or the server's, by the names they have there.
+const RESERVED: [&str; 9] = [
+    "span_id",
+    "trace_id",
+    "span_name",
+    "profile_id",
+    "parent_span_id",
+    "local_root_span_id",
+    "local_root_span_name",
+    "service_name",
+    "service_namespace",
+];
+
+/// A label's name as every server takes it: letters, digits and `_`, and no digit first.
+fn sanitize(name: &str) -> String {
+    let digit_first = name.starts_with(|c: char| c.is_ascii_digit());
+    let first = if digit_first { Some('_') } else { None };
+    first.into_iter().chain(name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })).collect()
+}
+
+/// Adds an attribute or a baggage entry to those that become labels of samples, unless it is there.
+pub(crate) fn add_label_key(
+    keys: &mut Vec<LabelKey>,
+    user_labels: &[(String, String)],
+    setting: &str,
+    source: Source,
+    key: String,
+) -> Result<(), ConfigError> {
+    if key.trim().is_empty() || key.len() > MAX_NAME {
+        return Err(ConfigError::new(setting, format!("a name of 1 to {MAX_NAME} bytes"), &key));
+    }
+    if keys.iter().any(|present| present.source == source && present.key == key) {
+        return Ok(());
+    }
+    let label = sanitize(&key);
+    if label.starts_with("__") || RESERVED.contains(&&*label) {
+        return Err(ConfigError::new(setting, "a label name that is not reserved", &key));
+    }
+    // A label of the whole profile would hide it.
+    if user_labels.iter().any(|(name, _)| sanitize(name) == label)
+        || keys.iter().any(|present| *present.label == *label)
+    {
+        return Err(ConfigError::new(setting, format!("a name whose label `{label}` is not taken"), &key));
+    }
+    if keys.len() == MAX_LABEL_KEYS {
+        let expected = format!("at most {MAX_LABEL_KEYS} attributes and baggage entries");
+        return Err(ConfigError::new(setting, expected, &key));
+    }
+    keys.push(LabelKey { source, key, label: label.into() });
+    Ok(())
+}
+
 /// What OpenTelemetry calls a service that nobody named.
 pub(crate) fn unknown_service() -> String {
     let executable = std::env::current_exe().ok();
@@ -240,5 +293,33 @@ mod tests {
         }
         let error = add_user_label(&mut labels, "label", "more".to_owned(), "v".to_owned());
         assert_eq!(error.expect_err("no room").expected, "at most 16 labels");
+    }
+
+    #[test]
+    fn attributes_become_labels_under_names_that_every_server_takes() {
+        let mut keys = Vec::new();
+        let user = [("my.region".to_owned(), "eu".to_owned())];
+        let mut add =
+            |source, key: &str| add_label_key(&mut keys, &user, "attribute_label", source, key.to_owned());
+        add(Source::Attribute, "http.route").expect("a good name");
+        add(Source::Attribute, "http.route").expect("the same again");
+        add(Source::Baggage, "99-tenants/ü").expect("a good name");
+        for (source, key, expected) in [
+            (Source::Attribute, "", "a name of 1 to 1024 bytes"),
+            (Source::Baggage, "span.id", "a label name that is not reserved"),
+            (Source::Attribute, "service.name", "a label name that is not reserved"),
+            (Source::Attribute, "..x", "a label name that is not reserved"),
+            (Source::Attribute, "my.region", "a name whose label `my_region` is not taken"),
+            (Source::Baggage, "http_route", "a name whose label `http_route` is not taken"),
+        ] {
+            let error = add(source, key).expect_err("a bad name");
+            assert_eq!((&*error.setting, &*error.expected), ("attribute_label", expected));
+        }
+        for i in 0..6 {
+            add(Source::Attribute, &format!("a{i}")).expect("room");
+        }
+        let error = add(Source::Baggage, "more").expect_err("no room");
+        assert_eq!(error.expected, "at most 8 attributes and baggage entries");
+        assert_eq!((&*keys[0].label, &*keys[1].label), ("http_route", "_99_tenants__"));
     }
 }

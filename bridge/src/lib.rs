@@ -181,9 +181,9 @@
 //! # Where another component observes contexts
 //!
 //! OpenTelemetry has one context observer slot per process. If another component took it first, the profiler says so in
-//! its log, [`Stats::carrier`] is not [`Carrier::Observer`], and what labels threads is what your code attaches through
-//! this crate. Where the slot is the profiler's, all of it works the same and costs nothing extra, so it need not be
-//! taken out again.
+//! its log, [`Stats::label_source`] is not [`LabelSource::Observer`], and what labels threads is what your code attaches
+//! through this crate. Where the slot is the profiler's, all of it works the same and costs nothing extra, so it need
+//! not be taken out again.
 //!
 //! - For a scope, [`attach`] in place of `Context::attach`; for a future,
 //!   [`with_span_profile`](SpanProfileExt::with_span_profile) in place of `with_context`:
@@ -251,7 +251,7 @@
 //!   found and one store; a thread's first time registers it, under a lock.
 //! - Starting and ending a span: an attribute and an entry in a fixed table. With span names on (the default), also a
 //!   copy of each tagged span's data at its start, as the SDK offers no other way to read its name;
-//!   `SPANFLAME_SPAN_NAMES=false` saves it.
+//!   `SPANFLAME_SPAN_NAMES=off` saves it.
 //! - Two background threads, a fixed 2 MB table of live spans, and at most 10 MB of symbols of the addresses that were
 //!   seen. Symbols are read on a third thread, which ends with that and takes its memory along.
 //! - While the server is away: at most 8 MB of compressed profiles wait, the oldest go first, everything dropped is
@@ -273,7 +273,7 @@
 //! - **Work stealing.** A rayon job that waits for others may run a stolen one meanwhile. One that attaches nothing
 //!   counts for the span of the job that waits.
 //! - **The attribute limit.** A span at its limit cannot be tagged. With span names on it is then left out and counted in
-//!   [`Lost::attribute_refused`]. With `SPANFLAME_SPAN_NAMES=false` that is not looked at: its samples are labelled,
+//!   [`Lost::attribute_refused`]. With `SPANFLAME_SPAN_NAMES=off` that is not looked at: its samples are labelled,
 //!   but nothing in the trace leads to them.
 //! - **Long span names** are cut at 256 bytes.
 //! - **Names of inlined functions** have no type in their path, and inlined async functions no name, where the binary has
@@ -305,12 +305,15 @@ mod governor;
 mod labels;
 mod live;
 mod log;
+#[cfg(all(test, target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod model_test;
 mod processor;
 mod profiler;
 mod sampler;
 mod spans;
 mod stats;
 mod symbolize;
+mod sync;
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod sys;
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
@@ -319,7 +322,7 @@ mod unwind;
 #[cfg(feature = "tracing-layer")]
 pub use carrier::SpanProfileLayer;
 pub use carrier::{ContextGuard, SpanProfileExt, WithSpanProfile, attach, in_current_context};
-pub use config::{Clock, ProfilerBuilder, Scope, TraceIdLabel, Unwinder};
+pub use config::{Clock, ProfilerBuilder, Scope, SpanNames, TraceIdLabel, Unwinder};
 pub use error::{ConfigError, FlushError, StartError};
 pub use export::file::FileExporter;
 #[cfg(feature = "push")]
@@ -328,4 +331,4 @@ pub use export::unlabelled::{CallSite, UnlabelledCpu};
 pub use export::{ExportError, Profile, ProfileExporter, Receiver};
 pub use processor::{NoProcessor, PROFILE_ID, SpanProfileProcessor};
 pub use profiler::{Profiler, profile_spans, register_thread};
-pub use stats::{Carrier, Lost, SelfTest, Stats, Truncated, UnwindTables};
+pub use stats::{Folded, LabelSource, Lost, SelfTest, Stats, Truncated, UnwindTables};

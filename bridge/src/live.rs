@@ -4,10 +4,11 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
-use crate::spans::{Names, SpanTable};
-use crate::stats::Carrier;
+use crate::config::SpanNames;
+use crate::spans::{LabelKey, LabelSets, SpanTable};
+use crate::stats::LabelSource;
 
 /// Room for this many live spans at once, 64 bytes each. The table is in buckets, so it serves a third of that
 /// without a span giving up its place.
@@ -21,32 +22,33 @@ pub(crate) const WRAPPERS: u8 = 2;
 const START: u8 = 4;
 
 /// What labels threads in this process. Not in [`Live`], as a layer may be made before any profiler.
-static CARRIERS: AtomicU8 = AtomicU8::new(0);
+static LABEL_SOURCES: AtomicU8 = AtomicU8::new(0);
 
 /// Whether contexts are observed, so that attaching one is enough.
 #[inline]
 pub(crate) fn observed() -> bool {
-    CARRIERS.load(Ordering::Relaxed) & OBSERVER != 0
+    LABEL_SOURCES.load(Ordering::Relaxed) & OBSERVER != 0
 }
 
 /// Whether a span labels the thread that starts it.
 #[inline]
 pub(crate) fn labels_at_start() -> bool {
-    CARRIERS.load(Ordering::Relaxed) & START != 0
+    LABEL_SOURCES.load(Ordering::Relaxed) & START != 0
 }
 
 /// What labels threads now.
-pub(crate) fn carrier() -> Carrier {
-    let carriers = CARRIERS.load(Ordering::Relaxed);
-    let first = [(OBSERVER, Carrier::Observer), (WRAPPERS, Carrier::Wrappers), (START, Carrier::Start)];
-    first.into_iter().find(|(bit, _)| carriers & bit != 0).map_or(Carrier::None, |(_, carrier)| carrier)
+pub(crate) fn label_source() -> LabelSource {
+    let sources = LABEL_SOURCES.load(Ordering::Relaxed);
+    let first =
+        [(OBSERVER, LabelSource::Observer), (WRAPPERS, LabelSource::Wrappers), (START, LabelSource::Start)];
+    first.into_iter().find(|(bit, _)| sources & bit != 0).map_or(LabelSource::None, |(_, source)| source)
 }
 
-/// Notes that a carrier is in use, from now on and for good. Spans that were not tagged for the want of one are.
+/// Notes what labels threads, from now on and for good. Spans that were not tagged for the want of it are.
 #[inline]
-pub(crate) fn carried_by(carrier: u8) {
-    if CARRIERS.load(Ordering::Relaxed) & carrier == 0 {
-        CARRIERS.fetch_or(carrier, Ordering::AcqRel);
+pub(crate) fn labelled_by(source: u8) {
+    if LABEL_SOURCES.load(Ordering::Relaxed) & source == 0 {
+        LABEL_SOURCES.fetch_or(source, Ordering::AcqRel);
         reconsider();
     }
 }
@@ -54,9 +56,9 @@ pub(crate) fn carried_by(carrier: u8) {
 /// Has spans label the threads that start them, or not. Where contexts are observed they never do.
 pub(crate) fn set_label_at_start(on: bool) {
     if on && !observed() {
-        CARRIERS.fetch_or(START, Ordering::AcqRel);
+        LABEL_SOURCES.fetch_or(START, Ordering::AcqRel);
     } else {
-        CARRIERS.fetch_and(!START, Ordering::AcqRel);
+        LABEL_SOURCES.fetch_and(!START, Ordering::AcqRel);
     }
     reconsider();
 }
@@ -111,14 +113,16 @@ pub(crate) extern "C" fn forked() {
 
 pub(crate) struct Live {
     pub(crate) table: SpanTable,
-    pub(crate) names: Names,
+    pub(crate) label_sets: LabelSets,
     tagging: AtomicU8,
     /// The profiler that decides on tagging, zero for none. One that was stopped has no say any more, even if its
     /// threads take a while to hear of it.
     in_charge: Mutex<InCharge>,
     /// Whether who is in charge was left behind in the parent of this process.
     forked: AtomicBool,
-    span_names: AtomicBool,
+    /// What is said about spans in words, as [`Wording`] packs it.
+    wording: AtomicU8,
+    label_keys: RwLock<Vec<LabelKey>>,
     /// Spans that could not be tagged as they had no room for another attribute.
     pub(crate) attribute_refused: AtomicU64,
 }
@@ -127,11 +131,12 @@ impl Live {
     pub(crate) fn get() -> &'static Self {
         LIVE.get_or_init(|| Self {
             table: SpanTable::new(LIVE_SPANS),
-            names: Names::new(0),
+            label_sets: LabelSets::new(),
             tagging: AtomicU8::new(Tagging::Off as u8),
             in_charge: Mutex::new(InCharge { number: 0, tagging: Tagging::Off, suspended: false }),
             forked: AtomicBool::new(false),
-            span_names: AtomicBool::new(false),
+            wording: AtomicU8::new(SpanNames::Off as u8),
+            label_keys: RwLock::default(),
             attribute_refused: AtomicU64::new(0),
         })
     }
@@ -159,19 +164,45 @@ impl Live {
     }
 
     fn store_tagging(&self, in_charge: &InCharge) {
-        let off = in_charge.number == 0 || in_charge.suspended || carrier() == Carrier::None;
+        let off = in_charge.number == 0 || in_charge.suspended || label_source() == LabelSource::None;
         let tagging = if off { Tagging::Off } else { in_charge.tagging };
         self.tagging.store(tagging as u8, Ordering::Relaxed);
     }
 
-    pub(crate) fn span_names(&self) -> bool {
-        self.span_names.load(Ordering::Relaxed)
+    pub(crate) fn wording(&self) -> Wording {
+        let packed = self.wording.load(Ordering::Relaxed);
+        let names = match packed & NAMES {
+            0 => SpanNames::Auto,
+            1 => SpanNames::Root,
+            2 => SpanNames::All,
+            _ => SpanNames::Off,
+        };
+        Wording { names, labels: packed & LABELS != 0 }
     }
 
-    pub(crate) fn set_span_names(&self, on: bool, limit: usize) {
-        self.names.set_limit(limit);
-        self.span_names.store(on, Ordering::Relaxed);
+    pub(crate) fn label_keys(&self) -> RwLockReadGuard<'_, Vec<LabelKey>> {
+        self.label_keys.read()
     }
+
+    /// Decides what is said about spans that start from now on.
+    pub(crate) fn set_wording(&self, names: SpanNames, most_names: usize, keys: Vec<LabelKey>) {
+        self.label_sets.make_room(most_names);
+        let labels = if keys.is_empty() { 0 } else { LABELS };
+        *self.label_keys.write() = keys;
+        self.wording.store(names as u8 | labels, Ordering::Relaxed);
+    }
+}
+
+// The bits of `Live::wording`.
+const NAMES: u8 = 3;
+const LABELS: u8 = 4;
+
+/// What is said about spans in words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Wording {
+    pub(crate) names: SpanNames,
+    /// Whether any attribute or baggage entry becomes a label.
+    pub(crate) labels: bool,
 }
 
 /// The right to say which spans are tagged, until it is [ended](Self::end) or passes to another profiler.
@@ -182,6 +213,10 @@ pub(crate) struct Charge {
 }
 
 impl Charge {
+    pub(crate) fn live(self) -> &'static Live {
+        self.live
+    }
+
     pub(crate) fn set_tagging(self, tagging: Tagging) {
         self.decide(|in_charge| in_charge.tagging = tagging);
     }
@@ -220,6 +255,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_wording_is_what_was_set() {
+        let _turn = crate::sampler::TURN.lock();
+        let live = Live::get();
+        let key = LabelKey { source: crate::spans::Source::Baggage, key: "a".to_owned(), label: "a".into() };
+        for names in [SpanNames::Auto, SpanNames::Root, SpanNames::All, SpanNames::Off] {
+            for keys in [vec![key.clone()], Vec::new()] {
+                live.set_wording(names, 10, keys.clone());
+                assert_eq!(live.wording(), Wording { names, labels: !keys.is_empty() });
+                assert_eq!(*live.label_keys(), keys);
+            }
+        }
+    }
+
+    #[test]
     fn a_suspension_outlasts_decisions_and_not_its_profiler() {
         let _turn = crate::sampler::TURN.lock();
         let live = Live::get();
@@ -241,7 +290,7 @@ mod tests {
         forked();
         assert_eq!(live.tagging(), Tagging::Off);
         reconsider();
-        assert_eq!(live.tagging(), Tagging::Off, "a carrier is no profiler");
+        assert_eq!(live.tagging(), Tagging::Off, "what labels threads is no profiler");
         next.end();
     }
 }

@@ -1,8 +1,9 @@
-//! The span processor: tags spans with `pyroscope.profile.id` and keeps the table of live spans. It never blocks,
-//! never changes anything else of a span, and passes every call on.
+//! The span processor: tags spans with `pyroscope.profile.id` and keeps the table of live spans. It never waits for
+//! input or output, changes nothing else of a span, and passes every call on. Where span names or label attributes are
+//! on, it takes locks that are held for moments: for a look-up, or for adding a name that is new.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use opentelemetry::trace::{Span as _, TraceContextExt};
@@ -12,11 +13,12 @@ use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{Span, SpanData, SpanProcessor};
 
 use crate::carrier::start;
+use crate::config::SpanNames;
 use crate::context::{self, View};
 use crate::labels::ProfileLabels;
-use crate::live::{self, Live, Tagging};
+use crate::live::{self, Live, Tagging, Wording};
 use crate::profiler::Profiler;
-use crate::spans::{NameId, SpanId, SpanRecord};
+use crate::spans::{LabelSetId, SpanId, SpanRecord, label_values};
 
 /// The span attribute that Grafana looks for: the id of the span whose profile to ask for.
 pub const PROFILE_ID: &str = "pyroscope.profile.id";
@@ -32,6 +34,8 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct SpanProfileProcessor<P = NoProcessor> {
     inner: P,
     live: &'static Live,
+    /// As many attributes as a span of the provider is known to take.
+    room: AtomicUsize,
     labels: Option<Arc<ProfileLabels>>,
     /// Set where the processor is all that the user holds: then it stops the profiler, too.
     owned: Option<Profiler>,
@@ -43,7 +47,7 @@ pub struct NoProcessor;
 
 impl<P> SpanProfileProcessor<P> {
     pub(crate) fn new(inner: P, labels: Option<Arc<ProfileLabels>>, owned: Option<Profiler>) -> Self {
-        Self { inner, live: Live::get(), labels, owned }
+        Self { inner, live: Live::get(), room: AtomicUsize::new(0), labels, owned }
     }
 
     fn started(&self, span: &mut Span, cx: &Context) {
@@ -68,29 +72,37 @@ impl<P> SpanProfileProcessor<P> {
         let parent = parent.filter(|parent| parent.trace_id == trace_id);
 
         let tagged = parent.is_none() || tagging == Tagging::All;
-        if tagged {
-            span.set_attribute(KeyValue::new(Key::from_static_str(PROFILE_ID), hex(span_id)));
+        // What is not said of the span itself is said of its local root.
+        let wording = self.live.wording();
+        let described = match wording.names {
+            SpanNames::Auto | SpanNames::Off => tagged,
+            SpanNames::Root => parent.is_none(),
+            SpanNames::All => true,
+        };
+        let data = match (described, &parent) {
+            (false, Some(_)) => None,
+            _ if wording.names == SpanNames::Off && !wording.labels => None,
+            // The only way to a span's name and attributes leads over a copy of all its data. Without ours, it is one
+            // text less to copy.
+            _ => span.exported_data(),
+        };
+        if tagged && !self.tag(span, span_id, data.as_ref()) {
+            // No attribute, no label: what is exported must lead to a profile, and the other way round.
+            self.live.attribute_refused.fetch_add(1, Ordering::Relaxed);
+            return;
         }
-        let mut name = NameId::NONE;
-        if tagged && self.live.span_names() {
-            // The only way to a span's name leads over a copy of all its data.
-            let Some(data) = span.exported_data() else { return };
-            if data.dropped_attributes_count > 0
-                && !data.attributes.iter().any(|attribute| attribute.key.as_str() == PROFILE_ID)
-            {
-                // No attribute, no label: what is exported must lead to a profile, and the other way round.
-                self.live.attribute_refused.fetch_add(1, Ordering::Relaxed);
-                return;
-            }
-            name = self.live.names.intern(&data.name);
-        }
+        let labels = match (&data, &parent) {
+            (Some(data), _) => self.describe(wording, data, cx, parent.as_ref()),
+            (None, Some(parent)) if !described => parent.root_labels,
+            (None, _) => LabelSetId::NONE,
+        };
         let key = self.live.table.insert(&SpanRecord {
             span_id,
             parent: parent_id,
             local_root: parent.map_or(span_id, |parent| parent.local_root),
             trace_id,
-            name,
-            root_name: parent.map_or(name, |parent| parent.root_name),
+            labels,
+            root_labels: parent.map_or(labels, |parent| parent.root_labels),
             tagged,
         });
         if let Some(key) = key
@@ -98,6 +110,42 @@ impl<P> SpanProfileProcessor<P> {
         {
             start::started(self.live, span_id, key);
         }
+    }
+
+    /// Adds the attribute. Whether the span has it then, as far as can be told: not without `before`, what the span
+    /// was before.
+    fn tag(&self, span: &mut Span, span_id: SpanId, before: Option<&SpanData>) -> bool {
+        span.set_attribute(KeyValue::new(Key::from_static_str(PROFILE_ID), hex(span_id)));
+        let Some(before) = before else { return true };
+        let attributes = before.attributes.len();
+        // A provider has one limit for all of its spans, so one more copy of a span tells it for those as full or less.
+        if attributes < self.room.load(Ordering::Relaxed) {
+            return true;
+        }
+        let after = span.exported_data();
+        if after.is_some_and(|after| after.dropped_attributes_count > before.dropped_attributes_count) {
+            return false;
+        }
+        self.room.fetch_max(attributes + 1, Ordering::Relaxed);
+        true
+    }
+
+    /// What samples say about the span in words.
+    fn describe(
+        &self,
+        wording: Wording,
+        data: &SpanData,
+        cx: &Context,
+        parent: Option<&SpanRecord>,
+    ) -> LabelSetId {
+        let name = if wording.names == SpanNames::Off { "" } else { &*data.name };
+        if !wording.labels {
+            return self.live.label_sets.intern(name, &[]);
+        }
+        let inherited = parent.and_then(|parent| self.live.label_sets.get(parent.labels));
+        let inherited = inherited.as_ref().map_or(&[][..], |set| &set.labels);
+        let labels = label_values(&self.live.label_keys(), &data.attributes, cx, inherited);
+        self.live.label_sets.intern(name, &labels)
     }
 
     fn ended(&self, span: &SpanData) {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::aggregate::Editor;
 use crate::aggregate::collector::{Collector, Command};
 use crate::config::{Config, Destination, ProfilerBuilder, Scope, Unwinder};
 use crate::context;
@@ -24,7 +25,7 @@ use crate::live::{self, Charge, Live, Tagging};
 use crate::log;
 use crate::processor::{NoProcessor, SpanProfileProcessor};
 use crate::sampler::{self, ClockInUse, Options, Sampler, SamplerError, SamplerStats};
-use crate::stats::{Carrier, Counters, Lost, SelfTest, Stats, Truncated, UnwindTables, ratio};
+use crate::stats::{Counters, Folded, LabelSource, Lost, SelfTest, Stats, Truncated, UnwindTables, ratio};
 
 /// Whether forked children are told to leave spans alone.
 static FORKS_FOLLOWED: Mutex<bool> = Mutex::new(false);
@@ -214,10 +215,10 @@ impl Profiler {
         let (commands, inbox) = channel();
         let (jobs, queue) = channel();
 
-        live.set_span_names(config.span_names, config.max_span_names);
+        live.set_wording(config.span_names, config.max_span_names, config.label_keys);
+        let editor = Editor::new(&live.label_sets, config.max_span_names, config.span_name_normalizer);
         let charge = live.take_charge();
         let policy = Policy {
-            live,
             charge,
             scope: config.scope,
             trace_ids: config.trace_ids,
@@ -258,7 +259,7 @@ impl Profiler {
             }
         })?;
         let governor = Governor::new(config.cpu_budget, config.frequency);
-        let collector = Collector::new(sampler, live, charge, counters, governor, upload_interval, jobs);
+        let collector = Collector::new(sampler, charge, counters, editor, governor, upload_interval, jobs);
         spawn("spanflame-collect", move || collector.run(&inbox))?;
 
         Ok(profiler)
@@ -316,6 +317,11 @@ impl Profiler {
                 nested: sampler.nested,
                 excess_cpu_time: cpu_time(sampler.excess_weight),
             },
+            folded: Folded {
+                span_names: counters.folded_names.get(),
+                labels: counters.folded_labels.get(),
+                normalizer_panics: counters.normalizer_panics.get(),
+            },
             profiles: counters.profiles.get(),
             profile_bytes: counters.profile_bytes.get(),
             retries: counters.retries.get(),
@@ -351,7 +357,7 @@ impl Profiler {
                 Tagging::Root => Scope::Root,
                 Tagging::All => Scope::All,
             },
-            carrier: live::carrier(),
+            label_source: live::label_source(),
             handler_replaced: sampler.handler_replaced,
             other_profiler: sampler.other_timer,
             unregistered: sampler.strangers,
@@ -446,7 +452,7 @@ fn announcement(running: Arc<Running>, destination: String, upload_interval: Opt
         log::when_heard(move || {
             let stats = Profiler::stats_of(&running);
             tracing::info!(
-                carrier = ?stats.carrier,
+                label_source = ?stats.label_source,
                 clock = stats.clock,
                 clock_reason = stats.clock_reason,
                 frequency = stats.frequency,
@@ -459,17 +465,17 @@ fn announcement(running: Arc<Running>, destination: String, upload_interval: Opt
                 service = %running.labels.service_name(),
                 "profiling"
             );
-            match stats.carrier {
-                Carrier::None => tracing::error!(
+            match stats.label_source {
+                LabelSource::None => tracing::error!(
                     "another component has opentelemetry's context observer slot, so contexts cannot be followed: \
                      profiles carry no spans and no span is tagged until spanflame's attach, with_span_profile, \
                      in_current_context or SpanProfileLayer is used. or start the profiler before that component"
                 ),
-                Carrier::Start => tracing::warn!(
+                LabelSource::Start => tracing::warn!(
                     "another component has opentelemetry's context observer slot; as asked for, spans label the \
                      threads that start them, which is wrong for asynchronous code"
                 ),
-                Carrier::Observer | Carrier::Wrappers => {}
+                LabelSource::Observer | LabelSource::Wrappers => {}
             }
         });
     })
@@ -496,6 +502,7 @@ fn disabled_stats() -> Stats {
         cpu_time: Duration::ZERO,
         labelled_cpu_time: Duration::ZERO,
         lost: Lost::default(),
+        folded: Folded::default(),
         profiles: 0,
         profile_bytes: 0,
         retries: 0,
@@ -513,7 +520,7 @@ fn disabled_stats() -> Stats {
         truncated: Truncated::default(),
         unwind_tables: UnwindTables::default(),
         scope: Scope::Auto,
-        carrier: Carrier::None,
+        label_source: LabelSource::None,
         handler_replaced: false,
         other_profiler: false,
         unregistered: 0,

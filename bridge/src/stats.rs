@@ -26,6 +26,8 @@ pub struct Stats {
     pub labelled_cpu_time: Duration,
     /// What was lost, by cause.
     pub lost: Lost,
+    /// What samples say less exactly than their spans do.
+    pub folded: Folded,
     /// Profiles delivered. A window with many different stacks becomes several.
     pub profiles: u64,
     /// Compressed bytes of the delivered profiles.
@@ -64,7 +66,7 @@ pub struct Stats {
     /// The scope in force: [`Scope::Root`] or [`Scope::All`], or [`Scope::Auto`] when no span is tagged.
     pub scope: Scope,
     /// What tells threads which span they work for.
-    pub carrier: Carrier,
+    pub label_source: LabelSource,
     /// Whether another component has put its SIGPROF handler over the profiler's. Until that ends, no sample is taken
     /// and no span tagged.
     pub handler_replaced: bool,
@@ -111,7 +113,7 @@ impl fmt::Display for Stats {
             write!(f, " {cause}={count}")?;
         }
         for (fact, holds) in [
-            ("spans are not followed", self.carrier == Carrier::None),
+            ("spans are not followed", self.label_source == LabelSource::None),
             ("another SIGPROF handler is in the way", self.handler_replaced),
             ("stopped", !self.running),
         ] {
@@ -126,7 +128,7 @@ impl fmt::Display for Stats {
 /// What tells threads which span they work for, so that samples carry it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Carrier {
+pub enum LabelSource {
     /// OpenTelemetry's context: whatever is current counts.
     Observer,
     /// Another component has OpenTelemetry's context observer slot. What was attached with [`attach`](crate::attach),
@@ -137,7 +139,7 @@ pub enum Carrier {
     /// [`label_at_start`](crate::ProfilerBuilder::label_at_start) is on: a span counts on the thread that has started
     /// it.
     Start,
-    /// Another component has the slot, and no other carrier is in use, or profiling is disabled: profiles carry no
+    /// Another component has the slot, and nothing else labels threads, or profiling is disabled: profiles carry no
     /// spans, and no span is tagged.
     #[default]
     None,
@@ -178,6 +180,20 @@ pub struct Lost {
     /// CPU time that no sample stands for: a thread blocked the signal for more than a second of its CPU time, and one
     /// stack cannot stand for all of that.
     pub excess_cpu_time: Duration,
+}
+
+/// Texts that bounds have replaced with `other`. Each span counts once in each profile window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Folded {
+    /// Spans whose name was one too many, see [`max_span_names`](crate::ProfilerBuilder::max_span_names).
+    pub span_names: u64,
+    /// Spans whose combination of label values was one too many, see
+    /// [`attribute_label`](crate::ProfilerBuilder::attribute_label).
+    pub labels: u64,
+    /// Panics of the [`span_name_normalizer`](crate::ProfilerBuilder::span_name_normalizer): at most one for each
+    /// profile window.
+    pub normalizer_panics: u64,
 }
 
 /// Stacks that were not followed to their thread's entry, by cause.
@@ -296,6 +312,9 @@ pub(crate) struct Counters {
     pub(crate) symbols: Count,
     /// By call site, since the start.
     pub(crate) unlabelled: Mutex<Unlabelled>,
+    pub(crate) folded_names: Count,
+    pub(crate) folded_labels: Count,
+    pub(crate) normalizer_panics: Count,
     /// As of the last drain.
     pub(crate) sampler: Mutex<SamplerStats>,
     pub(crate) governed: Mutex<Governed>,
@@ -366,6 +385,7 @@ mod tests {
             cpu_time: Duration::from_millis(2500),
             labelled_cpu_time: Duration::from_millis(2000),
             lost: Lost::default(),
+            folded: Folded::default(),
             profiles: 3,
             profile_bytes: 4096,
             retries: 1,
@@ -383,7 +403,7 @@ mod tests {
             truncated: Truncated::default(),
             unwind_tables: UnwindTables::default(),
             scope: Scope::Root,
-            carrier: Carrier::Observer,
+            label_source: LabelSource::Observer,
             handler_replaced: false,
             other_profiler: false,
             unregistered: 0,
@@ -397,7 +417,7 @@ mod tests {
              1 retries; lost nothing"
         );
         stats.lost = Lost { ring_full: 7, excess_cpu_time: Duration::from_millis(20), ..Lost::default() };
-        stats.carrier = Carrier::None;
+        stats.label_source = LabelSource::None;
         assert!(
             stats.to_string().ends_with("lost ring_full=7 excess_cpu_ms=20; spans are not followed"),
             "{stats}"

@@ -41,7 +41,7 @@ pub use clock::{process_cpu, thread_cpu};
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub use serve::serve;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-pub use signal::set_interval_timer;
+pub use signal::{Forged, set_interval_timer};
 pub use stats::{median, time_per_call, trimmed_mean};
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub use upkeep::{cpu_per_window, cpu_to_start, peak_resident_memory, resident_memory};

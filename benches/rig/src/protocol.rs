@@ -82,10 +82,8 @@ pub enum Request {
     },
     /// Run interleaved spans and check whose samples are whose. Answered with [`Attribution`].
     Attribute {
-        /// Samples per second of CPU time.
-        hz: u32,
-        /// For how long.
-        seconds: u64,
+        /// Samples to compare at least.
+        samples: u64,
     },
     /// Panic, load libraries and allocate. Answered with [`Storm`], if at all.
     Storm {
@@ -251,7 +249,7 @@ pub trait Subject: Sized + Send + Sync {
     }
 
     /// Runs interleaved spans under this profiler.
-    fn attribute(_hz: u32, _seconds: u64) -> Result<Attribution> {
+    fn attribute(_samples: u64) -> Result<Attribution> {
         bail!("this subject has no spans")
     }
 

@@ -78,7 +78,7 @@ fn answer<S: Subject>(slot: &mut Option<S>, request: Request) -> Result<serde_js
         }
         Request::Spans { hz, micros, trials } => to_value(S::spans(hz, micros, trials)?),
         Request::Storm { seconds, library } => to_value(storm::run(seconds, &library)?),
-        Request::Attribute { hz, seconds } => to_value(S::attribute(hz, seconds)?),
+        Request::Attribute { samples } => to_value(S::attribute(samples)?),
         Request::Cost { what, iterations } => {
             to_value(Cost { ns: S::cost(slot.as_ref(), &what, iterations)? })
         }

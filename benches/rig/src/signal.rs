@@ -73,16 +73,16 @@ pub(crate) fn take_timings(count: usize) -> Vec<u64> {
     (end.saturating_sub(count.min(KEPT))..end).map(|index| TIMINGS[index % KEPT].load(Relaxed)).collect()
 }
 
-/// A signal like the one a thread's CPU timer sends, for the calling thread.
-pub(crate) struct Forged {
+/// A signal like the one a thread's CPU timer sends, for the thread that made this.
+pub struct Forged {
     process: i32,
     thread: i64,
     info: [u64; 16],
 }
 
 impl Forged {
-    /// `value` is what the handler finds in `si_value`.
-    pub(crate) fn new(value: usize) -> Self {
+    /// For the calling thread; `value` is what the handler finds in `si_value`.
+    pub fn new(value: usize) -> Self {
         const SI_TIMER: i32 = -2;
         let mut info = [0; 16];
         // The kernel's layout: signo, errno, code, padding; then timer id, overrun, value.
@@ -96,10 +96,11 @@ impl Forged {
         Self { process, thread, info }
     }
 
-    /// Sends it; it is handled before this returns. Inlined, without libc, so that it adds no frame.
+    /// Sends it. On the thread that it is for, it is handled before this returns. Inlined, without libc, so that it
+    /// adds no frame.
     #[inline(always)]
-    pub(crate) fn send(&self) {
-        // SAFETY: rt_tgsigqueueinfo to the calling thread; `info` outlives the call.
+    pub fn send(&self) {
+        // SAFETY: rt_tgsigqueueinfo to a thread of this process; `info` outlives the call.
         unsafe {
             asm!(
                 "syscall",

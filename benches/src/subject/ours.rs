@@ -126,7 +126,7 @@ impl Subject for Spanflame {
         shortest::run(hz, Duration::from_micros(micros), trials)
     }
 
-    fn attribute(hz: u32, seconds: u64) -> Result<Attribution> {
-        attribution::run(hz, Duration::from_secs(seconds))
+    fn attribute(samples: u64) -> Result<Attribution> {
+        attribution::run(samples)
     }
 }

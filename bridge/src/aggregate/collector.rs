@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use opentelemetry::Context;
 
 use super::times::Times;
-use super::{Added, Aggregator, Limits, SpanLabel, Window};
+use super::{Added, Aggregator, Editor, Folds, Limits, SpanLabel, Window};
 use crate::error::FlushError;
 #[cfg(feature = "pyroscope")]
 use crate::export::pprof::Encoded;
@@ -115,6 +115,7 @@ pub(crate) struct Collector {
     charge: EndsCharge,
     times: Times,
     before: SamplerStats,
+    folds_before: Folds,
     window_full: u64,
     labels_dropped: u64,
     governor: Governor,
@@ -128,9 +129,9 @@ pub(crate) struct Collector {
 impl Collector {
     pub(crate) fn new(
         sampler: Sampler,
-        live: &'static Live,
         charge: Charge,
         counters: Arc<Counters>,
+        editor: Editor,
         governor: Governor,
         upload_interval: Option<Duration>,
         exporter: Sender<Job>,
@@ -138,9 +139,9 @@ impl Collector {
         let before = sampler.stats();
         Self {
             sampler,
-            live,
+            live: charge.live(),
             counters,
-            aggregator: Aggregator::new(Limits::default()),
+            aggregator: Aggregator::new(Limits::default(), editor),
             period: Duration::from_secs(1) / governor.frequency(),
             upload_interval,
             exporter,
@@ -154,6 +155,7 @@ impl Collector {
                 random_fraction(),
             ),
             before,
+            folds_before: Folds::default(),
             window_full: 0,
             labels_dropped: 0,
             governor,
@@ -245,6 +247,12 @@ impl Collector {
                 counters.labelled_weight.add(u64::from(sample.weight));
             }
         });
+        let folds = self.aggregator.folds();
+        self.counters.folded_names.set(folds.names);
+        self.counters.folded_labels.set(folds.labels);
+        self.counters.normalizer_panics.set(folds.panics);
+        // What the samples refer to has been read.
+        self.live.label_sets.tidy(|| self.live.table.label_sets());
         self.govern();
         let stats = self.sampler.stats();
         let before = std::mem::replace(&mut *self.counters.sampler.lock(), stats);
@@ -347,6 +355,8 @@ impl Collector {
         let samples = stats.samples.saturating_sub(before.samples);
         let weight = stats.weight.saturating_sub(before.weight);
         let hertz = 1.0 / self.period.as_secs_f64() * ratio(samples, weight);
+        let folds = self.aggregator.folds();
+        let folds_before = std::mem::replace(&mut self.folds_before, folds);
         let since = |count: fn(&SamplerStats) -> u64| count(&stats).saturating_sub(count(&before));
         let causes = [
             ("lost.ring_full", since(|stats| stats.lost_ring_full)),
@@ -364,6 +374,9 @@ impl Collector {
             ("truncated.no_rule", since(|stats| stats.no_rule)),
             ("truncated.bad_read", since(|stats| stats.bad_read)),
             ("truncated.no_progress", since(|stats| stats.no_progress)),
+            ("folded.span_names", folds.names - folds_before.names),
+            ("folded.labels", folds.labels - folds_before.labels),
+            ("folded.normalizer_panics", folds.panics - folds_before.panics),
         ];
         let mut notes = vec![
             concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")).to_owned(),

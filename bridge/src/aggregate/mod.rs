@@ -4,6 +4,7 @@
 pub(crate) mod collector;
 #[cfg(test)]
 mod tests;
+mod texts;
 mod times;
 
 use std::collections::HashMap;
@@ -14,9 +15,10 @@ use std::time::{Duration, SystemTime};
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::sampler::Module;
-use crate::spans::{NameId, SpanId, SpanRecord, TraceId};
+use crate::spans::{LabelSetId, SpanId, SpanRecord, TraceId};
+pub(crate) use texts::{Editor, Folds, Texts};
 
-/// Bounds of one window: about 12 MB when all are met.
+/// Bounds of one window: about 15 MB when all are met, and its texts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     /// Return addresses of all distinct stacks together.
@@ -41,21 +43,28 @@ pub(crate) struct SpanLabel {
     /// Zero when unknown or none.
     pub(crate) parent: SpanId,
     pub(crate) local_root: SpanId,
-    pub(crate) name: NameId,
-    /// The local root's name.
-    pub(crate) root_name: NameId,
+    /// What the sample says in words.
+    pub(crate) labels: LabelSetId,
+    /// What is said of the local root.
+    pub(crate) root_labels: LabelSetId,
 }
 
 impl From<&SpanRecord> for SpanLabel {
     /// The span itself if it carries `pyroscope.profile.id`, else its local root, which does.
     fn from(record: &SpanRecord) -> Self {
-        let SpanRecord { span_id, parent, local_root, trace_id, name, root_name, tagged } = *record;
-        if tagged {
-            Self { span_id, trace_id, parent, local_root, name, root_name }
-        } else {
-            Self { span_id: local_root, trace_id, parent: SpanId(0), local_root, name: root_name, root_name }
-        }
+        let SpanRecord { span_id, parent, local_root, trace_id, labels, root_labels, tagged } = *record;
+        let (span_id, parent) = if tagged { (span_id, parent) } else { (local_root, SpanId(0)) };
+        Self { span_id, trace_id, parent, local_root, labels, root_labels }
     }
+}
+
+/// A span of a window.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) label: SpanLabel,
+    pub(crate) texts: Texts,
+    /// The local root's name, empty for none.
+    pub(crate) root_name: Arc<str>,
 }
 
 /// One row: how often a stack was seen in a span.
@@ -63,7 +72,7 @@ impl From<&SpanRecord> for SpanLabel {
 pub(crate) struct Row<'a> {
     /// Innermost first: an exact program counter, then return addresses.
     pub(crate) frames: &'a [u64],
-    pub(crate) span: Option<&'a SpanLabel>,
+    pub(crate) span: Option<&'a Span>,
     /// Samples taken.
     pub(crate) samples: u64,
     /// Sampling periods that they stand for.
@@ -88,7 +97,7 @@ pub(crate) struct Window {
 pub(crate) struct Rows {
     frames: Vec<u64>,
     stacks: Vec<Stack>,
-    spans: Vec<SpanLabel>,
+    spans: Vec<Span>,
     rows: Vec<RowData>,
     samples: u64,
 }
@@ -157,6 +166,7 @@ pub(crate) enum Added {
 /// The window being filled.
 pub(crate) struct Aggregator {
     limits: Limits,
+    editor: Editor,
     hasher: DefaultHashBuilder,
     contents: Rows,
     stack_index: HashTable<u32>,
@@ -165,9 +175,10 @@ pub(crate) struct Aggregator {
 }
 
 impl Aggregator {
-    pub(crate) fn new(limits: Limits) -> Self {
+    pub(crate) fn new(limits: Limits, editor: Editor) -> Self {
         Self {
             limits,
+            editor,
             hasher: DefaultHashBuilder::default(),
             contents: Rows::default(),
             stack_index: HashTable::new(),
@@ -214,7 +225,8 @@ impl Aggregator {
         if self.contents.spans.len() >= self.limits.spans {
             return None;
         }
-        self.contents.spans.push(span);
+        let (texts, root_name) = (self.editor.texts(span.labels), self.editor.name(span.root_labels));
+        self.contents.spans.push(Span { label: span, texts, root_name });
         let number = self.contents.spans.len() as u32;
         self.span_index.insert(span, number);
         Some(number)
@@ -238,8 +250,14 @@ impl Aggregator {
         Some(index)
     }
 
+    /// Texts that had to be replaced, since the beginning.
+    pub(crate) fn folds(&self) -> Folds {
+        self.editor.folds()
+    }
+
     /// Ends the window: hands over what it holds and starts an empty one.
     pub(crate) fn take(&mut self) -> Rows {
+        self.editor.begin();
         self.stack_index.clear();
         self.span_index.clear();
         self.row_index.clear();

@@ -82,6 +82,12 @@ impl<'a> Environment<'a> {
         }
     }
 
+    /// `name,name`.
+    pub(super) fn names(&self, name: &str) -> Result<Vec<String>, ConfigError> {
+        let text = self.text(name)?.unwrap_or_default();
+        Ok(text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect())
+    }
+
     /// `key=value,key=value`.
     pub(super) fn labels(&self, name: &str) -> Result<Vec<(String, String)>, ConfigError> {
         let Some(text) = self.text(name)? else { return Ok(Vec::new()) };

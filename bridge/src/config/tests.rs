@@ -15,12 +15,14 @@ fn from_env(variables: &[(&str, &str)]) -> Config {
 #[test]
 fn nothing_set_means_the_documented_defaults() {
     let config = from_env(&[]);
-    assert!(config.enabled && config.span_names && config.exporter.is_none() && config.resource.is_none());
+    assert!(config.enabled && config.exporter.is_none() && config.resource.is_none());
     assert_eq!(config.frequency, 100);
     assert_eq!((config.clock, config.cpu_budget), (Clock::Auto, Some(0.01)));
     assert_eq!(config.upload_interval, Duration::from_secs(10));
     assert_eq!(config.scope, Scope::Auto);
     assert_eq!(config.max_span_names, 1000);
+    assert_eq!((config.span_names, config.label_keys), (SpanNames::Auto, Vec::new()));
+    assert!(config.span_name_normalizer.is_none());
     assert_eq!(config.trace_ids, TraceIdLabel::Auto);
     assert!(!config.label_at_start);
     assert_eq!(config.destination.server_address, DEFAULT_SERVER_ADDRESS);
@@ -49,13 +51,23 @@ fn every_variable_is_read() {
         ("SPANFLAME_UNWINDER", "frame-pointers"),
         ("SPANFLAME_UPLOAD_INTERVAL", "2.5"),
         ("SPANFLAME_SCOPE", "all"),
-        ("SPANFLAME_SPAN_NAMES", "0"),
+        ("SPANFLAME_SPAN_NAMES", "Root"),
         ("SPANFLAME_MAX_SPAN_NAMES", "7"),
+        ("SPANFLAME_ATTRIBUTE_LABELS", "http.route, rpc.method,"),
+        ("SPANFLAME_BAGGAGE_LABELS", "tenant"),
         ("SPANFLAME_TRACE_IDS", "never"),
         ("SPANFLAME_LABEL_AT_START", "true"),
         ("SPANFLAME_PROFILE_DIR", "/tmp/profiles"),
     ]);
-    assert!(!config.enabled && !config.span_names && config.label_at_start);
+    assert!(!config.enabled && config.label_at_start);
+    assert_eq!(config.span_names, SpanNames::Root);
+    let keys: Vec<_> = config.label_keys.iter().map(|key| (key.source, &*key.key, &*key.label)).collect();
+    let expected = [
+        (Source::Attribute, "http.route", "http_route"),
+        (Source::Attribute, "rpc.method", "rpc_method"),
+        (Source::Baggage, "tenant", "tenant"),
+    ];
+    assert_eq!(keys, expected);
     assert_eq!(config.frequency, 250);
     assert_eq!((config.clock, config.cpu_budget), (Clock::ThreadTimers, Some(0.025)));
     assert_eq!(config.unwinder, Unwinder::FramePointers);
@@ -86,7 +98,9 @@ fn code_beats_the_environment_even_a_broken_one() {
         .unwinder(Unwinder::Tables)
         .upload_interval(Duration::from_secs(15))
         .scope(Scope::Root)
-        .span_names(true)
+        .span_names(SpanNames::All)
+        .span_name_normalizer(|name| name.into())
+        .attribute_label("http.route")
         .max_span_names(1)
         .trace_ids(TraceIdLabel::Always)
         .enabled(true);
@@ -117,7 +131,9 @@ fn code_beats_the_environment_even_a_broken_one() {
     assert_eq!(config.unwinder, Unwinder::Tables);
     assert_eq!(config.upload_interval, Duration::from_secs(15));
     assert_eq!((config.scope, config.trace_ids), (Scope::Root, TraceIdLabel::Always));
-    assert!(config.span_names && config.enabled);
+    assert!(config.span_names == SpanNames::All && config.enabled);
+    assert!(config.span_name_normalizer.is_some_and(|normalize| normalize("a") == "a"));
+    assert_eq!(config.label_keys.len(), 1);
     let labels = [("region".to_owned(), "code".to_owned()), ("zone".to_owned(), "env".to_owned())];
     assert_eq!(config.identity.user_labels, labels);
 }
@@ -143,7 +159,8 @@ fn a_bad_variable_is_refused_with_its_name_its_range_and_what_it_held() {
         ("SPANFLAME_UNWINDER", "dwarf", "one of tables, frame-pointers"),
         ("SPANFLAME_SCOPE", "none", "one of auto, root, all"),
         ("SPANFLAME_TRACE_IDS", "yes", "one of auto, always, never"),
-        ("SPANFLAME_SPAN_NAMES", "on", "one of true, false, 1, 0"),
+        ("SPANFLAME_SPAN_NAMES", "on", "one of auto, root, all, off"),
+        ("SPANFLAME_ATTRIBUTE_LABELS", "span.id", "a label name that is not reserved"),
         ("SPANFLAME_ENABLED", "on", "one of true, false, 1, 0"),
         ("SPANFLAME_MAX_SPAN_NAMES", "0", "a whole number from 1 to 100000"),
         ("PYROSCOPE_SERVER_ADDRESS", "localhost:4040", "a URL such as http://127.0.0.1:4040"),
@@ -188,6 +205,9 @@ fn builder_methods_are_checked_like_variables() {
         (Profiler::builder().server_address("nope"), "server_address"),
         (Profiler::builder().service_name(" "), "service_name"),
         (Profiler::builder().label("span_id", "x"), "label"),
+        (Profiler::builder().attribute_label(""), "attribute_label"),
+        (Profiler::builder().baggage_label("trace_id"), "baggage_label"),
+        (Profiler::builder().label("tenant", "x").baggage_label("tenant"), "baggage_label"),
         (Profiler::builder().basic_auth("a:b", "c"), "basic_auth"),
         (Profiler::builder().tenant_id(""), "tenant_id"),
     ] {

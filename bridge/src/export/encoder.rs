@@ -15,14 +15,13 @@ use crate::aggregate::Window;
 #[cfg(feature = "pyroscope")]
 use crate::aggregate::collector::Job;
 use crate::config::{Scope, TraceIdLabel};
-use crate::live::{Charge, Live, Tagging};
+use crate::live::{Charge, Tagging};
 use crate::stats::Counters;
 use crate::symbolize::Symbolizer;
 
 /// Which spans are tagged and how samples are labelled: the same decision, so that a tagged span has a profile and a
 /// label leads to a tagged span.
 pub(crate) struct Policy {
-    pub(crate) live: &'static Live,
     pub(crate) charge: Charge,
     pub(crate) scope: Scope,
     pub(crate) trace_ids: TraceIdLabel,
@@ -102,8 +101,8 @@ impl Encoder {
         let Counters { exporter_busy, queue_full, rejected, failed, .. } = &*self.counters;
         let now = [exporter_busy.get(), queue_full.get(), rejected.get(), failed.get()];
         let before = std::mem::replace(&mut self.lost, now);
-        let carrier = format!("{:?}", crate::live::carrier()).to_lowercase();
-        let mut notes = vec![format!("scope={}", self.tagging().name()), format!("carrier={carrier}")];
+        let source = format!("{:?}", crate::live::label_source()).to_lowercase();
+        let mut notes = vec![format!("scope={}", self.tagging().name()), format!("label_source={source}")];
         if !self.policy.receiver.name.is_empty() {
             notes.push(format!("server={}", self.policy.receiver.name));
         }
@@ -116,15 +115,14 @@ impl Encoder {
     pub(crate) fn encode(&mut self, window: &Window) -> Vec<pprof::Encoded> {
         let labels = self.policy.sample_labels();
         let mut notes = self.notes();
-        let Self { policy, symbolizer, .. } = self;
+        let symbolizer = &mut self.symbolizer;
         // Symbolization reads files that someone else wrote. Whatever is wrong with one of them costs this window,
         // not the thread.
         let encoded = catch_unwind(AssertUnwindSafe(|| {
             let symbols = Symbols::look_up(window, symbolizer);
             let unlabelled = Unlabelled::of(window, &symbols);
             notes.extend(unlabelled.notes());
-            let profiles =
-                pprof::encode(window, &symbols, &policy.live.names, labels, &notes, pprof::Limits::default());
+            let profiles = pprof::encode(window, &symbols, labels, &notes, pprof::Limits::default());
             (profiles, unlabelled)
         }));
         self.counters.symbols.set(self.symbolizer.kept() as u64);

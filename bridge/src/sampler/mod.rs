@@ -15,6 +15,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(all(test, target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub(crate) use live::label;
 pub(crate) use live::{Sampler, at_fork, publish, register, thread_cpu_time, thread_id};
 #[cfg(all(
     feature = "bench-internals",

@@ -4,9 +4,8 @@
 //! [`SpanKey`] held by a thread's label slot stops resolving the moment its span ends, on every thread, without
 //! anyone being told. A full bucket gives up its oldest entry: a span that is never ended costs a place, not memory.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
-
-use super::{NameId, SpanId, SpanRecord, TraceId};
+use super::{LabelSetId, SpanId, SpanRecord, TraceId};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
 
 const BUCKET: usize = 8;
 const INDEX_BITS: u32 = 24;
@@ -55,14 +54,14 @@ impl SpanWords {
     pub(crate) const LEN: usize = 6;
 
     pub(crate) fn record(self) -> SpanRecord {
-        let [span_id, parent, local_root, trace_high, trace_low, names] = self.words;
+        let [span_id, parent, local_root, trace_high, trace_low, labels] = self.words;
         SpanRecord {
             span_id: SpanId(span_id),
             parent: SpanId(parent),
             local_root: SpanId(local_root),
             trace_id: TraceId(u128::from(trace_high) << 64 | u128::from(trace_low)),
-            name: NameId(names as u32),
-            root_name: NameId((names >> 32) as u32),
+            labels: LabelSetId(labels as u32),
+            root_labels: LabelSetId((labels >> 32) as u32),
             tagged: self.tagged,
         }
     }
@@ -78,8 +77,8 @@ struct Entry {
     local_root: AtomicU64,
     trace_high: AtomicU64,
     trace_low: AtomicU64,
-    /// Name in the low half, the local root's name in the high half.
-    names: AtomicU64,
+    /// The span's label set in the low half, the local root's in the high half.
+    labels: AtomicU64,
     /// Tick of insertion in the low half, `tagged` in bit 32.
     meta: AtomicU64,
 }
@@ -91,14 +90,15 @@ impl Entry {
         self.local_root.store(record.local_root.0, Ordering::Relaxed);
         self.trace_high.store((record.trace_id.0 >> 64) as u64, Ordering::Relaxed);
         self.trace_low.store(record.trace_id.0 as u64, Ordering::Relaxed);
-        self.names.store(u64::from(record.name.0) | (u64::from(record.root_name.0) << 32), Ordering::Relaxed);
+        let labels = u64::from(record.labels.0) | (u64::from(record.root_labels.0) << 32);
+        self.labels.store(labels, Ordering::Relaxed);
         self.meta.store(u64::from(tick) | (u64::from(record.tagged) << 32), Ordering::Relaxed);
     }
 
     #[inline]
     fn copy(&self, to: &[AtomicU64; SpanWords::LEN]) -> bool {
         let fields =
-            [&self.span_id, &self.parent, &self.local_root, &self.trace_high, &self.trace_low, &self.names];
+            [&self.span_id, &self.parent, &self.local_root, &self.trace_high, &self.trace_low, &self.labels];
         for (to, field) in to.iter().zip(fields) {
             to.store(field.load(Ordering::Relaxed), Ordering::Relaxed);
         }
@@ -117,9 +117,9 @@ pub(crate) struct SpanTable {
 }
 
 impl SpanTable {
-    /// A table for about `spans` live spans at once: rounded up to a power of two, between 64 and 2^24.
+    /// A table for about `spans` live spans at once: rounded up to a power of two, between 16 and 2^24.
     pub(crate) fn new(spans: usize) -> Self {
-        let capacity = spans.clamp(64, 1 << INDEX_BITS).next_power_of_two();
+        let capacity = spans.clamp(2 * BUCKET, 1 << INDEX_BITS).next_power_of_two();
         let buckets = capacity / BUCKET;
         Self {
             entries: (0..capacity).map(|_| Entry::default()).collect(),
@@ -222,6 +222,33 @@ impl SpanTable {
         self.tick.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// The label sets that live spans refer to, and a few more; with repetitions.
+    pub(crate) fn label_sets(&self) -> Vec<LabelSetId> {
+        let used =
+            self.entries.iter().filter(|entry| entry.sequence.load(Ordering::Acquire) & STATE_MASK != FREE);
+        used.map(|entry| entry.labels.load(Ordering::Relaxed))
+            .flat_map(|labels| [LabelSetId(labels as u32), LabelSetId((labels >> 32) as u32)])
+            .collect()
+    }
+
+    /// Has everything in the span's bucket give way to newer spans, which then end.
+    #[cfg(test)]
+    pub(crate) fn crowd_out(&self, span_id: SpanId) {
+        self.advance();
+        let crowd: Vec<SpanId> =
+            (1..).map(SpanId).filter(|id| self.are_neighbours(*id, span_id)).take(BUCKET).collect();
+        for id in &crowd {
+            self.insert(&SpanRecord { span_id: *id, ..SpanRecord::default() });
+        }
+        crowd.into_iter().for_each(|id| self.remove(id));
+    }
+
+    /// Whether two spans share a bucket.
+    #[cfg(test)]
+    pub(crate) fn are_neighbours(&self, one: SpanId, other: SpanId) -> bool {
+        self.bucket(one).0 == self.bucket(other).0
+    }
+
     /// Spans that lost their place to a newer one because their bucket was full.
     pub(crate) fn evicted(&self) -> u64 {
         self.evicted.load(Ordering::Relaxed)
@@ -242,8 +269,8 @@ mod tests {
             parent: SpanId(id ^ 1),
             local_root: SpanId(id ^ 2),
             trace_id: TraceId(u128::from(id) << 64 | u128::from(!id)),
-            name: NameId(id as u32),
-            root_name: NameId((id >> 32) as u32),
+            labels: LabelSetId(id as u32),
+            root_labels: LabelSetId((id >> 32) as u32),
             tagged: id & 1 == 1,
         }
     }

@@ -3,7 +3,8 @@
 
 use std::ops::Deref;
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+
+use crate::sync::{AtomicBool, AtomicPtr, Ordering, constructor};
 
 /// A reader's place: one per thread that may read.
 pub(crate) trait Reader {
@@ -19,9 +20,11 @@ pub(crate) struct Published<T: 'static, R: 'static> {
 }
 
 impl<T, R: Reader> Published<T, R> {
-    /// Holds nothing yet.
-    pub(crate) const fn new(readers: &'static [R]) -> Self {
-        Self { current: AtomicPtr::new(null_mut()), readers }
+    constructor! {
+        /// Holds nothing yet.
+        pub(crate) fn new(readers: &'static [R]) -> Self {
+            Self { current: AtomicPtr::new(null_mut()), readers }
+        }
     }
 
     /// The place at `index`, if there is one.

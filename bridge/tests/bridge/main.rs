@@ -4,6 +4,7 @@ mod attribution;
 mod carriers;
 mod delivery;
 mod foreign_observer;
+mod labels;
 mod parents;
 #[cfg(feature = "pyroscope")]
 mod pyroscope_agent;

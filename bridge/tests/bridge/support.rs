@@ -87,6 +87,8 @@ pub(crate) struct Sample {
     pub(crate) span_id: Option<String>,
     pub(crate) trace_id: Option<String>,
     pub(crate) span_name: Option<String>,
+    /// Other texts, in the order in which they stand there.
+    pub(crate) labels: Vec<(String, String)>,
     pub(crate) parent: Option<u64>,
     pub(crate) local_root: Option<u64>,
     pub(crate) local_root_name: Option<String>,
@@ -99,6 +101,8 @@ impl Sample {
         self.frames.iter().any(|frame| frame.contains(function))
     }
 }
+
+const OURS: [&str; 4] = ["span_id", "trace_id", "span_name", "local_root_span_name"];
 
 /// Reads a compressed profile through a definition of the format that is not the bridge's.
 pub(crate) fn decode(pprof: &[u8]) -> Vec<Sample> {
@@ -139,6 +143,13 @@ pub(crate) fn decode(pprof: &[u8]) -> Vec<Sample> {
                 span_id: text("span_id"),
                 trace_id: text("trace_id"),
                 span_name: text("span_name"),
+                labels: sample
+                    .label
+                    .iter()
+                    .filter(|label| label.str != 0)
+                    .map(|label| (string(label.key), string(label.str)))
+                    .filter(|(key, _)| !OURS.contains(&&**key))
+                    .collect(),
                 parent: number("parent_span_id"),
                 local_root: number("local_root_span_id"),
                 local_root_name: text("local_root_span_name"),
@@ -158,7 +169,7 @@ pub(crate) fn comments(pprof: &[u8]) -> Vec<String> {
 }
 
 /// CPU time that the calling thread has used.
-fn cpu_time() -> Duration {
+pub(crate) fn cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }

@@ -25,8 +25,10 @@ fn threads_with_small_stacks_survive_at_any_depth() {
     fn low() -> u64 {
         // SAFETY: zero is a valid value, to be filled.
         let mut attributes: libc::pthread_attr_t = unsafe { std::mem::zeroed() };
+        // SAFETY: takes no arguments.
+        let this = unsafe { libc::pthread_self() };
         // SAFETY: asks about the calling thread.
-        assert_eq!(unsafe { libc::pthread_getattr_np(libc::pthread_self(), &mut attributes) }, 0);
+        assert_eq!(unsafe { libc::pthread_getattr_np(this, &mut attributes) }, 0);
         let (mut low, mut size) = (std::ptr::null_mut(), 0);
         // SAFETY: filled above.
         unsafe { libc::pthread_attr_getstack(&attributes, &mut low, &mut size) };

@@ -17,8 +17,7 @@ use prost::Message;
 use self::messages as pb;
 #[cfg(any(feature = "pyroscope", test))]
 use crate::aggregate::Rows;
-use crate::aggregate::{Row, SpanLabel, Window};
-use crate::spans::Names;
+use crate::aggregate::{Row, Span, Window};
 use crate::symbolize::{self, Function, Location, Symbolizer, lookup_address};
 
 /// What one profile may hold. Pyroscope refuses more than 16,000 samples or 4 MiB, and by default never lets a
@@ -59,13 +58,12 @@ pub(crate) struct Encoded {
 pub(crate) fn encode(
     window: &Window,
     symbols: &Symbols,
-    names: &Names,
     labels: SampleLabels,
     notes: &[String],
     limits: Limits,
 ) -> Vec<Encoded> {
     let mut encoded = Vec::new();
-    let empty = || Builder::new(window, symbols, names, labels, notes);
+    let empty = || Builder::new(window, symbols, labels, notes);
     let mut profile = empty();
     for row in window.rows.iter() {
         profile.add(&row);
@@ -90,8 +88,8 @@ pub(crate) fn encode_empty(at: SystemTime) -> Vec<u8> {
         rows: Rows::default(),
         notes: Vec::new(),
     };
-    let (symbols, names) = (Symbols { locations: HashMap::default() }, Names::new(0));
-    Builder::new(&window, &symbols, &names, SampleLabels::default(), &[]).finish().bytes
+    let symbols = Symbols { locations: HashMap::default() };
+    Builder::new(&window, &symbols, SampleLabels::default(), &[]).finish().bytes
 }
 
 /// Every address of a window, looked up.
@@ -127,7 +125,6 @@ impl Symbols {
 struct Builder<'a> {
     window: &'a Window,
     symbols: &'a Symbols,
-    names: &'a Names,
     labels: SampleLabels,
     profile: pb::Profile,
     strings: HashMap<Arc<str>, i64, DefaultHashBuilder>,
@@ -140,17 +137,10 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn new(
-        window: &'a Window,
-        symbols: &'a Symbols,
-        names: &'a Names,
-        labels: SampleLabels,
-        notes: &[String],
-    ) -> Self {
+    fn new(window: &'a Window, symbols: &'a Symbols, labels: SampleLabels, notes: &[String]) -> Self {
         let mut builder = Self {
             window,
             symbols,
-            names,
             labels,
             profile: pb::Profile::default(),
             strings: HashMap::default(),
@@ -209,8 +199,9 @@ impl<'a> Builder<'a> {
         });
     }
 
-    fn span_labels(&mut self, span: &SpanLabel) -> Vec<pb::Label> {
-        let mut labels = Vec::with_capacity(6);
+    fn span_labels(&mut self, span: &Span) -> Vec<pb::Label> {
+        let Span { label: span, texts, root_name } = span;
+        let mut labels = Vec::with_capacity(6 + texts.labels.len());
         let digits = span.span_id.hex();
         labels
             .push(self.text_label("span_id", str::from_utf8(&digits).expect("hexadecimal digits are ASCII")));
@@ -220,21 +211,18 @@ impl<'a> Builder<'a> {
                 self.text_label("trace_id", str::from_utf8(&digits).expect("hexadecimal digits are ASCII")),
             );
         }
-        let name = self.names.get(span.name);
-        if !name.is_empty() {
-            labels.push(self.text_label("span_name", &name));
+        if !texts.name.is_empty() {
+            labels.push(self.text_label("span_name", &texts.name));
         }
+        labels.extend(texts.labels.iter().map(|(label, value)| self.text_label(label, value)));
         if self.labels.relations {
             if span.parent.0 != 0 {
                 labels.push(self.number_label("parent_span_id", span.parent.0));
             }
             labels.push(self.number_label("local_root_span_id", span.local_root.0));
         }
-        if self.labels.root_names && span.local_root != span.span_id {
-            let name = self.names.get(span.root_name);
-            if !name.is_empty() {
-                labels.push(self.text_label("local_root_span_name", &name));
-            }
+        if self.labels.root_names && span.local_root != span.span_id && !root_name.is_empty() {
+            labels.push(self.text_label("local_root_span_name", root_name));
         }
         labels
     }

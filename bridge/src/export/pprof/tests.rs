@@ -7,9 +7,9 @@ use prost::Message as _;
 use pyroscope::encode::r#gen::google as independent;
 
 use super::*;
-use crate::aggregate::{Added, Aggregator, Limits as WindowLimits};
+use crate::aggregate::{Added, Aggregator, Editor, Limits as WindowLimits, SpanLabel};
 use crate::sampler::Module;
-use crate::spans::{NameId, SpanId, TraceId};
+use crate::spans::{LabelSetId, LabelSets, SpanId, TraceId};
 
 fn module(path: &str, start: u64, build_id: &[u8]) -> Module {
     Module {
@@ -38,14 +38,19 @@ fn window(rows: Aggregator) -> Window {
     }
 }
 
-fn span(id: u64, name: NameId) -> SpanLabel {
+fn aggregator() -> (Aggregator, &'static LabelSets) {
+    let sets: &'static LabelSets = Box::leak(Box::new(LabelSets::new()));
+    (Aggregator::new(WindowLimits::default(), Editor::new(sets, 10, None)), sets)
+}
+
+fn span(id: u64, labels: LabelSetId) -> SpanLabel {
     SpanLabel {
         span_id: SpanId(id),
         trace_id: TraceId(0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736),
         parent: SpanId(0),
         local_root: SpanId(id),
-        name,
-        root_name: name,
+        labels,
+        root_labels: labels,
     }
 }
 
@@ -53,11 +58,10 @@ fn span(id: u64, name: NameId) -> SpanLabel {
 fn encode(
     window: &Window,
     symbolizer: &mut Symbolizer,
-    names: &Names,
     labels: SampleLabels,
     limits: Limits,
 ) -> Vec<Encoded> {
-    super::encode(window, &Symbols::look_up(window, symbolizer), names, labels, &[], limits)
+    super::encode(window, &Symbols::look_up(window, symbolizer), labels, &[], limits)
 }
 
 fn decode(bytes: &[u8]) -> independent::Profile {
@@ -125,14 +129,14 @@ fn text(profile: &independent::Profile) -> String {
 
 #[test]
 fn a_window_reads_back_as_it_was_sampled() {
-    let names = Names::new(10);
-    let pay = names.intern("GET /pay");
-    let mut rows = Aggregator::new(WindowLimits::default());
+    let (mut rows, sets) = aggregator();
+    let tenant = (Arc::from("tenant"), "acme".into());
+    let pay = sets.intern("GET /pay", &[tenant]);
     let child = SpanLabel {
         parent: SpanId(0x00f0_67aa_0ba9_02b7),
         local_root: SpanId(0x00f0_67aa_0ba9_02b7),
-        root_name: pay,
-        ..span(u64::MAX, NameId::NONE)
+        root_labels: pay,
+        ..span(u64::MAX, LabelSetId::NONE)
     };
     rows.add(&[0x1010, 0x1021, 0x9031], Some(span(0x00f0_67aa_0ba9_02b7, pay)), 1);
     rows.add(&[0x1010, 0x1021, 0x9031], Some(span(0x00f0_67aa_0ba9_02b7, pay)), 2);
@@ -142,7 +146,7 @@ fn a_window_reads_back_as_it_was_sampled() {
 
     let labels = SampleLabels { trace_id: true, relations: true, root_names: true };
     let mut symbolizer = Symbolizer::new();
-    let profiles = encode(&window, &mut symbolizer, &names, labels, Limits::default());
+    let profiles = encode(&window, &mut symbolizer, labels, Limits::default());
     assert_eq!(profiles.len(), 1);
     assert_eq!(profiles[0].samples, 4);
     let expected = "\
@@ -154,32 +158,34 @@ time 1700000000000000005 for 9500000000
 comment frequency=100
 mapping 1 1000-2000@200 /does/not/exist/app [ab01] false
 mapping 2 9000-a000@200 /does/not/exist/lib.so [] false
-[2, 30000000] 1010@1(app+0x10:0) 1020@1(app+0x20:0) 9030@2(lib.so+0x30:0) {span_id=\"00f067aa0ba902b7\" trace_id=\"4bf92f3577b34da6a3ce929d0e0e4736\" span_name=\"GET /pay\" local_root_span_id=67667974448284343}
+[2, 30000000] 1010@1(app+0x10:0) 1020@1(app+0x20:0) 9030@2(lib.so+0x30:0) {span_id=\"00f067aa0ba902b7\" trace_id=\"4bf92f3577b34da6a3ce929d0e0e4736\" span_name=\"GET /pay\" tenant=\"acme\" local_root_span_id=67667974448284343}
 [1, 10000000] 1020@1(app+0x20:0) 4@0([unknown]:0) {span_id=\"ffffffffffffffff\" trace_id=\"4bf92f3577b34da6a3ce929d0e0e4736\" parent_span_id=67667974448284343 local_root_span_id=67667974448284343 local_root_span_name=\"GET /pay\"}
 [1, 70000000] 1010@1(app+0x10:0) {}
 ";
     assert_eq!(text(&decode(&profiles[0].bytes)), expected);
 
     let labels = SampleLabels { root_names: false, ..labels };
-    let profiles = encode(&window, &mut symbolizer, &names, labels, Limits::default());
+    let profiles = encode(&window, &mut symbolizer, labels, Limits::default());
     let nameless = expected.replace(" local_root_span_name=\"GET /pay\"", "");
     assert_eq!(text(&decode(&profiles[0].bytes)), nameless);
 
     let labels = SampleLabels::default();
-    let profiles = encode(&window, &mut symbolizer, &names, labels, Limits::default());
+    let profiles = encode(&window, &mut symbolizer, labels, Limits::default());
     let plain = text(&decode(&profiles[0].bytes));
-    assert!(plain.contains("{span_id=\"00f067aa0ba902b7\" span_name=\"GET /pay\"}"), "{plain}");
+    assert!(
+        plain.contains("{span_id=\"00f067aa0ba902b7\" span_name=\"GET /pay\" tenant=\"acme\"}"),
+        "{plain}"
+    );
     assert!(plain.contains("{span_id=\"ffffffffffffffff\"}"), "{plain}");
 }
 
 #[test]
 fn the_bytes_are_those_that_the_format_describes() {
     // Written by hand from the format's description, so that a wrong field number cannot hide in a round trip.
-    let mut rows = Aggregator::new(WindowLimits::default());
+    let (mut rows, _) = aggregator();
     rows.add(&[0x5], None, 1);
     let window = Window { modules: Arc::from([]), notes: Vec::new(), ..window(rows) };
-    let profiles =
-        encode(&window, &mut Symbolizer::new(), &Names::new(0), SampleLabels::default(), Limits::default());
+    let profiles = encode(&window, &mut Symbolizer::new(), SampleLabels::default(), Limits::default());
     let mut expected = Vec::new();
     // 1: sample types (samples, count) and (cpu, nanoseconds), as string indices
     expected.extend([0x0a, 4, 0x08, 1, 0x10, 2, 0x0a, 4, 0x08, 3, 0x10, 4]);
@@ -232,11 +238,11 @@ fn sums(profiles: &[Encoded]) -> Sums {
 #[test]
 fn fifty_thousand_spans_in_a_window_stay_within_bounds_and_lose_no_time() {
     const SPANS: u64 = 50_000;
-    let names = Names::new(2000);
-    let mut rows = Aggregator::new(WindowLimits::default());
+    let sets: &'static LabelSets = Box::leak(Box::new(LabelSets::new()));
+    let mut rows = Aggregator::new(WindowLimits::default(), Editor::new(sets, 2000, None));
     let mut without = 0;
     for i in 0..SPANS {
-        let name = names.intern(&format!("GET /items/{i}"));
+        let name = sets.intern(&format!("GET /items/{i}"), &[]);
         // Ids as random ones look, so that nothing compresses better than it would.
         let id = (i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let span = SpanLabel { trace_id: TraceId(u128::from(id) << 64 | u128::from(!id)), ..span(id, name) };
@@ -247,7 +253,7 @@ fn fifty_thousand_spans_in_a_window_stay_within_bounds_and_lose_no_time() {
     assert_eq!(without, SPANS - WindowLimits::default().spans as u64);
     assert!(window.rows.bytes() < 32 << 20, "{}", window.rows.bytes());
     let labels = SampleLabels { trace_id: true, relations: true, root_names: true };
-    let profiles = encode(&window, &mut Symbolizer::new(), &names, labels, Limits::default());
+    let profiles = encode(&window, &mut Symbolizer::new(), labels, Limits::default());
     assert_eq!(profiles.iter().map(|profile| profile.samples).sum::<u64>(), SPANS);
     for profile in &profiles {
         let gzipped = crate::export::gzip(&profile.bytes).len();
@@ -269,9 +275,8 @@ proptest! {
         max_samples in 1usize..50,
         max_bytes in 2_000usize..6_000,
     ) {
-        let names = Names::new(10);
-        let name = names.intern("name");
-        let mut rows = Aggregator::new(WindowLimits::default());
+        let (mut rows, sets) = aggregator();
+        let name = sets.intern("name", &[]);
         let mut expected = Sums::new();
         for (frames, id, weight) in &samples {
             rows.add(frames, id.map(|id| span(id, name)), *weight);
@@ -283,7 +288,7 @@ proptest! {
         }
         let limits = Limits { samples: max_samples, bytes: max_bytes };
         let labels = SampleLabels { trace_id: true, relations: true, root_names: true };
-        let profiles = encode(&window(rows), &mut Symbolizer::new(), &names, labels, limits);
+        let profiles = encode(&window(rows), &mut Symbolizer::new(), labels, limits);
         prop_assert_eq!(sums(&profiles), expected);
         prop_assert_eq!(profiles.iter().map(|p| p.samples).sum::<u64>(), samples.len() as u64);
         for profile in &profiles {

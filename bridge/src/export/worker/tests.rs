@@ -3,7 +3,7 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 
 use super::*;
-use crate::aggregate::{Aggregator, Limits};
+use crate::aggregate::{Aggregator, Editor, Limits};
 use crate::config::{Scope, TraceIdLabel};
 use crate::export::Receiver;
 use crate::export::encoder::Policy;
@@ -63,7 +63,7 @@ fn worker(scope: Scope, script: &Script) -> (Worker, Arc<Counters>) {
     let live = Live::get();
     crate::context::install(live);
     let charge = live.take_charge();
-    let policy = Policy { live, charge, scope, trace_ids: TraceIdLabel::Auto, receiver: Receiver::default() };
+    let policy = Policy { charge, scope, trace_ids: TraceIdLabel::Auto, receiver: Receiver::default() };
     policy.apply();
     let counters = Arc::<Counters>::default();
     let encoder = Encoder::new(policy, counters.clone());
@@ -73,7 +73,7 @@ fn worker(scope: Scope, script: &Script) -> (Worker, Arc<Counters>) {
 
 /// A window with `samples` samples of one stack.
 fn window(samples: u32) -> Window {
-    let mut rows = Aggregator::new(Limits::default());
+    let mut rows = Aggregator::new(Limits::default(), Editor::new(&Live::get().label_sets, 10, None));
     for _ in 0..samples {
         rows.add(&[0x1000], None, 1);
     }

@@ -75,6 +75,12 @@ pub(crate) fn publish(key: SpanKey) {
     });
 }
 
+/// What samples of the calling thread are stamped with.
+#[cfg(test)]
+pub(crate) fn label() -> SpanKey {
+    SLOT.with(|slot| slot.get().map_or(SpanKey::NONE, |state| SpanKey(state.label.load(Ordering::Relaxed))))
+}
+
 /// Registers the calling thread as its first label would.
 pub(crate) fn register() {
     SLOT.with(|slot| {

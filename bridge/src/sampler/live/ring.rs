@@ -4,8 +4,8 @@
 //! never wraps: what is left at the end is skipped. Single producer, single consumer, no waiting.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::sync::{AtomicU64, Ordering, constructor};
 use crate::sys::pages;
 
 /// 64 KiB: a quarter of a second of 62-frame stacks at 250 a second, more than a thread can be sent between drains.
@@ -25,8 +25,10 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    pub(super) const fn new() -> Self {
-        Self { words: OnceLock::new(), head: AtomicU64::new(0), tail: AtomicU64::new(0) }
+    constructor! {
+        pub(super) fn new() -> Self {
+            Self { words: OnceLock::new(), head: AtomicU64::new(0), tail: AtomicU64::new(0) }
+        }
     }
 
     /// Gives the ring its memory, if it has none. `false` when the system is out of it.
