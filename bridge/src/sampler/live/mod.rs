@@ -34,7 +34,7 @@ use crate::spans::SpanKey;
 use crate::sys::arch::cycles;
 use crate::sys::published::Retired;
 use crate::sys::{self, signal, stack, thread, timer};
-use crate::unwind::{End, Table};
+use crate::unwind::{End, Table, until_entry};
 
 /// How often threads and modules are looked for, at most: a little less than drains are apart, so that each looks.
 const LOOK: Duration = Duration::from_millis(90);
@@ -437,7 +437,7 @@ impl Sampler {
             code: self.kept.modules.code_map(),
             unwinder: self.options.unwinder,
             spans: self.options.spans,
-            max_depth: self.options.max_depth,
+            max_depth: self.options.max_depth as u16,
             max_weight: self.options.frequency,
             period: self.period().as_nanos() as u64,
             divider: self.stats.divider,
@@ -489,6 +489,7 @@ impl Sampler {
                 weight += self.strangers.besides(weight);
             }
             if self.options.unwinder == Unwinder::FramePointers {
+                (frames, end) = until_entry(frames, end);
                 let code = self.kept.modules.leading_code(frames);
                 if self.roots.ends(code) {
                     end = End::Entry;
