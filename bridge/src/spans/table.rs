@@ -199,7 +199,7 @@ impl SpanTable {
 
     /// The span that `key` names, if it still lives.
     pub(crate) fn read(&self, key: SpanKey) -> Option<SpanRecord> {
-        let copy = [const { AtomicU64::new(0) }; SpanWords::LEN];
+        let copy = std::array::from_fn(|_| AtomicU64::new(0));
         let tagged = self.copy(key, &copy)?;
         Some(SpanWords { words: copy.map(AtomicU64::into_inner), tagged }.record())
     }
