@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -13,6 +13,7 @@ use crate::aggregate::Editor;
 use crate::aggregate::collector::{Collector, Command};
 use crate::config::{Config, Destination, ProfilerBuilder, Scope, Unwinder};
 use crate::context;
+use crate::deadline;
 use crate::error::{ConfigError, FlushError, StartError};
 use crate::export::encoder::{Encoder, Policy};
 use crate::export::file::FileExporter;
@@ -28,7 +29,7 @@ use crate::sampler::{self, ClockInUse, Options, Sampler, SamplerError, SamplerSt
 use crate::stats::{Counters, Folded, LabelSource, Lost, SelfTest, Stats, Truncated, UnwindTables, ratio};
 
 /// Whether forked children are told to leave spans alone.
-static FORKS_FOLLOWED: Mutex<bool> = Mutex::new(false);
+static FORKS_FOLLOWED: AtomicBool = AtomicBool::new(false);
 
 /// How long dropping a profiler may take.
 const DROP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -62,9 +63,23 @@ struct Running {
     clock: ClockInUse,
     /// The process that it was started in: a forked child has a copy, without the threads behind it.
     process: u32,
+    /// What the process's counters of spans stood at then.
+    before: SpansLost,
     unwinder: Unwinder,
     commands: Mutex<Sender<Command>>,
     stopped: AtomicBool,
+}
+
+/// Spans without a label, since the process began.
+struct SpansLost {
+    evicted: u64,
+    refused: u64,
+}
+
+impl SpansLost {
+    fn so_far(live: &Live) -> Self {
+        Self { evicted: live.table.evicted(), refused: live.attribute_refused.load(Ordering::Relaxed) }
+    }
 }
 
 impl std::fmt::Debug for Running {
@@ -101,7 +116,8 @@ impl ProfilerBuilder {
 
     /// Starts sampling on behalf of a `pyroscope` agent: give the backend to the agent's builder in place of its
     /// own, and a span processor of the profiler to the tracer provider. The agent decides where and when profiles
-    /// are pushed, and as which application.
+    /// are pushed, and as which application: a profile covers the time since the agent's last report, usually ten seconds,
+    /// but more if the agent is held up. The upload interval and its limit do not apply.
     ///
     /// [`Scope::Auto`] is [`Scope::Root`] here, as the agent does not say what its server is.
     ///
@@ -149,10 +165,10 @@ fn supported(Platform { os, arch }: Platform) -> Result<(), StartError> {
 }
 
 fn follow_forks() -> Result<(), StartError> {
-    let mut followed = FORKS_FOLLOWED.lock();
-    if !*followed {
+    // No lock, as a fork may come in between; one profiler starts at a time.
+    if !FORKS_FOLLOWED.load(Ordering::Relaxed) {
         sampler::at_fork(live::forked).map_err(|error| StartError::Sampler(Box::new(error)))?;
-        *followed = true;
+        FORKS_FOLLOWED.store(true, Ordering::Relaxed);
     }
     Ok(())
 }
@@ -216,7 +232,7 @@ impl Profiler {
         let (jobs, queue) = channel();
 
         live.set_wording(config.span_names, config.max_span_names, config.label_keys);
-        let editor = Editor::new(&live.label_sets, config.max_span_names, config.span_name_normalizer);
+        let editor = Editor::new(live.label_sets(), config.max_span_names, config.span_name_normalizer);
         let charge = live.take_charge();
         let policy = Policy {
             charge,
@@ -233,6 +249,7 @@ impl Profiler {
             frequency: config.frequency,
             clock,
             process: std::process::id(),
+            before: SpansLost::so_far(live),
             unwinder: config.unwinder,
             commands: Mutex::new(commands),
             stopped: AtomicBool::new(false),
@@ -244,7 +261,8 @@ impl Profiler {
 
         let counted = counters.clone();
         spawn("spanflame-export", move || {
-            counted.background.enter();
+            let entered = counted.clone();
+            let _entered = entered.background.enter();
             // Made here, as symbolization keeps to one thread.
             let encoder = Encoder::new(policy, counted);
             match exporter {
@@ -289,7 +307,8 @@ impl Profiler {
         if running.is_a_copy() {
             return disabled_stats();
         }
-        let Running { live, counters, frequency, .. } = running;
+        let Running { live, counters, frequency, before, .. } = running;
+        let spans = SpansLost::so_far(live);
         let sampler = *counters.sampler.lock();
         let governed = *counters.governed.lock();
         let period = Duration::from_secs(1) / *frequency;
@@ -301,6 +320,7 @@ impl Profiler {
             labelled: counters.labelled.get(),
             cpu_time: cpu_time(weight),
             labelled_cpu_time: cpu_time(counters.labelled_weight.get()),
+            uncharged_cpu_time: sampler.uncharged,
             lost: Lost {
                 ring_full: sampler.lost_ring_full,
                 window_full: counters.window_full.get(),
@@ -310,8 +330,8 @@ impl Profiler {
                 rejected: counters.rejected.get(),
                 shutdown: counters.shutdown.get(),
                 failed: counters.failed.get(),
-                spans_evicted: live.table.evicted(),
-                attribute_refused: live.attribute_refused.load(Ordering::Relaxed),
+                spans_evicted: spans.evicted.saturating_sub(before.evicted),
+                attribute_refused: spans.refused.saturating_sub(before.refused),
                 threads_refused: sampler.threads_refused,
                 timers_refused: sampler.timer_failures,
                 nested: sampler.nested,
@@ -369,7 +389,9 @@ impl Profiler {
     /// CPU time that ran in no span, and where: windows delivered or waiting for it count, the current one does not yet.
     #[must_use]
     pub fn unlabelled(&self) -> UnlabelledCpu {
-        let Some(running) = &self.running else { return UnlabelledCpu::default() };
+        let Some(running) = self.running.as_ref().filter(|running| !running.is_a_copy()) else {
+            return UnlabelledCpu::default();
+        };
         let period = Duration::from_secs(1) / running.frequency;
         running.counters.unlabelled.lock().report(period)
     }
@@ -387,7 +409,7 @@ impl Profiler {
             return Err(FlushError::Stopped);
         }
         let (reply, outcome) = channel();
-        running.send(Command::Flush(reply))?;
+        running.send(Command::Flush { deadline: deadline::after(timeout), reply })?;
         wait(&outcome, timeout)
     }
 
@@ -405,8 +427,9 @@ impl Profiler {
             return Ok(());
         }
         running.charge.end();
+        running.counters.deadline.set(deadline::after(timeout));
         let (reply, outcome) = channel();
-        running.send(Command::Stop { deadline: Instant::now() + timeout, reply })?;
+        running.send(Command::Stop(reply))?;
         wait(&outcome, timeout)
     }
 
@@ -485,8 +508,8 @@ fn wait(outcome: &Receiver<Result<(), FlushError>>, timeout: Duration) -> Result
     match outcome.recv_timeout(timeout) {
         Ok(result) => result,
         Err(RecvTimeoutError::Timeout) => Err(FlushError::TimedOut(timeout)),
-        // More windows wait than the exporter takes in.
-        Err(RecvTimeoutError::Disconnected) => Err(FlushError::Export("the exporter is busy".to_owned())),
+        // A thread that was to answer has ended.
+        Err(RecvTimeoutError::Disconnected) => Err(FlushError::Stopped),
     }
 }
 
@@ -501,6 +524,7 @@ fn disabled_stats() -> Stats {
         labelled: 0,
         cpu_time: Duration::ZERO,
         labelled_cpu_time: Duration::ZERO,
+        uncharged_cpu_time: Duration::ZERO,
         lost: Lost::default(),
         folded: Folded::default(),
         profiles: 0,
@@ -584,11 +608,22 @@ mod tests {
     use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SimpleSpanProcessor};
 
     use super::*;
+    #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+    use crate::spans::{SpanId, SpanRecord};
+
+    #[test]
+    fn an_answer_that_cannot_come_any_more_is_not_waited_for() {
+        let (reply, outcome) = channel();
+        assert_eq!(wait(&outcome, Duration::ZERO), Err(FlushError::TimedOut(Duration::ZERO)));
+        drop(reply);
+        assert_eq!(wait(&outcome, Duration::MAX), Err(FlushError::Stopped));
+    }
 
     #[test]
     fn elsewhere_starting_says_why_not_and_spans_flow() {
         // No other test's profiler tags these spans.
         let _turn = crate::sampler::TURN.lock();
+        Live::get().take_charge().end();
         for (os, arch) in [("macos", "aarch64"), ("linux", "riscv64"), ("windows", "x86_64")] {
             let started = Profiler::builder().enabled(true).start_on(Platform { os, arch });
             let error = started.as_ref().expect_err("refused").to_string();
@@ -603,5 +638,27 @@ mod tests {
             assert_eq!(spans.len(), 1);
             assert!(spans[0].attributes.is_empty(), "{:?}", spans[0].attributes);
         }
+    }
+
+    #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+    #[test]
+    fn spans_that_an_earlier_profiler_lost_are_not_counted_again() {
+        let _turn = crate::sampler::TURN.lock();
+        let live = Live::get();
+        let lose = || {
+            live.attribute_refused.fetch_add(3, Ordering::Relaxed);
+            // A span whose bucket fills up while it lives.
+            let lost = SpanRecord { span_id: SpanId(0xdead), ..SpanRecord::default() };
+            live.table.insert(&lost);
+            live.table.crowd_out(lost.span_id);
+        };
+        lose();
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let exporter = FileExporter::new(directory.path());
+        let profiler = Profiler::builder().exporter(exporter).enabled(true).start().expect("starts");
+        let lost = || (profiler.stats().lost.attribute_refused, profiler.stats().lost.spans_evicted);
+        assert_eq!(lost(), (0, 0));
+        lose();
+        assert_eq!(lost(), (3, 1));
     }
 }

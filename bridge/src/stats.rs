@@ -7,6 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::config::Scope;
+use crate::deadline::Deadline;
 use crate::export::unlabelled::Unlabelled;
 use crate::sampler::{self, SamplerStats};
 
@@ -24,11 +25,16 @@ pub struct Stats {
     pub cpu_time: Duration,
     /// CPU time of those that carry a span.
     pub labelled_cpu_time: Duration,
+    /// CPU time of the process that no sample stands for, and that is on no thread and in no span: of threads that block
+    /// SIGPROF or that ended before a tick met them, and of all while the profiler's handler is replaced. To a period of
+    /// each thread; [`Lost::excess_cpu_time`] comes on top.
+    pub uncharged_cpu_time: Duration,
     /// What was lost, by cause.
     pub lost: Lost,
     /// What samples say less exactly than their spans do.
     pub folded: Folded,
-    /// Profiles delivered. A window with many different stacks becomes several.
+    /// Profiles delivered; under a `pyroscope` agent, handed over to it. A window with many different stacks becomes
+    /// several.
     pub profiles: u64,
     /// Compressed bytes of the delivered profiles.
     pub profile_bytes: u64,
@@ -115,6 +121,7 @@ impl fmt::Display for Stats {
         for (fact, holds) in [
             ("spans are not followed", self.label_source == LabelSource::None),
             ("another SIGPROF handler is in the way", self.handler_replaced),
+            ("much of the process's cpu is on no thread: see uncharged_cpu_time", self.is_much_uncharged()),
             ("stopped", !self.running),
         ] {
             if holds {
@@ -122,6 +129,17 @@ impl fmt::Display for Stats {
             }
         }
         Ok(())
+    }
+}
+
+impl Stats {
+    /// Whether so much is on no thread that the shares of the others mislead.
+    fn is_much_uncharged(&self) -> bool {
+        const MUCH: f64 = 0.1;
+        /// Little time says nothing: it comes in whole periods.
+        const ENOUGH: Duration = Duration::from_secs(1);
+        let uncharged = self.uncharged_cpu_time;
+        uncharged > ENOUGH && uncharged > (self.cpu_time + uncharged).mul_f64(MUCH)
     }
 }
 
@@ -166,7 +184,7 @@ pub struct Lost {
     /// Samples that are in a profile without their span: the window held 32,768 different ones already. Not
     /// among [`samples`](Self::samples).
     pub labels_dropped: u64,
-    /// Spans that lost their place among the live ones; their later samples carry no span.
+    /// Spans that lost their place among the live ones, or got none; their later samples carry no span.
     pub spans_evicted: u64,
     /// Spans that had no room for the attribute `pyroscope.profile.id`; their samples carry no span.
     pub attribute_refused: u64,
@@ -319,6 +337,7 @@ pub(crate) struct Counters {
     pub(crate) sampler: Mutex<SamplerStats>,
     pub(crate) governed: Mutex<Governed>,
     pub(crate) background: Background,
+    pub(crate) deadline: Deadline,
 }
 
 /// What the governor found at its last look.
@@ -330,23 +349,41 @@ pub(crate) struct Governed {
 
 /// The profiler's own threads, and what they cost.
 #[derive(Default)]
-pub(crate) struct Background {
-    threads: Mutex<Vec<i32>>,
-    used: Mutex<Duration>,
+pub(crate) struct Background(Mutex<Threads>);
+
+#[derive(Default)]
+struct Threads {
+    running: Vec<i32>,
+    /// CPU time of those that have ended.
+    ended: Duration,
+}
+
+/// While it lives, its thread is one of the profiler's.
+pub(crate) struct Entered<'a> {
+    background: &'a Background,
+    thread: i32,
 }
 
 impl Background {
-    /// Counts the calling thread from now on.
-    pub(crate) fn enter(&self) {
-        self.threads.lock().push(sampler::thread_id());
+    /// Counts the calling thread, which must be the one to drop what is returned as it ends.
+    pub(crate) fn enter(&self) -> Entered<'_> {
+        let thread = sampler::thread_id();
+        self.0.lock().running.push(thread);
+        Entered { background: self, thread }
     }
 
-    /// CPU time used by all of them; never less than last time, as threads end.
+    /// CPU time used by all of them, those that have ended included.
     pub(crate) fn cpu_time(&self) -> Duration {
-        let now: Duration = self.threads.lock().iter().map(|tid| sampler::thread_cpu_time(*tid)).sum();
-        let mut used = self.used.lock();
-        *used = now.max(*used);
-        *used
+        let threads = self.0.lock();
+        threads.ended + threads.running.iter().map(|tid| sampler::thread_cpu_time(*tid)).sum::<Duration>()
+    }
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        let mut threads = self.background.0.lock();
+        threads.running.retain(|tid| *tid != self.thread);
+        threads.ended += sampler::thread_cpu_time(self.thread);
     }
 }
 
@@ -376,6 +413,22 @@ pub(crate) fn ratio(part: u64, whole: u64) -> f64 {
 mod tests {
     use super::*;
 
+    #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+    #[test]
+    fn what_a_thread_of_the_profiler_s_has_used_counts_after_its_end() {
+        const EACH: Duration = Duration::from_millis(50);
+        let background = Background::default();
+        for threads in 1..=3 {
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    let entered = background.enter();
+                    while sampler::thread_cpu_time(entered.thread) < EACH {}
+                });
+            });
+            assert!(background.cpu_time() >= threads * EACH, "{:?}", background.cpu_time());
+        }
+    }
+
     #[test]
     fn stats_are_one_line_that_names_every_cause() {
         let mut stats = Stats {
@@ -384,6 +437,7 @@ mod tests {
             labelled: 200,
             cpu_time: Duration::from_millis(2500),
             labelled_cpu_time: Duration::from_millis(2000),
+            uncharged_cpu_time: Duration::from_millis(1000),
             lost: Lost::default(),
             folded: Folded::default(),
             profiles: 3,
@@ -422,6 +476,8 @@ mod tests {
             stats.to_string().ends_with("lost ring_full=7 excess_cpu_ms=20; spans are not followed"),
             "{stats}"
         );
+        stats.uncharged_cpu_time = Duration::from_millis(1001);
+        assert!(stats.to_string().ends_with("is on no thread: see uncharged_cpu_time"), "{stats}");
         let numbers = stats.lost.causes().map(|(cause, _)| cause);
         assert_eq!(numbers.iter().collect::<std::collections::HashSet<_>>().len(), numbers.len());
     }

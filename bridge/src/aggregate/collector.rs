@@ -19,8 +19,8 @@ use crate::live::{Charge, Live};
 use crate::sampler::{self, Sampler, SamplerStats};
 use crate::stats::{Counters, Governed, ratio};
 
-/// Short enough that no ring overflows at 1000 Hz, long enough to cost nothing.
-const DRAIN_EVERY: Duration = Duration::from_millis(100);
+/// How often the rings are emptied, at least: more often where the sampler says that they fill faster.
+pub(super) const DRAIN_EVERY: Duration = Duration::from_millis(100);
 /// How often a changed rate is told, at most.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 /// Windows that may wait for the exporter's thread, and flushes.
@@ -30,17 +30,17 @@ const WAITING_BYTES: usize = 8 << 20;
 
 /// What the collector can be asked to do.
 pub(crate) enum Command {
-    /// End the window now and deliver everything.
-    Flush(Reply),
+    /// End the window now and deliver everything; what is not delivered by then waits on.
+    Flush { deadline: Instant, reply: Reply },
     /// End the window now and hand its profiles over.
     #[cfg(feature = "pyroscope")]
     Take(Profiles),
-    /// Stop sampling, then as [`Flush`](Self::Flush), and end. The last attempt to deliver starts before the
-    /// deadline or not at all.
-    Stop { deadline: Instant, reply: Reply },
+    /// Stop sampling, then as [`Flush`](Self::Flush), and end. What is not delivered by the profiler's deadline is
+    /// lost.
+    Stop(Reply),
 }
 
-/// Where the outcome of a flush is awaited.
+/// Where the outcome of a flush is awaited. Dropped without one if the thread that was to answer is gone.
 pub(crate) type Reply = Sender<Result<(), FlushError>>;
 
 /// Where the profiles of a window are awaited.
@@ -73,6 +73,14 @@ impl Queue {
     }
 }
 
+#[cfg(test)]
+impl Place {
+    /// In a queue of its own.
+    pub(crate) fn for_test() -> Self {
+        Arc::<Queue>::default().place(0).expect("an empty queue")
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         self.queue.count.fetch_sub(1, Ordering::Relaxed);
@@ -85,11 +93,37 @@ pub(crate) enum Job {
     Window(Box<Window>, Place),
     #[cfg(feature = "pyroscope")]
     Encode(Box<Window>, Profiles),
-    Flush(Reply, Place),
-    Stop {
+    Flush {
         deadline: Instant,
         reply: Reply,
+        place: Place,
     },
+    Stop(Reply),
+}
+
+/// What was said of the rate: one that swings must not fill the log, and where it comes to rest must be told.
+struct Rate {
+    divider: u32,
+    told: u32,
+    when: Option<Instant>,
+}
+
+impl Default for Rate {
+    fn default() -> Self {
+        Self { divider: 1, told: 1, when: None }
+    }
+}
+
+impl Rate {
+    /// Whether it has changed since it was told last, and may be told now; takes it for told then.
+    fn is_to_be_told(&mut self, now: Instant) -> bool {
+        let may = self.when.is_none_or(|when| now.saturating_duration_since(when) >= TELL_EVERY);
+        let due = may && self.told != self.divider;
+        if due {
+            (self.told, self.when) = (self.divider, Some(now));
+        }
+        due
+    }
 }
 
 /// Once this thread ends, even by a panic, no sample is counted any more, so no span may be tagged.
@@ -121,7 +155,7 @@ pub(crate) struct Collector {
     governor: Governor,
     /// Signals charged so far, and what they cost at the price of their time.
     sampling: (u64, Duration),
-    told_of_the_rate: Option<Instant>,
+    rate: Rate,
     /// Whether stacks were said to be cut short.
     complained: bool,
 }
@@ -160,26 +194,29 @@ impl Collector {
             labels_dropped: 0,
             governor,
             sampling: (0, Duration::ZERO),
-            told_of_the_rate: None,
+            rate: Rate::default(),
             complained: false,
         }
     }
 
     /// The thread's body: until told to stop, or until nobody can tell any more.
     pub(crate) fn run(mut self, commands: &Receiver<Command>) {
-        self.counters.background.enter();
+        let counters = self.counters.clone();
+        let _entered = counters.background.enter();
         // Nothing that this thread does is anyone's telemetry.
         let _suppressed = Context::enter_telemetry_suppressed_scope();
         loop {
-            match commands.recv_timeout(DRAIN_EVERY) {
+            match commands.recv_timeout(self.sampler.pause().min(DRAIN_EVERY)) {
                 Err(RecvTimeoutError::Timeout) => self.drain(),
-                Ok(Command::Flush(reply)) => {
+                Ok(Command::Flush { deadline, reply }) => {
                     self.drain();
-                    // A reply that is dropped tells the asker that nothing was delivered.
                     if let Some(place) = self.flushes.place(0)
                         && (self.upload_interval.is_none() || self.hand_over_window())
                     {
-                        self.send(Job::Flush(reply, place));
+                        self.send(Job::Flush { deadline, reply, place });
+                    } else {
+                        // More waits than the exporter takes in. Whoever asked may have stopped waiting.
+                        let _ = reply.send(Err(FlushError::Export("the exporter is busy".to_owned())));
                     }
                 }
                 #[cfg(feature = "pyroscope")]
@@ -188,13 +225,13 @@ impl Collector {
                     let window = Box::new(self.cut());
                     self.send(Job::Encode(window, reply));
                 }
-                Ok(Command::Stop { deadline, reply }) => {
+                Ok(Command::Stop(reply)) => {
                     self.stop();
                     let Self { sampler, exporter, .. } = self;
                     // Whoever awaits the reply may start another profiler at once.
                     drop(sampler);
                     // The exporter's thread has ended only by a panic; then there is nobody to tell.
-                    let _ = exporter.send(Job::Stop { deadline, reply });
+                    let _ = exporter.send(Job::Stop(reply));
                     return;
                 }
                 Err(RecvTimeoutError::Disconnected) => return self.stop(),
@@ -202,8 +239,7 @@ impl Collector {
             let now = Instant::now();
             let is_due = self.upload_interval.is_some() && self.times.is_due(now);
             if is_due && !self.hand_over_window() && self.times.is_over(now) {
-                let lost = self.cut();
-                self.counters.exporter_busy.add(lost.rows.samples());
+                self.lose_window();
             }
         }
     }
@@ -214,8 +250,7 @@ impl Collector {
         self.sampler.stop();
         self.drain();
         if !self.hand_over_window() {
-            let lost = self.cut();
-            self.counters.exporter_busy.add(lost.rows.samples());
+            self.lose_window();
         }
     }
 
@@ -252,7 +287,7 @@ impl Collector {
         self.counters.folded_labels.set(folds.labels);
         self.counters.normalizer_panics.set(folds.panics);
         // What the samples refer to has been read.
-        self.live.label_sets.tidy(|| self.live.table.label_sets());
+        self.live.label_sets().tidy(|| self.live.table.label_sets());
         self.govern();
         let stats = self.sampler.stats();
         let before = std::mem::replace(&mut *self.counters.sampler.lock(), stats);
@@ -273,15 +308,10 @@ impl Collector {
             Governed { overhead: self.governor.overhead(), per_sample: spent.per_signal };
         if let Some(divider) = changed {
             self.sampler.set_divider(divider);
-            self.tell_of_the_rate(divider);
+            self.rate.divider = divider;
         }
-    }
-
-    /// A rate that swings must not fill the log.
-    fn tell_of_the_rate(&mut self, divider: u32) {
-        let due = self.told_of_the_rate.is_none_or(|told| told.elapsed() >= TELL_EVERY);
-        if due {
-            self.told_of_the_rate = Some(Instant::now());
+        if self.rate.is_to_be_told(Instant::now()) {
+            let divider = self.rate.divider;
             let frequency = 1.0 / self.period.as_secs_f64() / f64::from(divider);
             let overhead_percent = self.governor.overhead() * 100.0;
             tracing::info!(
@@ -336,19 +366,27 @@ impl Collector {
         }
     }
 
+    /// Ends the window. One without samples says nothing about itself: it is not exported, so the next one does.
     fn cut(&mut self) -> Window {
         let (start, duration) = self.times.cut(Instant::now(), SystemTime::now(), random_fraction());
+        let rows = self.aggregator.take();
         Window {
             start,
             duration,
             period: self.period,
             modules: self.sampler.modules(),
-            rows: self.aggregator.take(),
-            notes: self.notes(),
+            notes: if rows.len() > 0 { self.notes() } else { Vec::new() },
+            rows,
         }
     }
 
-    /// What a reader of this window must know to judge it.
+    /// Ends the window as nobody takes it.
+    fn lose_window(&mut self) {
+        self.times.cut(Instant::now(), SystemTime::now(), random_fraction());
+        self.counters.exporter_busy.add(self.aggregator.take().samples());
+    }
+
+    /// What a reader of this window must know to judge it, and of those before it that were not exported.
     fn notes(&mut self) -> Vec<String> {
         let stats = self.sampler.stats();
         let before = std::mem::replace(&mut self.before, stats);
@@ -392,6 +430,11 @@ impl Collector {
             let complete = ratio(since(|stats| stats.reached_entry), samples);
             notes.push(format!("complete_stacks={complete:.3}"));
         }
+        // More than a few periods, which may be early or late.
+        let uncharged = stats.uncharged.saturating_sub(before.uncharged);
+        if uncharged > self.period * stats.threads.max(1) {
+            notes.push(format!("uncharged_cpu_ms={}", uncharged.as_millis()));
+        }
         notes.extend(causes.iter().filter(|(_, n)| *n > 0).map(|(cause, n)| format!("{cause}={n}")));
         notes
     }
@@ -413,7 +456,8 @@ impl Collector {
                 Job::Window(window, _) => self.counters.failed.add(window.rows.samples()),
                 #[cfg(feature = "pyroscope")]
                 Job::Encode(window, _) => self.counters.failed.add(window.rows.samples()),
-                Job::Flush(..) | Job::Stop { .. } => {}
+                // The reply that is dropped says so.
+                Job::Flush { .. } | Job::Stop(_) => {}
             }
         }
     }
@@ -442,6 +486,81 @@ mod tests {
         places.truncate(1);
         assert!(queue.place(WAITING_BYTES).is_none());
         assert!(queue.place(WAITING_BYTES - 1).is_some());
+    }
+
+    #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+    fn collector() -> (Collector, Receiver<Job>) {
+        let live = Live::get();
+        let sampler = Sampler::start(sampler::Options::new(100, &live.table)).expect("the sampler starts");
+        let (jobs, exporter) = std::sync::mpsc::channel();
+        let editor = Editor::new(live.label_sets(), 10, None);
+        let (governor, interval) = (Governor::new(None, 100), Some(Duration::from_secs(10)));
+        (
+            Collector::new(sampler, live.take_charge(), Arc::default(), editor, governor, interval, jobs),
+            exporter,
+        )
+    }
+
+    #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+    #[test]
+    fn a_busy_exporter_is_told_from_one_that_has_ended() {
+        let _turn = crate::sampler::TURN.lock();
+        for is_there in [true, false] {
+            let (collector, exporter) = collector();
+            let exporter = is_there.then_some(exporter);
+            let (commands, inbox) = std::sync::mpsc::channel();
+            let mut outcomes = Vec::new();
+            for _ in 0..=WAITING {
+                let (reply, outcome) = std::sync::mpsc::channel();
+                let command = Command::Flush { deadline: crate::deadline::after(Duration::MAX), reply };
+                commands.send(command).expect("there");
+                outcomes.push(outcome);
+            }
+            drop(commands);
+            collector.run(&inbox);
+            let last = outcomes.pop().expect("the one too many").recv();
+            let busy = Err(FlushError::Export("the exporter is busy".to_owned()));
+            assert_eq!(last.ok(), is_there.then_some(busy));
+            drop(exporter);
+            assert!(outcomes.iter().all(|outcome| outcome.recv().is_err()));
+        }
+    }
+
+    #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+    #[test]
+    fn what_a_window_that_is_not_exported_had_to_say_the_next_one_says() {
+        let _turn = crate::sampler::TURN.lock();
+        let (mut collector, exporter) = collector();
+        let note = "lost.window_full=3".to_owned();
+        collector.window_full = 3;
+        assert!(collector.hand_over_window());
+        collector.aggregator.add(&[0x1000], None, 1);
+        collector.lose_window();
+        assert_eq!(collector.counters.exporter_busy.get(), 1);
+        for says in [true, false] {
+            collector.aggregator.add(&[0x1000], None, 1);
+            assert!(collector.hand_over_window());
+            let Ok(Job::Window(window, _)) = exporter.try_recv() else { panic!("it has a sample") };
+            assert_eq!(window.notes.contains(&note), says, "{:?}", window.notes);
+        }
+        assert!(exporter.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_rate_that_swings_is_told_once_a_minute_and_where_it_rests_in_any_case() {
+        let (mut rate, start) = (Rate::default(), Instant::now());
+        let mut told = Vec::new();
+        for second in 0..200u64 {
+            match second {
+                10..30 => rate.divider = 2 + second as u32 % 2,
+                30.. => rate.divider = 4,
+                _ => {}
+            }
+            if rate.is_to_be_told(start + Duration::from_secs(second)) {
+                told.push((second, rate.told));
+            }
+        }
+        assert_eq!(told, [(10, 2), (70, 4)]);
     }
 
     #[test]

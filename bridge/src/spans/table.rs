@@ -8,6 +8,8 @@ use super::{LabelSetId, SpanId, SpanRecord, TraceId};
 use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
 
 const BUCKET: usize = 8;
+/// How often a new span looks for a place. Each look that finds none has met another thread that was quicker.
+const TRIES: usize = 3;
 const INDEX_BITS: u32 = 24;
 const SEQUENCE_BITS: u32 = 64 - INDEX_BITS;
 const SEQUENCE_MASK: u64 = (1 << SEQUENCE_BITS) - 1;
@@ -40,6 +42,33 @@ impl SpanKey {
     }
 }
 
+/// `tagged` in an entry's `meta`.
+const TAGGED: u64 = 1 << 32;
+
+/// A record as its entry keeps it, to be taken apart by whoever has the time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SpanWords {
+    pub(crate) words: [u64; SpanWords::LEN],
+    pub(crate) tagged: bool,
+}
+
+impl SpanWords {
+    pub(crate) const LEN: usize = 6;
+
+    pub(crate) fn record(self) -> SpanRecord {
+        let [span_id, parent, local_root, trace_high, trace_low, labels] = self.words;
+        SpanRecord {
+            span_id: SpanId(span_id),
+            parent: SpanId(parent),
+            local_root: SpanId(local_root),
+            trace_id: TraceId(u128::from(trace_high) << 64 | u128::from(trace_low)),
+            labels: LabelSetId(labels as u32),
+            root_labels: LabelSetId((labels >> 32) as u32),
+            tagged: self.tagged,
+        }
+    }
+}
+
 /// One cache line.
 #[derive(Default)]
 #[repr(align(64))]
@@ -69,20 +98,13 @@ impl Entry {
     }
 
     #[inline]
-    fn copy(&self) -> SpanRecord {
-        let labels = self.labels.load(Ordering::Relaxed);
-        SpanRecord {
-            span_id: SpanId(self.span_id.load(Ordering::Relaxed)),
-            parent: SpanId(self.parent.load(Ordering::Relaxed)),
-            local_root: SpanId(self.local_root.load(Ordering::Relaxed)),
-            trace_id: TraceId(
-                (u128::from(self.trace_high.load(Ordering::Relaxed)) << 64)
-                    | u128::from(self.trace_low.load(Ordering::Relaxed)),
-            ),
-            labels: LabelSetId(labels as u32),
-            root_labels: LabelSetId((labels >> 32) as u32),
-            tagged: self.meta.load(Ordering::Relaxed) >> 32 & 1 == 1,
+    fn copy(&self, to: &[AtomicU64; SpanWords::LEN]) -> bool {
+        let fields =
+            [&self.span_id, &self.parent, &self.local_root, &self.trace_high, &self.trace_low, &self.labels];
+        for (to, field) in to.iter().zip(fields) {
+            to.store(field.load(Ordering::Relaxed), Ordering::Relaxed);
         }
+        self.meta.load(Ordering::Relaxed) & TAGGED != 0
     }
 }
 
@@ -115,17 +137,16 @@ impl SpanTable {
         (first, &self.entries[first..first + BUCKET])
     }
 
-    /// Adds a span that has just started. `None` only when every entry of its bucket is being written by other
-    /// threads at this instant.
+    /// Adds a span that has just started. `None` when other threads change its bucket at this instant, again and again;
+    /// it then counts as one that lost its place.
     pub(crate) fn insert(&self, record: &SpanRecord) -> Option<SpanKey> {
         let (first, bucket) = self.bucket(record.span_id);
         let tick = self.tick.load(Ordering::Relaxed);
-        let free = bucket.iter().enumerate().find_map(|(i, entry)| {
-            let sequence = entry.sequence.load(Ordering::Relaxed);
-            (sequence & STATE_MASK == FREE && claim(entry, sequence, sequence + WRITING))
-                .then_some((i, sequence + WRITING))
-        });
-        let (i, writing) = free.or_else(|| self.evict(bucket, tick))?;
+        let place = (0..TRIES).find_map(|_| take_free(bucket).or_else(|| self.evict(bucket, tick)));
+        let Some((i, writing)) = place else {
+            self.evicted.fetch_add(1, Ordering::Relaxed);
+            return None;
+        };
         let entry = &bucket[i];
         // A reader must not see new fields under an old sequence number.
         fence(Ordering::Release);
@@ -135,7 +156,7 @@ impl SpanTable {
         Some(SpanKey::new(first + i, live))
     }
 
-    /// Takes the oldest live entry of a full bucket for writing.
+    /// Takes the oldest live entry of a full bucket for writing, unless it changes at this instant.
     fn evict(&self, bucket: &[Entry], tick: u32) -> Option<(usize, u64)> {
         let (i, sequence) = bucket
             .iter()
@@ -176,17 +197,25 @@ impl SpanTable {
         }
     }
 
-    /// The span that `key` names, if it still lives. Async-signal-safe: loads only.
-    #[inline]
+    /// The span that `key` names, if it still lives.
     pub(crate) fn read(&self, key: SpanKey) -> Option<SpanRecord> {
+        let copy = std::array::from_fn(|_| AtomicU64::new(0));
+        let tagged = self.copy(key, &copy)?;
+        Some(SpanWords { words: copy.map(AtomicU64::into_inner), tagged }.record())
+    }
+
+    /// The same, not taken apart: copies the words to `to` and tells whether the span is tagged. With `None`, what `to` then
+    /// holds means nothing. Async-signal-safe: atomic loads and stores only.
+    #[inline]
+    pub(crate) fn copy(&self, key: SpanKey, to: &[AtomicU64; SpanWords::LEN]) -> Option<bool> {
         let entry = self.entries.get(key.index())?;
         let before = entry.sequence.load(Ordering::Acquire);
         if before & SEQUENCE_MASK != key.sequence() || before & STATE_MASK != LIVE {
             return None;
         }
-        let record = entry.copy();
+        let tagged = entry.copy(to);
         fence(Ordering::Acquire);
-        (entry.sequence.load(Ordering::Relaxed) == before).then_some(record)
+        (entry.sequence.load(Ordering::Relaxed) == before).then_some(tagged)
     }
 
     /// Advances coarse time. Called by the collector a few times a second.
@@ -221,10 +250,19 @@ impl SpanTable {
         self.bucket(one).0 == self.bucket(other).0
     }
 
-    /// Spans that lost their place to a newer one because their bucket was full.
+    /// Spans that lost their place to a newer one because their bucket was full, or got none.
     pub(crate) fn evicted(&self) -> u64 {
         self.evicted.load(Ordering::Relaxed)
     }
+}
+
+/// Takes a free entry of a bucket for writing.
+fn take_free(bucket: &[Entry]) -> Option<(usize, u64)> {
+    bucket.iter().enumerate().find_map(|(i, entry)| {
+        let sequence = entry.sequence.load(Ordering::Relaxed);
+        (sequence & STATE_MASK == FREE && claim(entry, sequence, sequence + WRITING))
+            .then_some((i, sequence + WRITING))
+    })
 }
 
 fn claim(entry: &Entry, from: u64, to: u64) -> bool {
@@ -287,6 +325,19 @@ mod tests {
         for (key, id) in keys.iter().zip(&crowd).skip(1) {
             assert_eq!(table.read(*key), Some(record(*id)));
         }
+        assert_eq!(table.evicted(), 1);
+    }
+
+    #[test]
+    fn a_span_that_finds_no_place_is_counted() {
+        let table = SpanTable::new(64);
+        let (first, bucket) = table.bucket(SpanId(7));
+        // All are being written by other threads.
+        let writing = |entry: &Entry| claim(entry, 0, WRITING);
+        assert!(bucket.iter().all(writing));
+        assert_eq!((table.insert(&record(7)), table.evicted()), (None, 1));
+        bucket[3].sequence.store(GENERATION, Ordering::Relaxed);
+        assert_eq!(table.insert(&record(7)).map(SpanKey::index), Some(first + 3));
         assert_eq!(table.evicted(), 1);
     }
 

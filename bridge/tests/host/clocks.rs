@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use spanflame::Clock;
 
-use crate::support::{assert_charged, builder, burn, burn_on, deny, finish, in_child, limit, process_cpu};
+use crate::support::{
+    assert_charged, assert_told, builder, burn, burn_on, deny, finish, in_child, limit, process_cpu,
+};
 
 // The ranges leave room for a machine so busy that threads hardly meet a tick; what an idle one gives is printed.
 const TIMERS: &str = "thread CPU timers";
@@ -27,7 +29,7 @@ fn charges(clock: Clock, name: &str) {
         // A container without perf is no reason to fail, but it is to be told.
         assert!(clock == Clock::Perf && stats.clock_reason.contains("was refused"), "{stats:?}");
     }
-    assert_charged(&stats, used, 0.8, 1.1);
+    assert_charged(&stats, used, 0.9, 1.1);
     assert!(stats.rate_divider == 1 && stats.lost.timers_refused == 0, "{stats:?}");
 }
 
@@ -73,12 +75,13 @@ fn without_permission_for_perf_events_timers_take_over() {
         deny(libc::SYS_perf_event_open);
         let profiler = builder(1000, Clock::Perf).start().expect("starts");
         let before = process_cpu();
-        burn_on(2, Duration::from_millis(600));
+        // Long enough that what each thread uses after its last tick is little of it.
+        burn_on(2, Duration::from_millis(1200));
         let used = process_cpu() - before;
         let stats = finish(&profiler);
         assert_eq!(stats.clock, TIMERS);
         assert!(stats.clock_reason.contains("perf_event_open was refused"), "{}", stats.clock_reason);
-        assert_charged(&stats, used, 0.8, 1.1);
+        assert_charged(&stats, used, 0.88, 1.1);
     });
 }
 
@@ -93,7 +96,7 @@ fn without_permission_for_timers_the_process_timer_takes_over() {
         let stats = finish(&profiler);
         assert_eq!(stats.clock, PROCESS);
         assert!(stats.clock_reason.contains("timer_create was refused"), "{}", stats.clock_reason);
-        assert_charged(&stats, used, 0.75, 1.2);
+        assert_charged(&stats, used, 0.85, 1.15);
     });
 }
 
@@ -109,6 +112,15 @@ fn without_any_clock_it_says_so_and_nothing_else_suffers() {
 }
 
 #[test]
+fn without_the_list_of_threads_it_says_where_it_looked() {
+    in_child("clocks::without_the_list_of_threads_it_says_where_it_looked", || {
+        deny(libc::SYS_getdents64);
+        let error = builder(100, Clock::Auto).start().expect_err("refused");
+        assert!(error.to_string().contains("/proc/self/task"), "{error}");
+    });
+}
+
+#[test]
 fn threads_beyond_the_limit_of_pending_signals_are_charged_by_the_process_timer() {
     in_child("clocks::threads_beyond_the_limit_of_pending_signals_are_charged_by_the_process_timer", || {
         limit(libc::RLIMIT_SIGPENDING, 64);
@@ -118,7 +130,7 @@ fn threads_beyond_the_limit_of_pending_signals_are_charged_by_the_process_timer(
         let used = process_cpu() - before;
         let stats = finish(&profiler);
         assert!(stats.lost.timers_refused >= 100, "{stats:?}");
-        assert_charged(&stats, used, 0.75, 1.2);
+        assert_charged(&stats, used, 0.8, 1.2);
     });
 }
 
@@ -141,7 +153,7 @@ fn perf_events_leave_the_service_most_of_its_files() {
         if stats.clock == PERF {
             assert!(stats.lost.timers_refused > 0, "{stats:?}");
         }
-        assert_charged(&stats, used, 0.75, 1.2);
+        assert_charged(&stats, used, 0.8, 1.2);
     });
 }
 
@@ -156,7 +168,10 @@ fn threads_that_end_before_they_are_found_are_charged() {
         let used = process_cpu() - before;
         let stats = finish(&profiler);
         println!("{} samples of unregistered threads", stats.unregistered);
-        assert_charged(&stats, used, 0.8, 1.2);
+        // Many end before any tick meets them. What none met is told, and on nobody.
+        assert!(stats.unregistered > 0, "{stats:?}");
+        assert_charged(&stats, used, 0.3, 1.2);
+        assert_told(&stats, used);
     });
 }
 
@@ -177,7 +192,9 @@ fn short_threads_that_register_are_charged() {
             });
         }
         let used = process_cpu() - before;
-        assert_charged(&finish(&profiler), used, 0.75, 1.2);
+        let stats = finish(&profiler);
+        assert_charged(&stats, used, 0.3, 1.2);
+        assert_told(&stats, used);
     });
 }
 
@@ -202,6 +219,6 @@ fn the_governor_lowers_a_rate_that_costs_too_much() {
             stats.overhead * 100.0,
             stats.sample_cost
         );
-        assert_charged(&stats, used, 0.75, 1.2);
+        assert_charged(&stats, used, 0.8, 1.2);
     });
 }

@@ -3,43 +3,47 @@
 //! Runs on the interrupted thread between any two of its instructions, so nothing here may allocate, lock, touch
 //! thread-local storage or errno, or panic.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::ring::Reservation;
+use super::clock;
 use super::state::{
     self, BIRTH, MAX_THREADS, NEVER, PROBED_EVENT, PROBES, PROCESS_PERIODS, STATES, STRANGERS, ThreadState,
 };
 use crate::config::Unwinder;
-use crate::spans::{LabelSetId, SpanId, SpanKey, SpanRecord, SpanTable, TraceId};
+use crate::spans::{SpanKey, SpanRecord, SpanTable, SpanWords};
 use crate::sys::arch::{cycles, stack_pointer};
 use crate::sys::published::{Published, Taken};
 use crate::sys::signal::{OnTimer, Origin};
-use crate::sys::stack::Stack;
+use crate::sys::stack::Probing;
 use crate::sys::thread;
-use crate::unwind::{CodeMap, End, Native, Registers, follow, walk};
+use crate::unwind::{CodeMap, End, Memory, Native, Records, Registers, follow, walk};
 
 /// What the handler works with while sampling is on.
 pub(super) struct Session {
     pub(super) code: CodeMap,
     pub(super) unwinder: Unwinder,
     pub(super) spans: &'static SpanTable,
-    pub(super) max_depth: usize,
+    pub(super) max_depth: u16,
     /// The most periods one sample may stand for.
     pub(super) max_weight: u32,
     /// A period of CPU time, in nanoseconds.
     pub(super) period: u64,
-    /// Periods between two signals of a timer: more than one while the rate is lowered.
-    pub(super) divider: u32,
 }
 
 /// Empty while sampling is off.
 pub(super) static SESSION: Published<Session, ThreadState> = Published::new(&STATES);
 
-/// Words of a record before its frames: the weight, and the span if there is one.
-const WEIGHT_WORDS: usize = 1;
-const SPAN_WORDS: usize = 6;
+/// Words of a record for its span, which mean nothing if there is none.
+const SPAN_WORDS: usize = SpanWords::LEN;
+/// Words of a record before its frames: the weight, then the span's.
+const BEFORE_FRAMES: usize = 1 + SPAN_WORDS;
 /// One sample in 64 is timed.
 const TIMED_MASK: u32 = 63;
+
+/// The most words of a record.
+pub(super) const fn most_words(max_depth: usize) -> usize {
+    BEFORE_FRAMES + max_depth
+}
 
 // The tag of a record: why the walk ended in the low byte, then flags.
 const END_MASK: u32 = 0xff;
@@ -56,8 +60,9 @@ impl OnTimer for TakeSample {
     #[inline]
     fn on_timer(value: usize, overrun: u32, registers: Registers) -> bool {
         let Some(index) = state::index(value) else { return no_thread_s(value, overrun, registers) };
-        sample(index, registers, |_, session| {
-            Some(overrun.saturating_add(1).saturating_mul(session.divider))
+        sample(index, registers, |state, _| {
+            let periods = overrun.saturating_add(1).saturating_mul(state.divider.load(Ordering::Relaxed));
+            Some(Weight { periods, may_claim: true })
         });
         true
     }
@@ -66,7 +71,8 @@ impl OnTimer for TakeSample {
     #[inline(never)]
     fn on_clock(origin: Origin, registers: Registers) -> bool {
         match origin {
-            Origin::Kernel => by_process(None, registers),
+            // Someone else's, unless that timer is ours.
+            Origin::Kernel => clock::process_timer_is_ours() && by_process(None, registers),
             Origin::File(number) => by_event(number.wrapping_add(1), registers),
         }
     }
@@ -125,7 +131,7 @@ fn by_event(event: i32, registers: Registers) -> bool {
     let Some(index) = state::of(thread::own_id()) else { return false };
     let ours = STATES.get(index).is_some_and(|state| state.event.load(Ordering::Relaxed) == event);
     if ours {
-        sample_without_value(index, None, registers);
+        sample_of_event(index, registers);
     }
     ours
 }
@@ -133,14 +139,28 @@ fn by_event(event: i32, registers: Registers) -> bool {
 /// On its own, so that only the usual clock's path is inlined.
 #[inline(never)]
 fn sample_without_value(index: usize, weight: Option<u32>, registers: Registers) {
-    sample(index, registers, |state, session| weight.or_else(|| full_periods(state, session)));
+    sample(index, registers, |state, session| {
+        let periods = weight.or_else(|| full_periods(state, session))?;
+        Some(Weight { periods, may_claim: true })
+    });
+}
+
+/// An event's signals come in user code only. One that stands for clearly more than its due makes up for time in the
+/// kernel, which may have been another span's: it claims none.
+#[inline(never)]
+fn sample_of_event(index: usize, registers: Registers) {
+    sample(index, registers, |state, session| {
+        let periods = full_periods(state, session)?;
+        let due = state.divider.load(Ordering::Relaxed);
+        Some(Weight { periods, may_claim: periods <= due.saturating_mul(2) })
+    });
 }
 
 /// How many periods of CPU time the thread has filled since its last sample. Signals may be merged, late or refused
 /// while the thread is in the kernel: its own CPU time is what counts.
 fn full_periods(state: &ThreadState, session: &Session) -> Option<u32> {
     let due = state.due.load(Ordering::Relaxed);
-    let Some(now) = thread::own_cpu_time() else { return Some(session.divider) };
+    let Some(now) = thread::own_cpu_time() else { return Some(state.divider.load(Ordering::Relaxed)) };
     // A clock that runs in step with the periods must not lose every other signal to a little jitter.
     let late = now.wrapping_add(session.period / 4).checked_sub(due)?;
     let periods = late.checked_div(session.period)?.wrapping_add(1);
@@ -150,9 +170,17 @@ fn full_periods(state: &ThreadState, session: &Session) -> Option<u32> {
     Some(periods.min(u64::from(u32::MAX)) as u32)
 }
 
-/// Takes a sample of the thread whose state is at `index`, for as many periods as `weigh` says, if any.
+/// What a sample stands for.
+#[derive(Clone, Copy)]
+struct Weight {
+    periods: u32,
+    /// Whether the span of this instant may have it.
+    may_claim: bool,
+}
+
+/// Takes a sample of the thread whose state is at `index`, for as much as `weigh` says, if anything.
 #[inline]
-fn sample(index: usize, registers: Registers, weigh: impl FnOnce(&ThreadState, &Session) -> Option<u32>) {
+fn sample(index: usize, registers: Registers, weigh: impl FnOnce(&ThreadState, &Session) -> Option<Weight>) {
     let Some(state) = SESSION.reader(index) else { return };
     match SESSION.read(index) {
         Ok(Some(session)) => {
@@ -176,20 +204,21 @@ fn sample(index: usize, registers: Registers, weigh: impl FnOnce(&ThreadState, &
 /// What a sample costs is taken from one in 64.
 #[cold]
 #[inline(never)]
-fn timed(state: &ThreadState, session: &Session, weight: u32, registers: Registers) {
+fn timed(state: &ThreadState, session: &Session, weight: Weight, registers: Registers) {
     let start = cycles();
     take(state, session, weight, registers);
     state::add(&state.timed_cycles, cycles().wrapping_sub(start));
     state::add(&state.timed, 1);
 }
 
-#[inline]
-fn take(state: &ThreadState, session: &Session, mut weight: u32, registers: Registers) {
-    let mut may_claim = true;
+/// Inlined whatever its size: the usual clock's path is one function.
+#[inline(always)]
+fn take(state: &ThreadState, session: &Session, weight: Weight, registers: Registers) {
+    let Weight { periods: mut weight, mut may_claim } = weight;
     let first = state.first.load(Ordering::Relaxed);
     if first != 0 {
         state.first.store(0, Ordering::Relaxed);
-        may_claim = first & BIRTH == 0 || weight <= session.divider;
+        may_claim &= first & BIRTH == 0 || weight <= state.divider.load(Ordering::Relaxed);
         weight = weight.saturating_add(first & !BIRTH);
     }
     if weight > session.max_weight {
@@ -197,74 +226,78 @@ fn take(state: &ThreadState, session: &Session, mut weight: u32, registers: Regi
         state::add(&state.excess_weight, u64::from(weight.wrapping_sub(session.max_weight)));
         weight = session.max_weight;
     }
-    let span = if may_claim { span(state, session) } else { None };
-    let before_frames = WEIGHT_WORDS.wrapping_add(if span.is_some() { SPAN_WORDS } else { 0 });
-    let room = before_frames.wrapping_add(session.max_depth);
+    // Saturates never: there are far fewer frames. What is not used is given back.
+    let room = session.max_depth.saturating_add(BEFORE_FRAMES as u16);
     let Some(record) = state.ring.reserve(room) else {
         state::add(&state.lost, 1);
         state::add(&state.lost_weight, u64::from(weight));
         return;
     };
-    let stack = match state.bounds.stack(registers.sp) {
+    // The room reserved is never less.
+    let Some((weight_word, rest)) = record.words.split_first() else { return };
+    let Some((span_words, frames)) = rest.split_first_chunk::<SPAN_WORDS>() else { return };
+    weight_word.store(u64::from(weight), Ordering::Relaxed);
+    let mut tag = if may_claim { span(state, session, span_words) } else { 0 };
+    let (len, end) = match state.bounds.stack(registers.sp) {
         // The kernel found room for what it saves; without room for a walk, where the thread is must do.
-        Some(_) if state.bounds.room(stack_pointer()) < HEADROOM => None,
-        Some(stack) => Some(stack),
-        None => Some(unknown_stack(state, registers.sp)),
+        Some(_) if state.bounds.room(stack_pointer()) < HEADROOM => {
+            let Some(innermost) = frames.first() else { return };
+            innermost.store(registers.ip, Ordering::Relaxed);
+            tag |= NO_HEADROOM;
+            (1, End::TooDeep)
+        }
+        Some(stack) => trace(session, registers, stack, frames),
+        None => trace_unknown(state, session, registers, frames),
     };
-    write(record, weight, span, session, registers, stack);
+    record.commit(BEFORE_FRAMES.wrapping_add(len), tag | end as u32);
 }
 
+/// The tag for the span that the thread is in, with its words in `to`.
 #[inline]
-fn span(state: &ThreadState, session: &Session) -> Option<SpanRecord> {
+fn span(state: &ThreadState, session: &Session, to: &[AtomicU64; SPAN_WORDS]) -> u32 {
     match SpanKey(state.label.load(Ordering::Relaxed)) {
-        SpanKey::NONE => None,
-        key => session.spans.read(key),
+        SpanKey::NONE => 0,
+        key => match session.spans.copy(key, to) {
+            Some(tagged) => HAS_SPAN | if tagged { TAGGED } else { 0 },
+            None => 0,
+        },
+    }
+}
+
+/// Writes the stack into `frames`, innermost first, and tells how many there are. Inlined: where the stack ends stays in
+/// registers.
+#[inline(always)]
+fn trace(
+    session: &Session,
+    registers: Registers,
+    mut stack: impl Memory + Records,
+    frames: &[AtomicU64],
+) -> (usize, End) {
+    match session.unwinder {
+        Unwinder::Tables => {
+            let mut words = frames.iter();
+            let put = |frame| words.next().map(|word| word.store(frame, Ordering::Relaxed)).is_some();
+            let end = walk::<Native>(&session.code, registers, &mut stack, put);
+            (frames.len().wrapping_sub(words.len()), end)
+        }
+        Unwinder::FramePointers => follow::<Native>(registers, stack, frames),
     }
 }
 
 /// Leaves a note for the collector, and asks the kernel about each page meanwhile.
 #[cold]
-fn unknown_stack(state: &ThreadState, sp: u64) -> Stack {
-    if state.seen_sp.load(Ordering::Relaxed) == 0 {
-        state.seen_control_block.store(thread::control_block(), Ordering::Relaxed);
-        state.seen_sp.store(sp, Ordering::Release);
-    }
-    Stack::probing(sp)
-}
-
-#[inline]
-fn write(
-    record: Reservation<'_>,
-    weight: u32,
-    span: Option<SpanRecord>,
+#[inline(never)]
+fn trace_unknown(
+    state: &ThreadState,
     session: &Session,
     registers: Registers,
-    stack: Option<Stack>,
-) {
-    let mut words = record.words.iter();
-    let mut put = |value: u64| words.next().map(|word| word.store(value, Ordering::Relaxed)).is_some();
-    put(u64::from(weight));
-    let mut tag = 0;
-    if let Some(span) = span {
-        tag = HAS_SPAN | if span.tagged { TAGGED } else { 0 };
-        put(span.span_id.0);
-        put(span.parent.0);
-        put(span.local_root.0);
-        put((span.trace_id.0 >> 64) as u64);
-        put(span.trace_id.0 as u64);
-        put(u64::from(span.labels.0) | u64::from(span.root_labels.0) << 32);
+    frames: &[AtomicU64],
+) -> (usize, End) {
+    if state.seen_sp.load(Ordering::Relaxed) == 0 {
+        state.seen_control_block.store(thread::control_block(), Ordering::Relaxed);
+        state.seen_sp.store(registers.sp, Ordering::Release);
     }
-    let end = match (stack, session.unwinder) {
-        (Some(mut stack), Unwinder::Tables) => walk::<Native>(&session.code, registers, &mut stack, put),
-        (Some(mut stack), Unwinder::FramePointers) => follow::<Native>(registers, &mut stack, put),
-        (None, _) => {
-            put(registers.ip);
-            tag |= NO_HEADROOM;
-            End::TooDeep
-        }
-    };
-    let used = record.words.len().wrapping_sub(words.len());
-    record.commit(used, tag | end as u32);
+    trace(session, registers, Probing::new(registers.sp), frames)
 }
 
 /// A record taken apart again.
@@ -278,24 +311,12 @@ pub(super) struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    /// `None` for words that `write` never wrote.
+    /// `None` for words that `take` never wrote.
     pub(super) fn read(words: &'a [u64], tag: u32) -> Option<Self> {
-        let (weight, mut frames) = words.split_first()?;
-        let mut span = None;
-        if tag & HAS_SPAN != 0 {
-            let (fields, rest) = frames.split_first_chunk::<SPAN_WORDS>()?;
-            let [span_id, parent, local_root, trace_high, trace_low, labels] = *fields;
-            frames = rest;
-            span = Some(SpanRecord {
-                span_id: SpanId(span_id),
-                parent: SpanId(parent),
-                local_root: SpanId(local_root),
-                trace_id: TraceId(u128::from(trace_high) << 64 | u128::from(trace_low)),
-                labels: LabelSetId(labels as u32),
-                root_labels: LabelSetId((labels >> 32) as u32),
-                tagged: tag & TAGGED != 0,
-            });
-        }
+        let (weight, rest) = words.split_first()?;
+        let (span, frames) = rest.split_first_chunk::<SPAN_WORDS>()?;
+        let span =
+            (tag & HAS_SPAN != 0).then(|| SpanWords { words: *span, tagged: tag & TAGGED != 0 }.record());
         let end = End::ALL.into_iter().find(|end| *end as u32 == tag & END_MASK)?;
         let no_headroom = tag & NO_HEADROOM != 0;
         Some(Self { weight: *weight as u32, span, frames, end, no_headroom })
