@@ -3,14 +3,16 @@
 #[path = "../../bridge/src/sys/published.rs"]
 pub(crate) mod published;
 
-/// Memory of a ring: so little that it wraps soon.
+/// Memory. A ring, which asks for much, gets so little that it wraps soon.
 pub(crate) mod pages {
     use crate::sync::AtomicU64;
 
-    const WORDS: usize = 8;
+    const RING: usize = 8;
+    const MUCH: usize = 4096;
 
-    pub(crate) fn words(_count: usize) -> Option<&'static [AtomicU64]> {
-        let words: Vec<_> = (0..WORDS).map(|_| AtomicU64::new(0)).collect();
+    pub(crate) fn words(count: usize) -> Option<&'static [AtomicU64]> {
+        let count = if count > MUCH { RING } else { count };
+        let words: Vec<_> = (0..count).map(|_| AtomicU64::new(0)).collect();
         Some(Vec::leak(words))
     }
 

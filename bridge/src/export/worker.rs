@@ -83,10 +83,16 @@ impl Worker {
         loop {
             let wait = self.until_due();
             match jobs.recv_timeout(wait) {
-                Ok(Job::Window(window, _place)) => self.take(&window),
+                Ok(Job::Window(window)) => {
+                    self.take(window.window());
+                    window.arrived();
+                }
                 #[cfg(feature = "pyroscope")]
                 // Only asked for where there is no exporter.
-                Ok(Job::Encode(window, reply)) => drop(reply.send(self.encoder.encode(&window))),
+                Ok(Job::Encode(window, reply)) => {
+                    drop(reply.send(self.encoder.encode(window.window())));
+                    window.arrived();
+                }
                 Ok(Job::Flush(reply, _place)) => {
                     self.identify();
                     // Whoever asked may have stopped waiting.
@@ -255,6 +261,15 @@ impl Worker {
             "profiles are not delivered; sampling goes on"
         );
         self.complaint = Some((error.clone(), now));
+    }
+}
+
+/// What still waits here is lost with the thread: nothing, unless a panic ends it.
+impl Drop for Worker {
+    fn drop(&mut self) {
+        while let Some(profile) = self.pop() {
+            self.encoder.counters.failed.add(profile.samples);
+        }
     }
 }
 
