@@ -137,6 +137,6 @@ pub(crate) fn install(live: &'static Live) {
         ours
     });
     if ours {
-        live::carried_by(live::OBSERVER);
+        live::labelled_by(live::OBSERVER);
     }
 }

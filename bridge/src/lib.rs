@@ -181,9 +181,9 @@
 //! # Where another component observes contexts
 //!
 //! OpenTelemetry has one context observer slot per process. If another component took it first, the profiler says so in
-//! its log, [`Stats::carrier`] is not [`Carrier::Observer`], and what labels threads is what your code attaches through
-//! this crate. Where the slot is the profiler's, all of it works the same and costs nothing extra, so it need not be
-//! taken out again.
+//! its log, [`Stats::label_source`] is not [`LabelSource::Observer`], and what labels threads is what your code attaches
+//! through this crate. Where the slot is the profiler's, all of it works the same and costs nothing extra, so it need
+//! not be taken out again.
 //!
 //! - For a scope, [`attach`] in place of `Context::attach`; for a future,
 //!   [`with_span_profile`](SpanProfileExt::with_span_profile) in place of `with_context`:
@@ -331,4 +331,4 @@ pub use export::unlabelled::{CallSite, UnlabelledCpu};
 pub use export::{ExportError, Profile, ProfileExporter, Receiver};
 pub use processor::{NoProcessor, PROFILE_ID, SpanProfileProcessor};
 pub use profiler::{Profiler, profile_spans, register_thread};
-pub use stats::{Carrier, Folded, Lost, SelfTest, Stats, Truncated, UnwindTables};
+pub use stats::{Folded, LabelSource, Lost, SelfTest, Stats, Truncated, UnwindTables};

@@ -8,7 +8,7 @@ use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
 use crate::config::SpanNames;
 use crate::spans::{LabelKey, LabelSets, SpanTable};
-use crate::stats::Carrier;
+use crate::stats::LabelSource;
 
 /// Room for this many live spans at once, 64 bytes each. The table is in buckets, so it serves a third of that
 /// without a span giving up its place.
@@ -22,32 +22,33 @@ pub(crate) const WRAPPERS: u8 = 2;
 const START: u8 = 4;
 
 /// What labels threads in this process. Not in [`Live`], as a layer may be made before any profiler.
-static CARRIERS: AtomicU8 = AtomicU8::new(0);
+static LABEL_SOURCES: AtomicU8 = AtomicU8::new(0);
 
 /// Whether contexts are observed, so that attaching one is enough.
 #[inline]
 pub(crate) fn observed() -> bool {
-    CARRIERS.load(Ordering::Relaxed) & OBSERVER != 0
+    LABEL_SOURCES.load(Ordering::Relaxed) & OBSERVER != 0
 }
 
 /// Whether a span labels the thread that starts it.
 #[inline]
 pub(crate) fn labels_at_start() -> bool {
-    CARRIERS.load(Ordering::Relaxed) & START != 0
+    LABEL_SOURCES.load(Ordering::Relaxed) & START != 0
 }
 
 /// What labels threads now.
-pub(crate) fn carrier() -> Carrier {
-    let carriers = CARRIERS.load(Ordering::Relaxed);
-    let first = [(OBSERVER, Carrier::Observer), (WRAPPERS, Carrier::Wrappers), (START, Carrier::Start)];
-    first.into_iter().find(|(bit, _)| carriers & bit != 0).map_or(Carrier::None, |(_, carrier)| carrier)
+pub(crate) fn label_source() -> LabelSource {
+    let sources = LABEL_SOURCES.load(Ordering::Relaxed);
+    let first =
+        [(OBSERVER, LabelSource::Observer), (WRAPPERS, LabelSource::Wrappers), (START, LabelSource::Start)];
+    first.into_iter().find(|(bit, _)| sources & bit != 0).map_or(LabelSource::None, |(_, source)| source)
 }
 
-/// Notes that a carrier is in use, from now on and for good. Spans that were not tagged for the want of one are.
+/// Notes what labels threads, from now on and for good. Spans that were not tagged for the want of it are.
 #[inline]
-pub(crate) fn carried_by(carrier: u8) {
-    if CARRIERS.load(Ordering::Relaxed) & carrier == 0 {
-        CARRIERS.fetch_or(carrier, Ordering::AcqRel);
+pub(crate) fn labelled_by(source: u8) {
+    if LABEL_SOURCES.load(Ordering::Relaxed) & source == 0 {
+        LABEL_SOURCES.fetch_or(source, Ordering::AcqRel);
         reconsider();
     }
 }
@@ -55,9 +56,9 @@ pub(crate) fn carried_by(carrier: u8) {
 /// Has spans label the threads that start them, or not. Where contexts are observed they never do.
 pub(crate) fn set_label_at_start(on: bool) {
     if on && !observed() {
-        CARRIERS.fetch_or(START, Ordering::AcqRel);
+        LABEL_SOURCES.fetch_or(START, Ordering::AcqRel);
     } else {
-        CARRIERS.fetch_and(!START, Ordering::AcqRel);
+        LABEL_SOURCES.fetch_and(!START, Ordering::AcqRel);
     }
     reconsider();
 }
@@ -163,7 +164,7 @@ impl Live {
     }
 
     fn store_tagging(&self, in_charge: &InCharge) {
-        let off = in_charge.number == 0 || in_charge.suspended || carrier() == Carrier::None;
+        let off = in_charge.number == 0 || in_charge.suspended || label_source() == LabelSource::None;
         let tagging = if off { Tagging::Off } else { in_charge.tagging };
         self.tagging.store(tagging as u8, Ordering::Relaxed);
     }
@@ -289,7 +290,7 @@ mod tests {
         forked();
         assert_eq!(live.tagging(), Tagging::Off);
         reconsider();
-        assert_eq!(live.tagging(), Tagging::Off, "a carrier is no profiler");
+        assert_eq!(live.tagging(), Tagging::Off, "what labels threads is no profiler");
         next.end();
     }
 }

@@ -1,8 +1,9 @@
-//! The span processor: tags spans with `pyroscope.profile.id` and keeps the table of live spans. It never blocks,
-//! never changes anything else of a span, and passes every call on.
+//! The span processor: tags spans with `pyroscope.profile.id` and keeps the table of live spans. It never waits for
+//! input or output, changes nothing else of a span, and passes every call on. Where span names or label attributes are
+//! on, it takes locks that are held for moments: for a look-up, or for adding a name that is new.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use opentelemetry::trace::{Span as _, TraceContextExt};
@@ -36,6 +37,8 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct SpanProfileProcessor<P = NoProcessor> {
     inner: P,
     live: &'static Live,
+    /// As many attributes as a span of the provider is known to take.
+    room: AtomicUsize,
     labels: Option<Arc<ProfileLabels>>,
     flusher: Flusher,
     /// Set where the processor is all that the user holds: then it stops the profiler, too.
@@ -50,7 +53,7 @@ impl<P> SpanProfileProcessor<P> {
     /// For a profiler that whoever started it stops.
     pub(crate) fn new(inner: P, profiler: &Profiler) -> Self {
         let (labels, flusher) = (profiler.labels(), profiler.flusher());
-        Self { inner, live: Live::get(), labels, flusher, owned: None }
+        Self { inner, live: Live::get(), room: AtomicUsize::new(0), labels, flusher, owned: None }
     }
 
     /// For one that is stopped with the tracer provider.
@@ -61,7 +64,8 @@ impl<P> SpanProfileProcessor<P> {
 
     /// For none.
     pub(crate) fn unprofiled(inner: P) -> Self {
-        Self { inner, live: Live::get(), labels: None, flusher: Flusher::default(), owned: None }
+        let (labels, flusher) = (None, Flusher::default());
+        Self { inner, live: Live::get(), room: AtomicUsize::new(0), labels, flusher, owned: None }
     }
 
     fn started(&self, span: &mut Span, cx: &Context) {
@@ -86,9 +90,6 @@ impl<P> SpanProfileProcessor<P> {
         let parent = parent.filter(|parent| parent.trace_id == trace_id);
 
         let tagged = parent.is_none() || tagging == Tagging::All;
-        if tagged {
-            span.set_attribute(KeyValue::new(Key::from_static_str(PROFILE_ID), hex(span_id)));
-        }
         // What is not said of the span itself is said of its local root.
         let wording = self.live.wording();
         let described = match wording.names {
@@ -96,13 +97,22 @@ impl<P> SpanProfileProcessor<P> {
             SpanNames::Root => parent.is_none(),
             SpanNames::All => true,
         };
-        let labels = match (described, &parent) {
-            (false, Some(parent)) => parent.root_labels,
-            _ => match self.describe(wording, span, cx, parent.as_ref(), tagged) {
-                Some(labels) => labels,
-                // No attribute, no label: what is exported must lead to a profile, and the other way round.
-                None => return,
-            },
+        let data = match (described, &parent) {
+            (false, Some(_)) => None,
+            _ if wording.names == SpanNames::Off && !wording.labels => None,
+            // The only way to a span's name and attributes leads over a copy of all its data. Without ours, it is one
+            // text less to copy.
+            _ => span.exported_data(),
+        };
+        if tagged && !self.tag(span, span_id, data.as_ref()) {
+            // No attribute, no label: what is exported must lead to a profile, and the other way round.
+            self.live.attribute_refused.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let labels = match (&data, &parent) {
+            (Some(data), _) => self.describe(wording, data, cx, parent.as_ref()),
+            (None, Some(parent)) if !described => parent.root_labels,
+            (None, _) => LabelSetId::NONE,
         };
         let key = self.live.table.insert(&SpanRecord {
             span_id,
@@ -120,35 +130,40 @@ impl<P> SpanProfileProcessor<P> {
         }
     }
 
-    /// What samples say about the span in words. `None` for one that was to be tagged and had no room for the attribute.
+    /// Adds the attribute. Whether the span has it then, as far as can be told: not without `before`, what the span
+    /// was before.
+    fn tag(&self, span: &mut Span, span_id: SpanId, before: Option<&SpanData>) -> bool {
+        span.set_attribute(KeyValue::new(Key::from_static_str(PROFILE_ID), hex(span_id)));
+        let Some(before) = before else { return true };
+        let attributes = before.attributes.len();
+        // A provider has one limit for all of its spans, so one more copy of a span tells it for those as full or less.
+        if attributes < self.room.load(Ordering::Relaxed) {
+            return true;
+        }
+        let after = span.exported_data();
+        if after.is_some_and(|after| after.dropped_attributes_count > before.dropped_attributes_count) {
+            return false;
+        }
+        self.room.fetch_max(attributes + 1, Ordering::Relaxed);
+        true
+    }
+
+    /// What samples say about the span in words.
     fn describe(
         &self,
         wording: Wording,
-        span: &Span,
+        data: &SpanData,
         cx: &Context,
         parent: Option<&SpanRecord>,
-        tagged: bool,
-    ) -> Option<LabelSetId> {
-        if wording.names == SpanNames::Off && !wording.labels {
-            return Some(LabelSetId::NONE);
-        }
-        // The only way to a span's name and attributes leads over a copy of all its data.
-        let data = span.exported_data()?;
-        if tagged
-            && data.dropped_attributes_count > 0
-            && !data.attributes.iter().any(|attribute| attribute.key.as_str() == PROFILE_ID)
-        {
-            self.live.attribute_refused.fetch_add(1, Ordering::Relaxed);
-            return None;
-        }
+    ) -> LabelSetId {
         let name = if wording.names == SpanNames::Off { "" } else { &*data.name };
         if !wording.labels {
-            return Some(self.live.label_sets.intern(name, &[]));
+            return self.live.label_sets.intern(name, &[]);
         }
         let inherited = parent.and_then(|parent| self.live.label_sets.get(parent.labels));
         let inherited = inherited.as_ref().map_or(&[][..], |set| &set.labels);
         let labels = label_values(&self.live.label_keys(), &data.attributes, cx, inherited);
-        Some(self.live.label_sets.intern(name, &labels))
+        self.live.label_sets.intern(name, &labels)
     }
 
     fn ended(&self, span: &SpanData) {

@@ -25,7 +25,7 @@ use crate::live::{self, Charge, Live, Tagging};
 use crate::log;
 use crate::processor::{NoProcessor, SpanProfileProcessor};
 use crate::sampler::{self, ClockInUse, Options, Sampler, SamplerError, SamplerStats};
-use crate::stats::{Carrier, Counters, Folded, Lost, SelfTest, Stats, Truncated, UnwindTables, ratio};
+use crate::stats::{Counters, Folded, LabelSource, Lost, SelfTest, Stats, Truncated, UnwindTables, ratio};
 
 /// Whether forked children are told to leave spans alone.
 static FORKS_FOLLOWED: Mutex<bool> = Mutex::new(false);
@@ -359,7 +359,7 @@ impl Profiler {
                 Tagging::Root => Scope::Root,
                 Tagging::All => Scope::All,
             },
-            carrier: live::carrier(),
+            label_source: live::label_source(),
             handler_replaced: sampler.handler_replaced,
             other_profiler: sampler.other_timer,
             unregistered: sampler.strangers,
@@ -471,7 +471,7 @@ fn announcement(running: Arc<Running>, destination: String, upload_interval: Opt
         log::when_heard(move || {
             let stats = Profiler::stats_of(&running);
             tracing::info!(
-                carrier = ?stats.carrier,
+                label_source = ?stats.label_source,
                 clock = stats.clock,
                 clock_reason = stats.clock_reason,
                 frequency = stats.frequency,
@@ -484,17 +484,17 @@ fn announcement(running: Arc<Running>, destination: String, upload_interval: Opt
                 service = %running.labels.service_name(),
                 "profiling"
             );
-            match stats.carrier {
-                Carrier::None => tracing::error!(
+            match stats.label_source {
+                LabelSource::None => tracing::error!(
                     "another component has opentelemetry's context observer slot, so contexts cannot be followed: \
                      profiles carry no spans and no span is tagged until spanflame's attach, with_span_profile, \
                      in_current_context or SpanProfileLayer is used. or start the profiler before that component"
                 ),
-                Carrier::Start => tracing::warn!(
+                LabelSource::Start => tracing::warn!(
                     "another component has opentelemetry's context observer slot; as asked for, spans label the \
                      threads that start them, which is wrong for asynchronous code"
                 ),
-                Carrier::Observer | Carrier::Wrappers => {}
+                LabelSource::Observer | LabelSource::Wrappers => {}
             }
         });
     })
@@ -539,7 +539,7 @@ fn disabled_stats() -> Stats {
         truncated: Truncated::default(),
         unwind_tables: UnwindTables::default(),
         scope: Scope::Auto,
-        carrier: Carrier::None,
+        label_source: LabelSource::None,
         handler_replaced: false,
         other_profiler: false,
         unregistered: 0,

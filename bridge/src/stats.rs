@@ -66,7 +66,7 @@ pub struct Stats {
     /// The scope in force: [`Scope::Root`] or [`Scope::All`], or [`Scope::Auto`] when no span is tagged.
     pub scope: Scope,
     /// What tells threads which span they work for.
-    pub carrier: Carrier,
+    pub label_source: LabelSource,
     /// Whether another component has put its SIGPROF handler over the profiler's. Until that ends, no sample is taken
     /// and no span tagged.
     pub handler_replaced: bool,
@@ -113,7 +113,7 @@ impl fmt::Display for Stats {
             write!(f, " {cause}={count}")?;
         }
         for (fact, holds) in [
-            ("spans are not followed", self.carrier == Carrier::None),
+            ("spans are not followed", self.label_source == LabelSource::None),
             ("another SIGPROF handler is in the way", self.handler_replaced),
             ("stopped", !self.running),
         ] {
@@ -128,7 +128,7 @@ impl fmt::Display for Stats {
 /// What tells threads which span they work for, so that samples carry it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Carrier {
+pub enum LabelSource {
     /// OpenTelemetry's context: whatever is current counts.
     Observer,
     /// Another component has OpenTelemetry's context observer slot. What was attached with [`attach`](crate::attach),
@@ -139,7 +139,7 @@ pub enum Carrier {
     /// [`label_at_start`](crate::ProfilerBuilder::label_at_start) is on: a span counts on the thread that has started
     /// it.
     Start,
-    /// Another component has the slot, and no other carrier is in use, or profiling is disabled: profiles carry no
+    /// Another component has the slot, and nothing else labels threads, or profiling is disabled: profiles carry no
     /// spans, and no span is tagged.
     #[default]
     None,
@@ -403,7 +403,7 @@ mod tests {
             truncated: Truncated::default(),
             unwind_tables: UnwindTables::default(),
             scope: Scope::Root,
-            carrier: Carrier::Observer,
+            label_source: LabelSource::Observer,
             handler_replaced: false,
             other_profiler: false,
             unregistered: 0,
@@ -417,7 +417,7 @@ mod tests {
              1 retries; lost nothing"
         );
         stats.lost = Lost { ring_full: 7, excess_cpu_time: Duration::from_millis(20), ..Lost::default() };
-        stats.carrier = Carrier::None;
+        stats.label_source = LabelSource::None;
         assert!(
             stats.to_string().ends_with("lost ring_full=7 excess_cpu_ms=20; spans are not followed"),
             "{stats}"

@@ -1,5 +1,5 @@
 //! Another component has OpenTelemetry's only observer slot: what the profiler says of it, and when it begins to tag
-//! spans. In a process of its own, as the slot is never given up and a carrier, once used, stays in use.
+//! spans. In a process of its own, as the slot is never given up and what labels threads once does so for good.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use opentelemetry::trace::{Span as _, TraceContextExt as _, Tracer as _, TracerP
 use opentelemetry_sdk::trace::{
     InMemorySpanExporter, SdkTracer, SdkTracerProvider, SimpleSpanProcessor, SpanData,
 };
-use spanflame::{Carrier, FileExporter, PROFILE_ID, Profiler, ProfilerBuilder, Scope, Stats};
+use spanflame::{FileExporter, LabelSource, PROFILE_ID, Profiler, ProfilerBuilder, Scope, Stats};
 
 struct Other;
 
@@ -63,7 +63,7 @@ fn the_profiler_says_so_and_tags_spans_once_something_carries_them() {
     let (stats, spans) = run(
         |builder| builder,
         |profiler, tracer| {
-            assert_eq!(profiler.stats().carrier, Carrier::None);
+            assert_eq!(profiler.stats().label_source, LabelSource::None);
             assert_eq!(profiler.stats().scope, Scope::Auto, "no span is tagged");
             tracer.in_span("work", |_| work(profiler));
         },
@@ -75,7 +75,7 @@ fn the_profiler_says_so_and_tags_spans_once_something_carries_them() {
     let (stats, spans) = run(
         |builder| builder.label_at_start(true),
         |profiler, tracer| {
-            assert_eq!(profiler.stats().carrier, Carrier::Start);
+            assert_eq!(profiler.stats().label_source, LabelSource::Start);
             let outer = tracer.start_with_context("outer", &Context::new());
             work(profiler);
             let mut inner = tracer.start("inner");
@@ -103,9 +103,12 @@ fn the_profiler_says_so_and_tags_spans_once_something_carries_them() {
                 let _active = unseen.attach();
                 work(profiler);
             }
-            assert_eq!((profiler.stats().carrier, profiler.stats().labelled), (Carrier::None, 0));
+            assert_eq!((profiler.stats().label_source, profiler.stats().labelled), (LabelSource::None, 0));
             drop(spanflame::attach(Context::new()));
-            assert_eq!((profiler.stats().carrier, profiler.stats().scope), (Carrier::Wrappers, Scope::All));
+            assert_eq!(
+                (profiler.stats().label_source, profiler.stats().scope),
+                (LabelSource::Wrappers, Scope::All)
+            );
             let cx = Context::new().with_span(tracer.start_with_context("seen", &Context::new()));
             let _active = spanflame::attach(cx);
             work(profiler);

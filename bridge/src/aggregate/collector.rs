@@ -489,7 +489,7 @@ mod tests {
         };
         let (jobs, inbox) = std::sync::mpsc::channel();
         for _ in 0..3 {
-            jobs.send(Job::Window(handed())).ok().expect("somebody listens");
+            assert!(jobs.send(Job::Window(handed())).is_ok(), "somebody listens");
         }
         let Ok(Job::Window(first)) = inbox.recv() else { panic!("a window") };
         first.arrived();

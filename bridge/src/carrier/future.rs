@@ -59,7 +59,7 @@ impl<F: Future> Future for WithSpanProfile<F> {
 pub trait SpanProfileExt: Sized {
     /// Attaches `cx` for the time of each poll.
     fn with_span_profile(self, cx: Context) -> WithSpanProfile<Self> {
-        crate::live::carried_by(crate::live::WRAPPERS);
+        crate::live::labelled_by(crate::live::WRAPPERS);
         WithSpanProfile { future: self, cx }
     }
 

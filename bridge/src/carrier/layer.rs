@@ -54,7 +54,7 @@ impl SpanProfileLayer {
     /// A layer to add to a subscriber that has a `tracing-opentelemetry` layer. Without one it does nothing.
     pub fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        live::carried_by(live::WRAPPERS);
+        live::labelled_by(live::WRAPPERS);
         Self { number: NEXT.fetch_add(1, Ordering::Relaxed), dispatch: OnceLock::new() }
     }
 }

@@ -42,7 +42,7 @@ use crate::spans::SpanKey;
 #[inline]
 pub fn attach(cx: Context) -> ContextGuard {
     let label = (!live::observed()).then(|| {
-        live::carried_by(live::WRAPPERS);
+        live::labelled_by(live::WRAPPERS);
         stack::push(Live::existing().map_or(SpanKey::NONE, |live| context::key(live, &cx)))
     });
     ContextGuard { _label: label.flatten(), _attached: cx.attach() }

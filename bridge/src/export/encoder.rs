@@ -101,8 +101,8 @@ impl Encoder {
         let Counters { exporter_busy, queue_full, rejected, failed, .. } = &*self.counters;
         let now = [exporter_busy.get(), queue_full.get(), rejected.get(), failed.get()];
         let before = std::mem::replace(&mut self.lost, now);
-        let carrier = format!("{:?}", crate::live::carrier()).to_lowercase();
-        let mut notes = vec![format!("scope={}", self.tagging().name()), format!("carrier={carrier}")];
+        let source = format!("{:?}", crate::live::label_source()).to_lowercase();
+        let mut notes = vec![format!("scope={}", self.tagging().name()), format!("label_source={source}")];
         if !self.policy.receiver.name.is_empty() {
             notes.push(format!("server={}", self.policy.receiver.name));
         }

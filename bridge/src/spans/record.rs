@@ -28,7 +28,23 @@ impl TraceId {
 
 /// Written out rather than formatted: every span pays for it.
 fn hex(value: u64) -> [u8; 16] {
-    std::array::from_fn(|place| b"0123456789abcdef"[(value >> (60 - 4 * place)) as usize & 15])
+    let mut digits = [0; 16];
+    let (high, low) = digits.split_at_mut(8);
+    high.copy_from_slice(&eight_digits((value >> 32) as u32));
+    low.copy_from_slice(&eight_digits(value as u32));
+    digits
+}
+
+/// All eight at once, one in each byte of a word.
+fn eight_digits(value: u32) -> [u8; 8] {
+    const EVERY_BYTE: u64 = 0x0101_0101_0101_0101;
+    let value = u64::from(value);
+    let value = (value | (value << 16)) & 0x0000_ffff_0000_ffff;
+    let value = (value | (value << 8)) & 0x00ff_00ff_00ff_00ff;
+    let value = (value | (value << 4)) & 0x0f0f_0f0f_0f0f_0f0f;
+    // From 10 on, adding 6 carries into the upper half of the byte.
+    let letters = ((value + 6 * EVERY_BYTE) >> 4) & EVERY_BYTE;
+    (value + u64::from(b'0') * EVERY_BYTE + letters * u64::from(b'a' - b'0' - 10)).to_be_bytes()
 }
 
 /// A label set's number. Of a number that was given out, the set may be gone: then its name is `other`.

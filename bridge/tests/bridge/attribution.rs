@@ -6,7 +6,7 @@ use std::time::Duration;
 use opentelemetry::trace::{FutureExt as _, TraceContextExt as _, Tracer as _, TracerProvider as _};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, Sampler, SdkTracerProvider, SimpleSpanProcessor};
-use spanflame::{Carrier, Profiler, Scope};
+use spanflame::{LabelSource, Profiler, Scope};
 use tracing::Instrument as _;
 use tracing_subscriber::layer::SubscriberExt as _;
 
@@ -71,7 +71,7 @@ fn interleaved_tasks_on_several_workers_keep_their_samples_apart() {
     assert!(bare <= FIRST_SAMPLES, "{bare} samples without a span");
     let stats = profiler.stats();
     assert_eq!(stats.lost.samples(), 0, "{stats:?}");
-    assert_eq!(stats.carrier, Carrier::Observer);
+    assert_eq!(stats.label_source, LabelSource::Observer);
     assert!(stats.labelled > 0 && stats.labelled <= stats.samples);
     let labelled: i64 = samples.iter().filter(|s| s.span_id.is_some()).map(|s| s.count).sum();
     assert_eq!(labelled as u64, stats.labelled);
@@ -294,6 +294,10 @@ fn an_attribute_that_finds_no_room_means_no_label() {
         .with_span_processor(profiler.wrap(SimpleSpanProcessor::new(exporter.clone())))
         .build();
     let tracer = provider.tracer("test");
+    // One that has room, first: what it teaches about the limit holds for spans that are no fuller.
+    for _ in 0..2 {
+        drop(tracer.start("empty"));
+    }
     let builder = tracer.span_builder("full").with_attributes([KeyValue::new("a", 1)]);
     let cx = Context::new().with_span(builder.start_with_context(&tracer, &Context::new()));
     {
@@ -303,6 +307,7 @@ fn an_attribute_that_finds_no_room_means_no_label() {
     finish(&profiler);
     let spans = exporter.get_finished_spans().expect("spans");
     assert_eq!(profile_id(named(&spans, "full")), None);
+    assert!(spans.iter().filter(|span| span.name == "empty").all(|span| profile_id(span).is_some()));
     assert!(kept.samples().iter().all(|sample| sample.span_id.is_none()));
     assert_eq!(profiler.stats().lost.attribute_refused, 1);
 }

@@ -13,7 +13,7 @@ use opentelemetry::trace::{
 };
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use rayon::prelude::*;
-use spanflame::{Carrier, Scope, SpanProfileExt as _, SpanProfileLayer, attach, in_current_context};
+use spanflame::{LabelSource, Scope, SpanProfileExt as _, SpanProfileLayer, attach, in_current_context};
 use tracing::{Dispatch, Instrument as _};
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -141,7 +141,10 @@ fn each_carrier_labels_a_thread_and_gives_the_label_back() {
     let (provider, exporter) = provider(&profiler, Sampler::AlwaysOn);
     // The first use of a carrier; spans before it are not tagged where contexts are not observed.
     drop(attach(Context::new()));
-    assert_eq!(profiler.stats().carrier, if observed() { Carrier::Observer } else { Carrier::Wrappers });
+    assert_eq!(
+        profiler.stats().label_source,
+        if observed() { LabelSource::Observer } else { LabelSource::Wrappers }
+    );
 
     nest_guards(&provider);
     nest_futures(&provider);

@@ -584,7 +584,7 @@ fn cpu_time_in_no_span_is_told_with_its_call_sites() {
         "clock=thread CPU timers",
         "unwinder=",
         "scope=all",
-        "carrier=observer",
+        "label_source=observer",
         "server=test",
     ] {
         assert!(comments.iter().any(|note| note.starts_with(fact)), "{fact} is not among {comments:?}");
