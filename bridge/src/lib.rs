@@ -296,6 +296,7 @@ pub mod bench_support;
 mod carrier;
 mod config;
 mod context;
+mod deadline;
 mod error;
 mod export;
 #[cfg(all(fuzzing, target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Weak};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -13,6 +13,7 @@ use crate::aggregate::Editor;
 use crate::aggregate::collector::{Collector, Command};
 use crate::config::{Config, Destination, ProfilerBuilder, Scope, Unwinder};
 use crate::context;
+use crate::deadline;
 use crate::error::{ConfigError, FlushError, StartError};
 use crate::export::encoder::{Encoder, Policy};
 use crate::export::file::FileExporter;
@@ -101,7 +102,8 @@ impl ProfilerBuilder {
 
     /// Starts sampling on behalf of a `pyroscope` agent: give the backend to the agent's builder in place of its
     /// own, and a span processor of the profiler to the tracer provider. The agent decides where and when profiles
-    /// are pushed, and as which application.
+    /// are pushed, and as which application: a profile covers the time since the agent's last report, usually ten seconds,
+    /// but more if the agent is held up. The upload interval and its limit do not apply.
     ///
     /// [`Scope::Auto`] is [`Scope::Root`] here, as the agent does not say what its server is.
     ///
@@ -244,7 +246,8 @@ impl Profiler {
 
         let counted = counters.clone();
         spawn("spanflame-export", move || {
-            counted.background.enter();
+            let entered = counted.clone();
+            let _entered = entered.background.enter();
             // Made here, as symbolization keeps to one thread.
             let encoder = Encoder::new(policy, counted);
             match exporter {
@@ -399,8 +402,9 @@ impl Profiler {
             return Ok(());
         }
         running.charge.end();
+        running.counters.deadline.set(deadline::after(timeout));
         let (reply, outcome) = channel();
-        running.send(Command::Stop { deadline: Instant::now() + timeout, reply })?;
+        running.send(Command::Stop(reply))?;
         wait(&outcome, timeout)
     }
 
@@ -450,7 +454,7 @@ impl Running {
             return Err(FlushError::Stopped);
         }
         let (reply, outcome) = channel();
-        self.send(Command::Flush(reply))?;
+        self.send(Command::Flush { deadline: deadline::after(timeout), reply })?;
         wait(&outcome, timeout)
     }
 
@@ -504,8 +508,8 @@ fn wait(outcome: &Receiver<Result<(), FlushError>>, timeout: Duration) -> Result
     match outcome.recv_timeout(timeout) {
         Ok(result) => result,
         Err(RecvTimeoutError::Timeout) => Err(FlushError::TimedOut(timeout)),
-        // More windows wait than the exporter takes in.
-        Err(RecvTimeoutError::Disconnected) => Err(FlushError::Export("the exporter is busy".to_owned())),
+        // A thread that was to answer has ended.
+        Err(RecvTimeoutError::Disconnected) => Err(FlushError::Stopped),
     }
 }
 

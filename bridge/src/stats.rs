@@ -7,6 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::config::Scope;
+use crate::deadline::Deadline;
 use crate::export::unlabelled::Unlabelled;
 use crate::sampler::{self, SamplerStats};
 
@@ -28,7 +29,8 @@ pub struct Stats {
     pub lost: Lost,
     /// What samples say less exactly than their spans do.
     pub folded: Folded,
-    /// Profiles delivered. A window with many different stacks becomes several.
+    /// Profiles delivered; under a `pyroscope` agent, handed over to it. A window with many different stacks becomes
+    /// several.
     pub profiles: u64,
     /// Compressed bytes of the delivered profiles.
     pub profile_bytes: u64,
@@ -319,6 +321,7 @@ pub(crate) struct Counters {
     pub(crate) sampler: Mutex<SamplerStats>,
     pub(crate) governed: Mutex<Governed>,
     pub(crate) background: Background,
+    pub(crate) deadline: Deadline,
 }
 
 /// What the governor found at its last look.
@@ -330,23 +333,41 @@ pub(crate) struct Governed {
 
 /// The profiler's own threads, and what they cost.
 #[derive(Default)]
-pub(crate) struct Background {
-    threads: Mutex<Vec<i32>>,
-    used: Mutex<Duration>,
+pub(crate) struct Background(Mutex<Threads>);
+
+#[derive(Default)]
+struct Threads {
+    running: Vec<i32>,
+    /// CPU time of those that have ended.
+    ended: Duration,
+}
+
+/// While it lives, its thread is one of the profiler's.
+pub(crate) struct Entered<'a> {
+    background: &'a Background,
+    thread: i32,
 }
 
 impl Background {
-    /// Counts the calling thread from now on.
-    pub(crate) fn enter(&self) {
-        self.threads.lock().push(sampler::thread_id());
+    /// Counts the calling thread, which must be the one to drop what is returned as it ends.
+    pub(crate) fn enter(&self) -> Entered<'_> {
+        let thread = sampler::thread_id();
+        self.0.lock().running.push(thread);
+        Entered { background: self, thread }
     }
 
-    /// CPU time used by all of them; never less than last time, as threads end.
+    /// CPU time used by all of them, those that have ended included.
     pub(crate) fn cpu_time(&self) -> Duration {
-        let now: Duration = self.threads.lock().iter().map(|tid| sampler::thread_cpu_time(*tid)).sum();
-        let mut used = self.used.lock();
-        *used = now.max(*used);
-        *used
+        let threads = self.0.lock();
+        threads.ended + threads.running.iter().map(|tid| sampler::thread_cpu_time(*tid)).sum::<Duration>()
+    }
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        let mut threads = self.background.0.lock();
+        threads.running.retain(|tid| *tid != self.thread);
+        threads.ended += sampler::thread_cpu_time(self.thread);
     }
 }
 
@@ -375,6 +396,22 @@ pub(crate) fn ratio(part: u64, whole: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+    #[test]
+    fn what_a_thread_of_the_profiler_s_has_used_counts_after_its_end() {
+        const EACH: Duration = Duration::from_millis(50);
+        let background = Background::default();
+        for threads in 1..=3 {
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    let entered = background.enter();
+                    while sampler::thread_cpu_time(entered.thread) < EACH {}
+                });
+            });
+            assert!(background.cpu_time() >= threads * EACH, "{:?}", background.cpu_time());
+        }
+    }
 
     #[test]
     fn stats_are_one_line_that_names_every_cause() {

@@ -20,7 +20,7 @@ use crate::sampler::{self, Sampler, SamplerStats};
 use crate::stats::{Counters, Governed, ratio};
 
 /// Short enough that no ring overflows at 1000 Hz, long enough to cost nothing.
-const DRAIN_EVERY: Duration = Duration::from_millis(100);
+pub(super) const DRAIN_EVERY: Duration = Duration::from_millis(100);
 /// How often a changed rate is told, at most.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 /// Windows that may wait for the exporter's thread, and flushes.
@@ -30,17 +30,17 @@ const WAITING_BYTES: usize = 8 << 20;
 
 /// What the collector can be asked to do.
 pub(crate) enum Command {
-    /// End the window now and deliver everything.
-    Flush(Reply),
+    /// End the window now and deliver everything; what is not delivered by then waits on.
+    Flush { deadline: Instant, reply: Reply },
     /// End the window now and hand its profiles over.
     #[cfg(feature = "pyroscope")]
     Take(Profiles),
-    /// Stop sampling, then as [`Flush`](Self::Flush), and end. The last attempt to deliver starts before the
-    /// deadline or not at all.
-    Stop { deadline: Instant, reply: Reply },
+    /// Stop sampling, then as [`Flush`](Self::Flush), and end. What is not delivered by the profiler's deadline is
+    /// lost.
+    Stop(Reply),
 }
 
-/// Where the outcome of a flush is awaited.
+/// Where the outcome of a flush is awaited. Dropped without one if the thread that was to answer is gone.
 pub(crate) type Reply = Sender<Result<(), FlushError>>;
 
 /// Where the profiles of a window are awaited.
@@ -73,6 +73,14 @@ impl Queue {
     }
 }
 
+#[cfg(test)]
+impl Place {
+    /// In a queue of its own.
+    pub(crate) fn for_test() -> Self {
+        Arc::<Queue>::default().place(0).expect("an empty queue")
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         self.queue.count.fetch_sub(1, Ordering::Relaxed);
@@ -91,6 +99,12 @@ pub(crate) struct Handed {
 impl Handed {
     pub(crate) fn window(&self) -> &Window {
         &self.window
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_test(window: Window) -> Self {
+        let (window, counters) = (Box::new(window), Arc::default());
+        Self { window, counters, arrived: false, _place: Some(Place::for_test()) }
     }
 
     /// From here on, whoever took it counts.
@@ -112,11 +126,12 @@ pub(crate) enum Job {
     Window(Handed),
     #[cfg(feature = "pyroscope")]
     Encode(Handed, Profiles),
-    Flush(Reply, Place),
-    Stop {
+    Flush {
         deadline: Instant,
         reply: Reply,
+        place: Place,
     },
+    Stop(Reply),
 }
 
 /// Once this thread ends, even by a panic, no sample is counted any more, so no span may be tagged.
@@ -194,19 +209,22 @@ impl Collector {
 
     /// The thread's body: until told to stop, or until nobody can tell any more.
     pub(crate) fn run(mut self, commands: &Receiver<Command>) {
-        self.counters.background.enter();
+        let counters = self.counters.clone();
+        let _entered = counters.background.enter();
         // Nothing that this thread does is anyone's telemetry.
         let _suppressed = Context::enter_telemetry_suppressed_scope();
         loop {
             match commands.recv_timeout(DRAIN_EVERY) {
                 Err(RecvTimeoutError::Timeout) => self.drain(),
-                Ok(Command::Flush(reply)) => {
+                Ok(Command::Flush { deadline, reply }) => {
                     self.drain();
-                    // A reply that is dropped tells the asker that nothing was delivered.
                     if let Some(place) = self.flushes.place(0)
                         && (self.upload_interval.is_none() || self.hand_over_window())
                     {
-                        self.send(Job::Flush(reply, place));
+                        self.send(Job::Flush { deadline, reply, place });
+                    } else {
+                        // More waits than the exporter takes in. Whoever asked may have stopped waiting.
+                        let _ = reply.send(Err(FlushError::Export("the exporter is busy".to_owned())));
                     }
                 }
                 #[cfg(feature = "pyroscope")]
@@ -216,13 +234,13 @@ impl Collector {
                     let window = self.hand(window, None);
                     self.send(Job::Encode(window, reply));
                 }
-                Ok(Command::Stop { deadline, reply }) => {
+                Ok(Command::Stop(reply)) => {
                     self.stop();
                     let Self { sampler, exporter, .. } = self;
                     // Whoever awaits the reply may start another profiler at once.
                     drop(sampler);
                     // The exporter's thread has ended only by a panic; then there is nobody to tell.
-                    let _ = exporter.send(Job::Stop { deadline, reply });
+                    let _ = exporter.send(Job::Stop(reply));
                     return;
                 }
                 Err(RecvTimeoutError::Disconnected) => return self.stop(),
@@ -230,8 +248,7 @@ impl Collector {
             let now = Instant::now();
             let is_due = self.upload_interval.is_some() && self.times.is_due(now);
             if is_due && !self.hand_over_window() && self.times.is_over(now) {
-                let lost = self.cut();
-                self.counters.exporter_busy.add(lost.rows.samples());
+                self.lose_window();
             }
         }
     }
@@ -242,8 +259,7 @@ impl Collector {
         self.sampler.stop();
         self.drain();
         if !self.hand_over_window() {
-            let lost = self.cut();
-            self.counters.exporter_busy.add(lost.rows.samples());
+            self.lose_window();
         }
     }
 
@@ -364,19 +380,27 @@ impl Collector {
         }
     }
 
+    /// Ends the window. One without samples says nothing about itself: it is not exported, so the next one does.
     fn cut(&mut self) -> Window {
         let (start, duration) = self.times.cut(Instant::now(), SystemTime::now(), random_fraction());
+        let rows = self.aggregator.take();
         Window {
             start,
             duration,
             period: self.period,
             modules: self.sampler.modules(),
-            rows: self.aggregator.take(),
-            notes: self.notes(),
+            notes: if rows.len() > 0 { self.notes() } else { Vec::new() },
+            rows,
         }
     }
 
-    /// What a reader of this window must know to judge it.
+    /// Ends the window as nobody takes it.
+    fn lose_window(&mut self) {
+        self.times.cut(Instant::now(), SystemTime::now(), random_fraction());
+        self.counters.exporter_busy.add(self.aggregator.take().samples());
+    }
+
+    /// What a reader of this window must know to judge it, and of those before it that were not exported.
     fn notes(&mut self) -> Vec<String> {
         let stats = self.sampler.stats();
         let before = std::mem::replace(&mut self.before, stats);
@@ -468,6 +492,37 @@ mod tests {
         places.truncate(1);
         assert!(queue.place(WAITING_BYTES).is_none());
         assert!(queue.place(WAITING_BYTES - 1).is_some());
+    }
+
+    #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+    #[test]
+    fn what_a_window_that_is_not_exported_had_to_say_the_next_one_says() {
+        let _turn = crate::sampler::TURN.lock();
+        let live = Live::get();
+        let sampler = Sampler::start(sampler::Options::new(100, &live.table)).expect("the sampler starts");
+        let (jobs, exporter) = std::sync::mpsc::channel();
+        let mut collector = Collector::new(
+            sampler,
+            live.take_charge(),
+            Arc::default(),
+            Editor::new(&live.label_sets, 10, None),
+            Governor::new(None, 100),
+            Some(Duration::from_secs(10)),
+            jobs,
+        );
+        let note = "lost.window_full=3".to_owned();
+        collector.window_full = 3;
+        assert!(collector.hand_over_window());
+        collector.aggregator.add(&[0x1000], None, 1);
+        collector.lose_window();
+        assert_eq!(collector.counters.exporter_busy.get(), 1);
+        for says in [true, false] {
+            collector.aggregator.add(&[0x1000], None, 1);
+            assert!(collector.hand_over_window());
+            let Ok(Job::Window(window)) = exporter.try_recv() else { panic!("it has a sample") };
+            assert_eq!(window.window().notes.contains(&note), says, "{:?}", window.window().notes);
+        }
+        assert!(exporter.try_recv().is_err());
     }
 
     #[test]

@@ -2,8 +2,12 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use super::collector::DRAIN_EVERY;
+
 /// A window never covers more: Grafana looks for a span's profile close to the span.
-pub(super) const LONGEST: Duration = Duration::from_secs(15);
+const LONGEST: Duration = Duration::from_secs(15);
+/// Windows end by this time, as a look at the clock is up to [`DRAIN_EVERY`] late, and somewhat more.
+const LAST_LOOK: Duration = LONGEST.saturating_sub(DRAIN_EVERY.saturating_mul(2));
 /// A wall clock that is behind by less than this was slewed, not set.
 const SLEWED: Duration = Duration::from_secs(1);
 
@@ -19,6 +23,7 @@ pub(super) struct Times {
 impl Times {
     /// The first window is cut short at random, lest a whole fleet upload at the same second.
     pub(super) fn new(interval: Duration, now: Instant, wall: SystemTime, random: f64) -> Self {
+        let interval = interval.min(LAST_LOOK);
         let due = now + interval.mul_f64(0.2 + 0.8 * random);
         Self { begun: now, begun_at: wall, due, interval }
     }
@@ -29,7 +34,7 @@ impl Times {
 
     /// Whether the window cannot go on.
     pub(super) fn is_over(&self, now: Instant) -> bool {
-        now >= self.due && now >= self.begun + LONGEST
+        now >= self.due && now >= self.begun + LAST_LOOK
     }
 
     /// Ends the window and begins the next: where this one began, and how long it lasted. The next one is shorter than
@@ -95,9 +100,12 @@ mod tests {
             let mut times = Times::new(interval, now, wall, randoms[0]);
             prop_assert!(times.due <= now + interval && times.due > now);
             let mut end: Option<SystemTime> = None;
+            let interval = interval.min(LAST_LOOK);
             for (random, slew) in randoms.iter().zip(&slew) {
-                let now = times.due;
+                // The clock is looked at when a drain is done.
+                let now = times.due + DRAIN_EVERY;
                 prop_assert!(times.is_due(now) && now - times.begun <= LONGEST);
+                prop_assert!(times.is_over(times.begun + LONGEST - DRAIN_EVERY), "or it may grow beyond");
                 let seconds = (now - after(0.0).0).as_secs_f64();
                 let (start, duration) = times.cut(now, after(seconds + slew).1, *random);
                 prop_assert!(end.is_none_or(|end| start >= end), "no overlap");

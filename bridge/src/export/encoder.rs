@@ -68,7 +68,8 @@ pub(crate) struct Encoder {
 
 impl Encoder {
     pub(crate) fn new(policy: Policy, counters: Arc<Counters>) -> Self {
-        Self { policy, counters, symbolizer: Symbolizer::new(), told: false, lost: [0; 4] }
+        let symbolizer = Symbolizer::counted(counters.clone());
+        Self { policy, counters, symbolizer, told: false, lost: [0; 4] }
     }
 
     /// From now on, spans are tagged and samples labelled as suits `receiver`. Whether it is another than before.
@@ -95,18 +96,22 @@ impl Encoder {
         busy
     }
 
-    /// What a reader must know of the way that a window takes from here on.
-    fn notes(&mut self) -> Vec<String> {
-        const CAUSES: [&str; 4] = ["lost.exporter_busy", "lost.queue_full", "lost.rejected", "lost.failed"];
+    /// Samples lost on the way out.
+    fn lost(&self) -> [u64; 4] {
         let Counters { exporter_busy, queue_full, rejected, failed, .. } = &*self.counters;
-        let now = [exporter_busy.get(), queue_full.get(), rejected.get(), failed.get()];
-        let before = std::mem::replace(&mut self.lost, now);
+        [exporter_busy.get(), queue_full.get(), rejected.get(), failed.get()]
+    }
+
+    /// What a reader must know of the way that a window takes from here on, `now` being what is lost so far.
+    fn notes(&self, now: [u64; 4]) -> Vec<String> {
+        const CAUSES: [&str; 4] = ["lost.exporter_busy", "lost.queue_full", "lost.rejected", "lost.failed"];
         let source = format!("{:?}", crate::live::label_source()).to_lowercase();
         let mut notes = vec![format!("scope={}", self.tagging().name()), format!("label_source={source}")];
         if !self.policy.receiver.name.is_empty() {
             notes.push(format!("server={}", self.policy.receiver.name));
         }
-        let causes = CAUSES.iter().zip(now).zip(before).map(|((cause, now), before)| (cause, now - before));
+        let causes =
+            CAUSES.iter().zip(now).zip(self.lost).map(|((cause, now), before)| (cause, now - before));
         notes.extend(causes.filter(|(_, lost)| *lost > 0).map(|(cause, lost)| format!("{cause}={lost}")));
         notes
     }
@@ -114,7 +119,8 @@ impl Encoder {
     /// The window's profiles. None if they cannot be made, which is counted.
     pub(crate) fn encode(&mut self, window: &Window) -> Vec<pprof::Encoded> {
         let labels = self.policy.sample_labels();
-        let mut notes = self.notes();
+        let lost = self.lost();
+        let mut notes = self.notes(lost);
         let symbolizer = &mut self.symbolizer;
         // Symbolization reads files that someone else wrote. Whatever is wrong with one of them costs this window,
         // not the thread.
@@ -128,12 +134,15 @@ impl Encoder {
         self.counters.symbols.set(self.symbolizer.kept() as u64);
         match encoded {
             Ok((profiles, unlabelled)) => {
+                if !profiles.is_empty() {
+                    self.lost = lost;
+                }
                 self.tell(window, &unlabelled);
                 self.counters.unlabelled.lock().add(unlabelled);
                 profiles
             }
             Err(_) => {
-                self.symbolizer = Symbolizer::new();
+                self.symbolizer = Symbolizer::counted(self.counters.clone());
                 self.counters.failed.add(window.rows.samples());
                 tracing::error!("a profile could not be made, its samples are lost");
                 Vec::new()
@@ -171,13 +180,13 @@ impl Encoder {
                         self.counters.exporter_busy.add(profiles.iter().map(|profile| profile.samples).sum());
                     }
                 }
-                Job::Flush(reply, _place) => drop(reply.send(Ok(()))),
+                Job::Flush { reply, .. } => drop(reply.send(Ok(()))),
                 // Left over at the end, when nobody asks any more.
                 Job::Window(window) => {
                     self.counters.shutdown.add(window.window().rows.samples());
                     window.arrived();
                 }
-                Job::Stop { reply, .. } => {
+                Job::Stop(reply) => {
                     let _ = reply.send(Ok(()));
                     return;
                 }

@@ -102,7 +102,7 @@ impl Unlabelled {
             let site = row.span.is_none().then(|| call_site(symbols.functions(row.frames)));
             match site.flatten() {
                 // What profiling costs is no work of the service's.
-                Some(site) if crate_of(&site.name) == Some(env!("CARGO_CRATE_NAME")) => continue,
+                Some(site) if is_profiler(&site.name) => continue,
                 Some(site) => *found.sites.entry(site.clone()).or_default() += row.weight,
                 None => {}
             }
@@ -184,8 +184,20 @@ fn call_site<'a>(
     functions.clone().rev().find(|function| !is_runtime(function)).or_else(|| functions.clone().next())
 }
 
+/// Whether a call site is of the profiler's own work: of a thread of its own.
+fn is_profiler(name: &str) -> bool {
+    crate_of(name) == Some(env!("CARGO_CRATE_NAME")) && !carries(name)
+}
+
+/// Whether it is one of the wrappers that run the service's code in a context.
+fn carries(name: &str) -> bool {
+    const CARRIER: &str = concat!(env!("CARGO_CRATE_NAME"), "::carrier::");
+    path_of(name).is_some_and(|path| path.starts_with(CARRIER))
+}
+
 fn is_runtime(function: &Function) -> bool {
     match crate_of(&function.name) {
+        Some(_) if carries(&function.name) => true,
         Some(name) => RUNTIMES.contains(&name),
         None => {
             let name = &*function.name;
@@ -197,11 +209,17 @@ fn is_runtime(function: &Function) -> bool {
 
 /// The crate of a function, or of the type that its method is of. `None` for a function without a path.
 fn crate_of(name: &str) -> Option<&str> {
+    path_of(name)?.split("::").next()
+}
+
+/// The path of a function, or of the type that its method is of.
+fn path_of(name: &str) -> Option<&str> {
     let of = |path: &'_ str| -> Option<(usize, usize)> {
-        let start = path.find(|c: char| c.is_alphanumeric() || c == '_')?;
+        let is_word = |c: char| c.is_alphanumeric() || c == '_';
+        let start = path.find(is_word)?;
         let rest = &path[start..];
-        let length = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
-        rest[length..].starts_with("::").then_some((start, start + length))
+        let length = rest.find(|c: char| !is_word(c) && c != ':').unwrap_or(rest.len());
+        rest[..length].contains("::").then_some((start, start + length))
     };
     let plain = ["mut ", "dyn ", "const "]
         .iter()
@@ -261,6 +279,23 @@ mod tests {
             Some("shop::main")
         );
         assert_eq!(at(&[]), None);
+    }
+
+    #[test]
+    fn the_profiler_s_own_threads_are_told_from_what_its_wrappers_carry() {
+        let future = "<spanflame::carrier::future::WithSpanProfile<F> as core::future::Future>::poll";
+        let closure = "spanflame::carrier::in_current_context::{closure}";
+        for wrapper in [future, closure] {
+            let names = ["shop::report::render", wrapper, "tokio::task::poll", "start_thread"].map(function);
+            let site = call_site(names.iter()).expect("a call site");
+            assert_eq!(&*site.name, "shop::report::render");
+            assert!(!is_profiler(&site.name) && !is_profiler(wrapper));
+        }
+        let names = ["gimli::read", "spanflame::symbolize::background::Background::start::{closure}"];
+        let names = names.map(function);
+        assert!(is_profiler(&call_site(names.iter()).expect("a call site").name));
+        assert!(is_profiler("<spanflame::export::worker::Worker>::run"));
+        assert!(!is_profiler("spanflame_server::main") && !is_profiler("memcpy"));
     }
 
     #[test]

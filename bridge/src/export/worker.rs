@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver as Channel, RecvTimeoutError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use opentelemetry::Context;
@@ -15,6 +16,7 @@ use super::encoder::Encoder;
 use super::{ExportError, Profile, ProfileExporter, gzip};
 use crate::aggregate::Window;
 use crate::aggregate::collector::{Job, random_fraction};
+use crate::deadline::after;
 use crate::error::FlushError;
 use crate::labels::ProfileLabels;
 
@@ -26,6 +28,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const LONGEST_ASKED_PAUSE: Duration = Duration::from_secs(120);
 /// Errors of changing wording are told this often at most.
 const TELL_EVERY: Duration = Duration::from_secs(60);
+/// For the last delivery if the profiler's other threads have ended by a panic.
+const LAST_PATIENCE: Duration = Duration::from_secs(5);
 /// While symbols are still being read.
 const LOOK_FOR_SYMBOLS: Duration = Duration::from_secs(1);
 
@@ -43,8 +47,9 @@ pub(crate) struct Worker {
     unknown: bool,
     /// A refusal that no flush has told of yet.
     refused: Option<ExportError>,
-    /// The last error logged and when, so that an outage is told of once.
-    complaint: Option<(ExportError, Instant)>,
+    /// Why the oldest profile still waits.
+    failure: Option<ExportError>,
+    complaints: Complaints,
     /// What there is to say at the start, once the receiving end has been asked what it is.
     announce: Option<Announce>,
 }
@@ -70,7 +75,8 @@ impl Worker {
             probe: Pause::default(),
             unknown: true,
             refused: None,
-            complaint: None,
+            failure: None,
+            complaints: Complaints::default(),
             announce: Some(announce),
         }
     }
@@ -93,22 +99,28 @@ impl Worker {
                     drop(reply.send(self.encoder.encode(window.window())));
                     window.arrived();
                 }
-                Ok(Job::Flush(reply, _place)) => {
-                    self.identify();
+                Ok(Job::Flush { deadline, reply, place: _place }) => {
+                    if Instant::now() < deadline && !self.is_stopping() {
+                        self.identify();
+                    }
                     // Whoever asked may have stopped waiting.
-                    let _ = reply.send(self.deliver_all(None));
+                    let _ = reply.send(self.deliver_all(deadline));
                     continue;
                 }
-                Ok(Job::Stop { deadline, reply }) => {
-                    let result = self.last_delivery(deadline);
+                Ok(Job::Stop(reply)) => {
+                    let result = self.last_delivery(self.end());
                     let _ = reply.send(result);
                     return;
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
-                    let _ = self.last_delivery(Instant::now() + Duration::from_secs(5));
+                    let _ = self.last_delivery(self.end());
                     return;
                 }
+            }
+            if self.is_stopping() {
+                // What is left of the time is for all that waits together.
+                continue;
             }
             if self.unknown && self.probe.is_over() {
                 self.identify();
@@ -123,6 +135,9 @@ impl Worker {
 
     fn until_due(&mut self) -> Duration {
         let mut wait = Duration::from_secs(3600);
+        if self.is_stopping() {
+            return wait;
+        }
         if self.encoder.rest() {
             wait = LOOK_FOR_SYMBOLS;
         }
@@ -133,6 +148,16 @@ impl Worker {
             wait = wait.min(self.probe.left());
         }
         wait
+    }
+
+    /// Whether the profiler was asked to stop: this thread is told when there is nothing more to come.
+    fn is_stopping(&self) -> bool {
+        self.encoder.counters.deadline.get().is_some()
+    }
+
+    /// When the last attempt to deliver may start, at the latest.
+    fn end(&self) -> Instant {
+        self.encoder.counters.deadline.get().unwrap_or_else(|| after(LAST_PATIENCE))
     }
 
     /// Asks the receiving end what it is, unless it has answered since the last failure.
@@ -159,7 +184,7 @@ impl Worker {
     }
 
     fn take(&mut self, window: &Window) {
-        if self.unknown && self.probe.is_over() {
+        if self.unknown && self.probe.is_over() && !self.is_stopping() {
             self.identify();
         }
         let labels = self.labels.current();
@@ -189,11 +214,15 @@ impl Worker {
         Some(profile)
     }
 
-    /// Delivers in order until the queue is empty, the receiving end fails or time is up.
-    fn deliver_all(&mut self, deadline: Option<Instant>) -> Result<(), FlushError> {
+    /// Delivers in order until the queue is empty, the receiving end fails or wants to be left alone, or time is up.
+    fn deliver_all(&mut self, deadline: Instant) -> Result<(), FlushError> {
         while !self.queue.is_empty() {
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return Err(FlushError::Stopped);
+            let stop = self.encoder.counters.deadline.get();
+            let deadline = stop.map_or(deadline, |stop| deadline.min(stop));
+            if self.pause.is_asked_for() || Instant::now() >= deadline {
+                let reason =
+                    self.failure.as_ref().map_or("there was no time for all".to_owned(), ToString::to_string);
+                return Err(FlushError::Export(reason));
             }
             match self.deliver() {
                 Err(error) if error.is_retryable() => return Err(FlushError::Export(error.to_string())),
@@ -216,18 +245,18 @@ impl Worker {
         match &outcome {
             Ok(()) => {
                 self.pause = Pause::default();
-                if self.complaint.take().is_some() {
-                    tracing::info!("profiles are delivered again");
-                }
+                self.failure = None;
+                self.complaints.end();
                 if let Some(profile) = self.pop() {
                     counters.profiles.add(1);
                     counters.profile_bytes.add(profile.pprof.len() as u64);
                 }
             }
             Err(error) => {
-                self.complain(error);
+                self.complaints.add(error, Instant::now());
                 self.unknown = true;
                 if error.is_retryable() {
+                    self.failure = Some(error.clone());
                     counters.retries.add(1);
                     self.pause.lengthen(error.after.map(|pause| pause.min(LONGEST_ASKED_PAUSE)));
                 } else if let Some(profile) = self.pop() {
@@ -239,28 +268,51 @@ impl Worker {
         outcome
     }
 
+    /// Delivers what is left, again after a pause if there is time for that. The rest is lost.
     fn last_delivery(&mut self, deadline: Instant) -> Result<(), FlushError> {
-        let result = self.deliver_all(Some(deadline));
+        let result = loop {
+            let result = self.deliver_all(deadline);
+            let pause = self.pause.left();
+            if self.queue.is_empty() || Instant::now() + pause >= deadline {
+                break result;
+            }
+            thread::sleep(pause);
+        };
         while let Some(profile) = self.pop() {
             self.encoder.counters.shutdown.add(profile.samples);
         }
         result
     }
+}
 
-    fn complain(&mut self, error: &ExportError) {
-        let (now, is_final) = (Instant::now(), !error.is_retryable());
-        let is_told = self.complaint.as_ref().is_some_and(|(told, at)| {
-            told == error || (told.is_retryable() != is_final && now - *at < TELL_EVERY)
-        });
-        if is_told {
+/// What was logged last of either kind of error, and when: an outage is told of once, and a refusal; neither, however
+/// its wording changes, more often than every minute.
+#[derive(Default)]
+struct Complaints {
+    outage: Option<(ExportError, Instant)>,
+    refusal: Option<(ExportError, Instant)>,
+    /// Whether there is an outage that was told of and has not ended.
+    is_out: bool,
+}
+
+impl Complaints {
+    fn add(&mut self, error: &ExportError, now: Instant) {
+        let is_outage = error.is_retryable();
+        let (last, is_known) =
+            if is_outage { (&mut self.outage, self.is_out) } else { (&mut self.refusal, true) };
+        if last.as_ref().is_some_and(|(told, at)| now - *at < TELL_EVERY || is_known && told == error) {
             return;
         }
-        tracing::warn!(
-            %error,
-            retry = error.is_retryable(),
-            "profiles are not delivered; sampling goes on"
-        );
-        self.complaint = Some((error.clone(), now));
+        *last = Some((error.clone(), now));
+        self.is_out |= is_outage;
+        tracing::warn!(%error, retry = is_outage, "profiles are not delivered; sampling goes on");
+    }
+
+    /// A profile was delivered.
+    fn end(&mut self) {
+        if std::mem::take(&mut self.is_out) {
+            tracing::info!("profiles are delivered again");
+        }
     }
 }
 
@@ -278,6 +330,8 @@ impl Drop for Worker {
 #[derive(Default)]
 struct Pause {
     until: Option<Instant>,
+    /// Until when the receiving end wants to be left alone.
+    asked: Option<Instant>,
     failures: u32,
 }
 
@@ -287,7 +341,13 @@ impl Pause {
         let longest = FIRST_PAUSE.saturating_mul(1 << self.failures.min(10)).min(LONGEST_PAUSE);
         self.failures = self.failures.saturating_add(1);
         let pause = longest.mul_f64(0.5 + 0.5 * random_fraction());
-        self.until = Some(Instant::now() + pause.max(asked.unwrap_or_default()));
+        let now = Instant::now();
+        self.until = Some(now + pause.max(asked.unwrap_or_default()));
+        self.asked = asked.map(|asked| now + asked);
+    }
+
+    fn is_asked_for(&self) -> bool {
+        self.asked.is_some_and(|asked| Instant::now() < asked)
     }
 
     fn left(&self) -> Duration {

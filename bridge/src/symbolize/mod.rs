@@ -25,11 +25,14 @@ use hashbrown::DefaultHashBuilder;
 use self::background::{Answers, Background, Found, Request};
 use self::cache::{Answer, Cache, Limits, Place};
 use crate::sampler::Module;
+use crate::stats::Counters;
 
 /// How long a window waits for debug information: below the distance of two windows, so that none is late.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long it waits for names alone, which take milliseconds unless the machine has no time for them at all.
 const PATIENCE_FOR_NAMES: Duration = Duration::from_secs(30);
+/// How often somebody who waits looks whether the profiler was asked to stop.
+const LOOK_UP: Duration = Duration::from_millis(100);
 /// Addresses that may be asked for and not answered yet.
 const MAX_ASKED: usize = 64 * 1024;
 /// Files that are told apart before all is forgotten.
@@ -96,7 +99,10 @@ pub(crate) struct Symbolizer {
     deaths: u32,
     patience: Duration,
     patience_for_names: Duration,
+    most_asked: usize,
     unknown: Arc<[Line]>,
+    /// Where the CPU time of reading is counted, and where it is known by when all must be done.
+    counters: Arc<Counters>,
 }
 
 type Set<T> = HashSet<T, DefaultHashBuilder>;
@@ -113,8 +119,15 @@ struct Wanted {
 }
 
 impl Symbolizer {
+    /// For whoever counts nothing and never stops.
+    #[cfg(any(test, feature = "bench-internals"))]
     pub(crate) fn new() -> Self {
-        Self::with(Limits::default(), PATIENCE)
+        Self::counted(Arc::default())
+    }
+
+    /// A running profiler's.
+    pub(crate) fn counted(counters: Arc<Counters>) -> Self {
+        Self { counters, ..Self::with(Limits::default(), PATIENCE) }
     }
 
     fn with(limits: Limits, patience: Duration) -> Self {
@@ -128,7 +141,9 @@ impl Symbolizer {
             deaths: 0,
             patience,
             patience_for_names: PATIENCE_FOR_NAMES,
+            most_asked: MAX_ASKED,
             unknown: Arc::from([Line { function: Arc::new(unknown), line: 0 }]),
+            counters: Arc::default(),
         }
     }
 
@@ -177,11 +192,14 @@ impl Symbolizer {
 
         let mut wanted = Wanted::default();
         self.want(modules, places.iter().flatten(), &mut wanted);
-        let now = Instant::now();
-        let (until, until_named) = (now + self.patience, now + self.patience_for_names);
+        let begun = Instant::now();
         while !wanted.awaited.is_empty() {
-            let until = if wanted.nameless.is_empty() { until } else { until_named };
-            if !self.take_answer(until, &mut wanted) {
+            let patience = if wanted.nameless.is_empty() { self.patience } else { self.patience_for_names };
+            let until = self.counters.deadline.limit(begun, patience);
+            let now = Instant::now();
+            if !self.take_answer(until.min(now + LOOK_UP), &mut wanted)
+                && (now >= until || self.background.is_none())
+            {
                 break;
             }
         }
@@ -195,7 +213,7 @@ impl Symbolizer {
                 };
                 let (lines, named) = match wanted.known.get(&place) {
                     Some(answer) => (answer.lines.clone(), answer.named),
-                    None => (self.unnamed(&modules[module].path, place.1), false),
+                    None => (unnamed(&modules[module].path, place.1), false),
                 };
                 Location { module: Some(module), lines, named }
             })
@@ -213,16 +231,17 @@ impl Symbolizer {
         for (module, place) in places {
             let answer = self.cache.get(*place);
             let is_complete = answer.as_ref().is_some_and(|answer| answer.complete);
+            if !is_complete && self.asked.len() < self.most_asked && self.asked.insert(*place) {
+                missing.entry(*module).or_default().push(place.1);
+            }
             match answer {
                 Some(answer) => drop(wanted.known.insert(*place, answer)),
-                // What was named before is not waited for once more.
-                None => {
+                // What was named before is not waited for once more, and what nobody was asked for is not at all.
+                None if self.asked.contains(place) => {
                     wanted.awaited.insert(*place);
                     wanted.nameless.insert(*place);
                 }
-            }
-            if !is_complete && self.asked.len() < MAX_ASKED && self.asked.insert(*place) {
-                missing.entry(*module).or_default().push(place.1);
+                None => {}
             }
         }
         if missing.is_empty() && self.asked.is_empty() {
@@ -238,7 +257,7 @@ impl Symbolizer {
 
     fn ask(&mut self, request: Request) {
         if self.background.is_none() && self.deaths < MAX_DEATHS {
-            self.background = Background::start();
+            self.background = Background::start(self.counters.clone());
         }
         // A thread that has ended is noticed by who waits for its answers.
         if let Some(background) = &mut self.background {
@@ -322,21 +341,13 @@ impl Symbolizer {
     ) -> Answer {
         match calls {
             Some(calls) => Answer { lines: self.lines(calls), named: true, complete },
-            None => Answer { lines: self.unnamed(&module.path, offset), named: false, complete },
+            None => Answer { lines: unnamed(&module.path, offset), named: false, complete },
         }
     }
 
     /// Of names, files and lines.
     fn lines<'a>(&mut self, calls: impl Iterator<Item = (&'a str, &'a str, u32)>) -> Arc<[Line]> {
         calls.map(|(name, file, line)| Line { function: self.cache.intern(name, file), line }).collect()
-    }
-
-    /// The file's name and the place in it: with the build id in the profile's mapping, whoever has the symbols can name
-    /// it.
-    fn unnamed(&mut self, path: &Path, offset: u64) -> Arc<[Line]> {
-        let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
-        let name = format!("{file}+{offset:#x}");
-        Arc::from([Line { function: self.cache.intern(&name, ""), line: 0 }])
     }
 
     fn file(&mut self, module: &Module) -> u32 {
@@ -351,4 +362,12 @@ impl Symbolizer {
 
 fn module_file(module: &Module) -> ModuleFile {
     ModuleFile { path: module.path.clone(), build_id: module.build_id.clone() }
+}
+
+/// The file's name and the place in it: with the build id in the profile's mapping, whoever has the symbols can name it.
+/// Of no use to another address, so it is not kept beyond the answer that it is part of.
+fn unnamed(path: &Path, offset: u64) -> Arc<[Line]> {
+    let file = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+    let function = Function { name: format!("{file}+{offset:#x}").into(), file: "".into() };
+    Arc::from([Line { function: Arc::new(function), line: 0 }])
 }

@@ -95,6 +95,62 @@ fn a_window_does_not_wait_for_debug_information_but_the_next_ones_have_it() {
     assert!(later.lines[0].line > 0);
 }
 
+/// A file that can be opened, but not before somebody writes to it.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_file_that_takes_for_ever_does_not_take_the_time_of_a_shutdown() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("libslow.so");
+    let made = std::process::Command::new("mkfifo").arg(&path).status().expect("it is installed");
+    assert!(made.success());
+    let slow = [module(path.to_str().expect("text"), 0)];
+    let counters = Arc::<Counters>::default();
+    let ever = Duration::from_secs(1_000_000);
+    let mut symbolizer =
+        Symbolizer { counters: counters.clone(), ..Symbolizer::with(Limits::default(), ever) };
+    symbolizer.patience_for_names = ever;
+    let (done, found) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || done.send(symbolizer.symbolize(&slow, &[0x10]).remove(0)));
+    // While it waits, or before.
+    counters.deadline.set(Instant::now() + Duration::from_millis(200));
+    let found = found.recv_timeout(Duration::from_secs(120)).expect("it does not wait for ever");
+    assert_eq!((found.named, &*found.lines[0].function.name), (false, "libslow.so+0x10"));
+    thread.join().expect("no panic").expect("received");
+    // Lets the reader go.
+    drop(std::fs::OpenOptions::new().write(true).open(&path).expect("somebody reads"));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_reading_costs_counts_for_the_profiler() {
+    let counters = Arc::<Counters>::default();
+    let mut symbolizer = Symbolizer { counters: counters.clone(), ..symbolizer() };
+    symbolizer.symbolize(&[this_program()], &[a_function_to_find as *const () as u64]);
+    assert!(counters.background.cpu_time() > Duration::ZERO);
+    drop(symbolizer);
+    assert!(counters.background.cpu_time() > Duration::ZERO, "after the thread has ended, too");
+}
+
+#[test]
+fn addresses_beyond_what_may_be_asked_for_are_not_waited_for() {
+    let mut symbolizer = Symbolizer { most_asked: 2, ..symbolizer() };
+    symbolizer.patience_for_names = Duration::from_secs(1_000_000);
+    let found = symbolizer.symbolize(&[module("/does/not/exist/libx.so.1", 0)], &[1, 2, 3]);
+    assert_eq!(&*found[2].lines[0].function.name, "libx.so.1+0x3");
+    assert_eq!(symbolizer.kept(), 2);
+}
+
+#[test]
+fn what_nobody_can_name_is_not_kept() {
+    let nowhere = [module("/does/not/exist/libx.so.1", 0)];
+    let mut symbolizer = Symbolizer { deaths: MAX_DEATHS, ..symbolizer() };
+    for address in 0..10 {
+        let found = symbolizer.symbolize(&nowhere, &[address]).remove(0);
+        assert_eq!(*found.lines[0].function.name, *format!("libx.so.1+{address:#x}"));
+    }
+    assert_eq!((symbolizer.kept(), symbolizer.cache.functions()), (0, 0));
+}
+
 #[test]
 fn names_serve_until_the_calls_are_known_and_for_good_if_they_never_come() {
     let nowhere = [module("/does/not/exist/libx.so.1", 0)];

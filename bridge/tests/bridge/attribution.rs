@@ -271,9 +271,12 @@ fn profiles_are_labelled_with_the_provider_s_resource_and_carry_true_times() {
     provider.tracer("test").in_span("work", |_| BURNERS[0].1(Duration::from_millis(400)));
     finish(&profiler);
     let profiles = kept.profiles();
-    assert_eq!(profiles.len(), 2);
+    // More on a machine so busy that a window ended by itself.
+    assert!(profiles.len() >= 2);
     assert!(profiles[0].start >= before);
-    assert!(profiles[1].start >= profiles[0].start + profiles[0].duration - Duration::from_millis(1));
+    for pair in profiles.windows(2) {
+        assert!(pair[1].start >= pair[0].start + pair[0].duration - Duration::from_millis(1));
+    }
     for profile in &profiles {
         let value =
             |key: &str| profile.labels.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str());
@@ -399,7 +402,7 @@ fn delivering_a_profile_makes_no_spans() {
     let profiler = builder.start().expect("the profiler starts");
     BURNERS[0].1(Duration::from_millis(400));
     finish(&profiler);
-    assert_eq!(profiler.stats().profiles, 1);
+    assert!(profiler.stats().profiles >= 1);
     assert!(suppressed.load(std::sync::atomic::Ordering::Acquire));
     assert!(exporter.get_finished_spans().expect("spans").is_empty());
 }

@@ -8,12 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use opentelemetry::Context;
 use opentelemetry::trace::{Tracer as _, TracerProvider as _};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SimpleSpanProcessor};
 use parking_lot::Mutex;
 use prost::Message as _;
 use pyroscope::encode::r#gen::push::PushRequest;
-use spanflame::{FlushError, Profiler, ProfilerBuilder, Scope, StartError};
+use spanflame::{FlushError, Profiler, ProfilerBuilder, Scope, SpanProfileExt as _, StartError};
 
 use crate::support::{BURNERS, Kept, Sample, alone, comments, decode, eventually};
 
@@ -254,7 +255,7 @@ fn a_busy_server_is_tried_again_and_a_refusal_is_not() {
     assert!(matches!(&error, FlushError::Export(message) if message.contains("slow down")), "{error}");
     assert!(profiler.stats().retries >= 1);
     busy.store(false, Ordering::Release);
-    eventually("the profile is delivered after a pause", || profiler.stats().profiles == 1);
+    eventually("the profile is delivered after a pause", || profiler.stats().profiles >= 1);
     profiler.shutdown(Duration::from_secs(60)).expect("delivered");
     assert_eq!(profiler.stats().lost.samples(), 0);
     assert!(!id_of(&server.samples(), 0).is_empty());
@@ -397,10 +398,9 @@ fn bears(url: String, retries: u64) {
     let start = Instant::now();
     let error = profiler.shutdown(Duration::from_millis(500)).expect_err("nobody takes them");
     assert!(matches!(error, FlushError::TimedOut(_) | FlushError::Export(_)), "{error}");
-    assert!(
-        start.elapsed() < Duration::from_secs(20),
-        "bounded, far below the ten seconds a push may take twice"
-    );
+    // A push may take ten, which nobody must wait for.
+    assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
+    eventually("what was not delivered is counted", || profiler.stats().lost.shutdown > 0);
     assert_eq!(profiler.stats().profiles, 0);
 }
 
@@ -565,6 +565,12 @@ fn cpu_time_in_no_span_is_told_with_its_call_sites() {
     let lost_context =
         thread::Builder::new().spawn(|| BURNERS[2].1(Duration::from_millis(800))).expect("a thread");
     lost_context.join().expect("no panic");
+    // The profiler's own means of taking a context along are not the profiler's own work, whatever they take along.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().expect("a runtime");
+    let task = async { BURNERS[4].1(Duration::from_millis(400)) }.with_span_profile(Context::new());
+    runtime.block_on(runtime.spawn(task)).expect("no panic");
+    let work = spanflame::in_current_context(|| BURNERS[5].1(Duration::from_millis(400)));
+    thread::spawn(work).join().expect("no panic");
     profiler.shutdown(Duration::from_secs(60)).expect("delivered");
     let unlabelled = profiler.unlabelled();
     let named = |site: &&spanflame::CallSite| site.function.contains("cpu_time_in_no_span_is_told");
@@ -573,6 +579,9 @@ fn cpu_time_in_no_span_is_told_with_its_call_sites() {
         site.unwrap_or_else(|| panic!("the closure that the thread runs is a call site: {unlabelled:?}"));
     assert!(site.share > 0.2 && site.share <= unlabelled.share && unlabelled.share < 0.9, "{unlabelled:?}");
     assert!(site.cpu_time >= Duration::from_millis(400), "{unlabelled:?}");
+    assert!(unlabelled.cpu_time >= Duration::from_millis(1200), "{unlabelled:?}");
+    let own = |site: &spanflame::CallSite| site.function.contains("spanflame::");
+    assert!(!unlabelled.call_sites.iter().any(own), "{unlabelled:?}");
     assert!(unlabelled.call_sites.iter().all(|site| !site.function.contains("std::")), "{unlabelled:?}");
     let comments: Vec<String> = kept.profiles().iter().flat_map(|profile| comments(&profile.pprof)).collect();
     assert!(comments.iter().any(|note| note.starts_with("unlabelled=0.")), "{comments:?}");

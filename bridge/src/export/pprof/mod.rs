@@ -54,7 +54,8 @@ pub(crate) struct Encoded {
 }
 
 /// Encodes a window, whose addresses have been looked up. Facts that only symbols tell come as `notes`, beside the
-/// window's own.
+/// window's own. Of a window in several parts, what counts something (`lost.ring_full=2`) is told in the first alone, so that
+/// the parts add up; what describes it (`frequency=100`), in each.
 pub(crate) fn encode(
     window: &Window,
     symbols: &Symbols,
@@ -63,18 +64,24 @@ pub(crate) fn encode(
     limits: Limits,
 ) -> Vec<Encoded> {
     let mut encoded = Vec::new();
-    let empty = || Builder::new(window, symbols, labels, notes);
-    let mut profile = empty();
+    let notes = || window.notes.iter().chain(notes);
+    let part = || Builder::new(window, symbols, labels, notes().filter(|note| !counts(note)));
+    let mut profile = Builder::new(window, symbols, labels, notes());
     for row in window.rows.iter() {
         profile.add(&row);
         if profile.rows() >= limits.samples || profile.estimate >= limits.bytes {
-            encoded.push(std::mem::replace(&mut profile, empty()).finish());
+            encoded.push(std::mem::replace(&mut profile, part()).finish());
         }
     }
     if profile.rows() > 0 {
         encoded.push(profile.finish());
     }
     encoded
+}
+
+/// Whether a note counts something: those have a group and a cause for a name.
+fn counts(note: &str) -> bool {
+    note.split_once('=').is_some_and(|(name, _)| name.contains('.'))
 }
 
 /// A profile of no time at all, without a single sample.
@@ -89,7 +96,7 @@ pub(crate) fn encode_empty(at: SystemTime) -> Vec<u8> {
         notes: Vec::new(),
     };
     let symbols = Symbols { locations: HashMap::default() };
-    Builder::new(&window, &symbols, SampleLabels::default(), &[]).finish().bytes
+    Builder::new(&window, &symbols, SampleLabels::default(), std::iter::empty()).finish().bytes
 }
 
 /// Every address of a window, looked up.
@@ -137,7 +144,12 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn new(window: &'a Window, symbols: &'a Symbols, labels: SampleLabels, notes: &[String]) -> Self {
+    fn new<'n>(
+        window: &'a Window,
+        symbols: &'a Symbols,
+        labels: SampleLabels,
+        notes: impl Iterator<Item = &'n String>,
+    ) -> Self {
         let mut builder = Self {
             window,
             symbols,
@@ -165,7 +177,7 @@ impl<'a> Builder<'a> {
         if !window.modules.is_empty() {
             builder.mapping(0);
         }
-        for note in window.notes.iter().chain(notes) {
+        for note in notes {
             let note = builder.string(note);
             builder.profile.comment.push(note);
             builder.estimate += 10;

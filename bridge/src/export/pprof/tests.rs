@@ -288,11 +288,18 @@ proptest! {
         }
         let limits = Limits { samples: max_samples, bytes: max_bytes };
         let labels = SampleLabels { trace_id: true, relations: true, root_names: true };
-        let profiles = encode(&window(rows), &mut Symbolizer::new(), labels, limits);
+        let notes = ["frequency=100", "lost.ring_full=2"].map(str::to_owned).to_vec();
+        let window = Window { notes, ..window(rows) };
+        let profiles = encode(&window, &mut Symbolizer::new(), labels, limits);
         prop_assert_eq!(sums(&profiles), expected);
         prop_assert_eq!(profiles.iter().map(|p| p.samples).sum::<u64>(), samples.len() as u64);
-        for profile in &profiles {
-            prop_assert!(decode(&profile.bytes).sample.len() <= max_samples);
+        for (part, profile) in profiles.iter().enumerate() {
+            let decoded = decode(&profile.bytes);
+            let notes: Vec<&str> =
+                decoded.comment.iter().map(|note| &*decoded.string_table[*note as usize]).collect();
+            let expected = ["frequency=100", "lost.ring_full=2"];
+            prop_assert_eq!(notes, if part == 0 { &expected[..] } else { &expected[..1] });
+            prop_assert!(decoded.sample.len() <= max_samples);
             // One row more than the limit is where a profile is closed; a row is small.
             prop_assert!(profile.bytes.len() <= max_bytes + 1_500);
         }

@@ -1,8 +1,10 @@
+use std::sync::mpsc::{Sender, channel};
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
 use super::*;
+use crate::aggregate::collector::Handed;
 use crate::aggregate::{Aggregator, Editor, Limits};
 use crate::config::{Scope, TraceIdLabel};
 use crate::export::Receiver;
@@ -16,6 +18,8 @@ use crate::stats::Counters;
 enum Does {
     Take,
     Fail,
+    /// Fails, and wants to be left alone for longer than any test lasts.
+    Hold,
     Refuse,
     Panic,
 }
@@ -30,19 +34,26 @@ struct Script {
 
 impl Script {
     fn next(&self, does: Does) {
-        *self.does.lock() = vec![does];
+        self.then(&[does]);
+    }
+
+    fn then(&self, does: &[Does]) {
+        *self.does.lock() = does.to_vec();
     }
 }
 
 impl ProfileExporter for Script {
     fn export(&mut self, profile: &Profile) -> Result<(), ExportError> {
-        let does = self.does.lock().first().copied().expect("a script");
+        let mut script = self.does.lock();
+        let does = if script.len() > 1 { script.remove(0) } else { *script.first().expect("a script") };
+        drop(script);
         match does {
             Does::Take => {
                 self.taken.lock().push(profile.clone());
                 Ok(())
             }
             Does::Fail => Err(ExportError::retryable("away")),
+            Does::Hold => Err(ExportError::retryable("busy").after(LONGEST_ASKED_PAUSE)),
             Does::Refuse => Err(ExportError::permanent("no")),
             Does::Panic => panic!("a bug in an exporter"),
         }
@@ -87,6 +98,11 @@ fn window(samples: u32) -> Window {
     }
 }
 
+/// A deadline that no test reaches.
+fn far() -> Instant {
+    after(LONGEST_ASKED_PAUSE / 2)
+}
+
 fn samples(script: &Script) -> Vec<u64> {
     script.taken.lock().iter().map(|profile| profile.samples).collect()
 }
@@ -105,7 +121,7 @@ fn the_oldest_profiles_go_when_the_budget_is_spent() {
     assert_eq!(counters.queue_full.get(), 1 + 2 + 3);
     assert_eq!(counters.queued_bytes.get(), worker.queued_bytes as u64);
     script.next(Does::Take);
-    assert_eq!(worker.deliver_all(None), Ok(()));
+    assert_eq!(worker.deliver_all(far()), Ok(()));
     assert_eq!(samples(&script), [4, 5]);
     assert_eq!((worker.queued_bytes, counters.queued_bytes.get(), counters.profiles.get()), (0, 0, 2));
 }
@@ -119,7 +135,7 @@ fn a_failure_keeps_the_profile_and_pauses_a_refusal_or_a_panic_drops_it() {
         worker.take(&window(samples));
     }
     script.next(Does::Fail);
-    assert_eq!(worker.deliver_all(None), Err(FlushError::Export("away".to_owned())));
+    assert_eq!(worker.deliver_all(far()), Err(FlushError::Export("away".to_owned())));
     assert_eq!((worker.queue.len(), counters.retries.get()), (3, 1));
     assert!(!worker.pause.is_over());
     script.next(Does::Refuse);
@@ -129,8 +145,8 @@ fn a_failure_keeps_the_profile_and_pauses_a_refusal_or_a_panic_drops_it() {
     assert_eq!(counters.rejected.get(), 1 + 2);
     script.next(Does::Take);
     // All that is left is delivered, but what was refused is not kept secret.
-    assert_eq!(worker.deliver_all(None), Err(FlushError::Export("the exporter panicked".to_owned())));
-    assert_eq!(worker.deliver_all(None), Ok(()));
+    assert_eq!(worker.deliver_all(far()), Err(FlushError::Export("the exporter panicked".to_owned())));
+    assert_eq!(worker.deliver_all(far()), Ok(()));
     assert_eq!(samples(&script), [4]);
     assert!(worker.pause.is_over());
 }
@@ -143,9 +159,144 @@ fn at_the_end_what_is_left_is_counted() {
     worker.take(&window(3));
     worker.take(&window(4));
     script.next(Does::Take);
-    assert_eq!(worker.last_delivery(Instant::now()), Err(FlushError::Stopped));
+    assert!(matches!(worker.last_delivery(Instant::now()), Err(FlushError::Export(_))));
     assert_eq!((counters.shutdown.get(), worker.queued_bytes), (7, 0));
     assert!(samples(&script).is_empty());
+}
+
+#[test]
+fn at_the_end_a_failure_is_not_the_last_word_while_there_is_time() {
+    let _turn = alone();
+    let script = Script::default();
+    let (mut worker, counters) = worker(Scope::Root, &script);
+    worker.take(&window(3));
+    worker.take(&window(4));
+    script.then(&[Does::Fail, Does::Take, Does::Fail, Does::Take]);
+    assert_eq!(worker.last_delivery(far()), Ok(()));
+    assert_eq!((samples(&script), counters.retries.get(), counters.shutdown.get()), (vec![3, 4], 2, 0));
+}
+
+#[test]
+fn who_wants_to_be_left_alone_is_by_flushes_and_at_the_end() {
+    let _turn = alone();
+    let script = Script::default();
+    let (mut worker, counters) = worker(Scope::Root, &script);
+    worker.take(&window(3));
+    script.then(&[Does::Hold, Does::Take]);
+    let busy = Err(FlushError::Export("busy".to_owned()));
+    assert_eq!(worker.deliver_all(far()), busy);
+    assert_eq!(worker.deliver_all(far()), busy);
+    // The pause is longer than there is time.
+    assert_eq!(worker.last_delivery(far()), busy);
+    assert_eq!((counters.retries.get(), counters.shutdown.get()), (1, 3));
+    assert!(samples(&script).is_empty());
+}
+
+#[test]
+fn a_flush_that_nobody_waits_for_delivers_nothing_and_a_stop_ends_every_flush() {
+    let _turn = alone();
+    let script = Script::default();
+    script.next(Does::Take);
+    let (mut worker, counters) = worker(Scope::Root, &script);
+    worker.take(&window(3));
+    assert!(worker.deliver_all(Instant::now()).is_err());
+    counters.deadline.set(Instant::now());
+    assert!(worker.deliver_all(far()).is_err());
+    assert!(samples(&script).is_empty());
+}
+
+#[test]
+fn once_a_stop_is_known_windows_are_taken_in_and_delivered_together_within_the_time() {
+    let _turn = alone();
+    let place = |jobs: &Sender<Job>, samples| {
+        let job = Job::Window(Handed::for_test(window(samples)));
+        jobs.send(job).expect("it is there");
+    };
+    for (deadline, delivered) in [(Instant::now(), vec![]), (far(), vec![1, 2])] {
+        let script = Script::default();
+        script.next(Does::Take);
+        let (worker, counters) = worker(Scope::Root, &script);
+        counters.deadline.set(deadline);
+        let (jobs, queue) = channel();
+        let (reply, outcome) = channel();
+        place(&jobs, 1);
+        place(&jobs, 2);
+        jobs.send(Job::Stop(reply)).expect("it is there");
+        worker.run(&queue);
+        assert_eq!(outcome.recv().expect("an answer").is_ok(), !delivered.is_empty());
+        assert_eq!(counters.shutdown.get(), 3 - delivered.iter().sum::<u64>());
+        assert_eq!(samples(&script), delivered);
+        assert_eq!(*script.asked.lock(), 1, "only at the start");
+    }
+}
+
+#[test]
+fn what_was_lost_is_told_by_the_next_profile_that_is_made_and_by_no_other() {
+    use std::io::Read as _;
+
+    let _turn = alone();
+    let script = Script::default();
+    let (mut worker, counters) = worker(Scope::Root, &script);
+    counters.failed.add(3);
+    worker.take(&window(0));
+    assert!(worker.queue.is_empty());
+    worker.take(&window(1));
+    worker.take(&window(1));
+    let tells = worker.queue.iter().map(|profile| {
+        let mut bytes = Vec::new();
+        flate2::read::GzDecoder::new(&*profile.pprof).read_to_end(&mut bytes).expect("gzip");
+        String::from_utf8_lossy(&bytes).contains("lost.failed=3")
+    });
+    assert_eq!(tells.collect::<Vec<_>>(), [true, false]);
+}
+
+/// Counts events by their level.
+#[derive(Clone, Default)]
+struct Told(Arc<Mutex<Vec<tracing::Level>>>);
+
+impl tracing_subscriber::Layer<tracing_subscriber::Registry> for Told {
+    fn on_event(
+        &self,
+        event: &tracing::Event<'_>,
+        _: tracing_subscriber::layer::Context<'_, tracing_subscriber::Registry>,
+    ) {
+        self.0.lock().push(*event.metadata().level());
+    }
+}
+
+#[test]
+fn an_outage_and_a_refusal_are_each_told_of_once_however_they_alternate() {
+    use tracing::Level;
+    use tracing_subscriber::layer::SubscriberExt as _;
+
+    let told = Told::default();
+    let subscriber = tracing_subscriber::registry().with(told.clone());
+    let _default = tracing::subscriber::set_default(subscriber);
+    let heard = || std::mem::take(&mut *told.0.lock());
+    let mut complaints = Complaints::default();
+    let (now, later) = (Instant::now(), Instant::now() + 2 * TELL_EVERY);
+    let refusal = |n: u32| ExportError::permanent(format!("no {n}"));
+    let outage = |n: u32| ExportError::retryable(format!("away {n}"));
+    for n in 0..5 {
+        complaints.add(&refusal(0), now);
+        complaints.add(&refusal(n), now);
+        complaints.add(&outage(n), now);
+    }
+    assert_eq!(heard(), [Level::WARN, Level::WARN]);
+    for _ in 0..5 {
+        complaints.end();
+        complaints.add(&outage(0), now);
+        complaints.add(&refusal(0), now);
+    }
+    assert_eq!(heard(), [Level::INFO], "it flaps");
+    complaints.add(&refusal(0), later);
+    assert!(heard().is_empty(), "it is known");
+    complaints.add(&refusal(1), later);
+    assert_eq!(heard(), [Level::WARN]);
+    complaints.add(&outage(0), later);
+    complaints.add(&outage(0), later + 2 * TELL_EVERY);
+    complaints.end();
+    assert_eq!(heard(), [Level::WARN, Level::INFO], "another outage of the same kind");
 }
 
 #[test]
