@@ -4,6 +4,7 @@
 use std::ffi::{c_int, c_void};
 use std::path::PathBuf;
 
+use crate::config::Clock;
 pub use crate::config::Unwinder;
 use crate::sampler::{self, Options};
 use crate::spans::{SpanId, SpanKey, SpanRecord, SpanTable, TraceId};
@@ -87,9 +88,17 @@ impl Sampler {
 
     /// The same, with a choice of how stacks are walked.
     pub fn start_with(frequency: u32, max_depth: usize, unwinder: Unwinder) -> Result<Self, String> {
+        Self::start_from(|spans| Options { max_depth, unwinder, ..Options::new(frequency, spans) })
+    }
+
+    /// The same, with a choice of what makes threads be sampled.
+    pub fn start_by(frequency: u32, max_depth: usize, clock: Clock) -> Result<Self, String> {
+        Self::start_from(|spans| Options { max_depth, clock, ..Options::new(frequency, spans) })
+    }
+
+    fn start_from(options: impl FnOnce(&'static SpanTable) -> Options) -> Result<Self, String> {
         let spans: &'static SpanTable = Box::leak(Box::new(SpanTable::new(1 << 14)));
-        let options = Options { max_depth, unwinder, ..Options::new(frequency, spans) };
-        let inner = sampler::Sampler::start(options).map_err(|error| error.to_string())?;
+        let inner = sampler::Sampler::start(options(spans)).map_err(|error| error.to_string())?;
         Ok(Self { inner, spans })
     }
 

@@ -57,7 +57,7 @@ pub enum FlushError {
     /// The receiver could not be reached or refused the profiles.
     #[error("profiles were not delivered: {0}")]
     Export(String),
-    /// The profiler has stopped.
+    /// The profiler has stopped, or one of its threads has ended by a panic.
     #[error("the profiler has stopped")]
     Stopped,
 }

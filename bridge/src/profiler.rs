@@ -606,9 +606,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_answer_that_cannot_come_any_more_is_not_waited_for() {
+        let (reply, outcome) = channel();
+        assert_eq!(wait(&outcome, Duration::ZERO), Err(FlushError::TimedOut(Duration::ZERO)));
+        drop(reply);
+        assert_eq!(wait(&outcome, Duration::MAX), Err(FlushError::Stopped));
+    }
+
+    #[test]
     fn elsewhere_starting_says_why_not_and_spans_flow() {
         // No other test's profiler tags these spans.
         let _turn = crate::sampler::TURN.lock();
+        Live::get().take_charge().end();
         for (os, arch) in [("macos", "aarch64"), ("linux", "riscv64"), ("windows", "x86_64")] {
             let started = Profiler::builder().enabled(true).start_on(Platform { os, arch });
             let error = started.as_ref().expect_err("refused").to_string();

@@ -16,7 +16,7 @@ use opentelemetry::trace::{Span as _, Tracer as _, TracerProvider as _};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SimpleSpanProcessor};
 use parking_lot::Mutex;
 use spanflame::bench_support::{self, Sampler};
-use spanflame::{ExportError, Profile, ProfileExporter, Profiler, Scope};
+use spanflame::{Clock, ExportError, Profile, ProfileExporter, Profiler, Scope};
 
 /// Counts what each thread allocates and frees.
 struct Counting;
@@ -146,23 +146,40 @@ fn the_handler_neither_allocates_nor_touches_errno() {
 }
 
 #[test]
-fn a_first_sample_without_known_stack_bounds_allocates_nothing_either() {
+fn no_clock_s_signal_allocates_or_touches_errno_with_and_without_known_stack_bounds() {
     let _turn = TURN.lock();
-    let mut sampler = Sampler::start(1000, 128).expect("starts");
-    // Never publishes: found by the scan, so its first samples ask the kernel about each page.
-    let thread = std::thread::spawn(|| {
-        let before = CALLS.with(Cell::get);
-        burn(Duration::from_millis(600));
-        (CALLS.with(Cell::get) - before, bench_tid())
-    });
-    let mut whole = std::collections::HashMap::new();
-    while !thread.is_finished() {
-        std::thread::sleep(Duration::from_millis(20));
-        sampler.drain_into(&mut |sample| *whole.entry((sample.tid, sample.truncated)).or_insert(0u32) += 1);
+    for clock in [Clock::ThreadTimers, Clock::Perf, Clock::ProcessTimer] {
+        let mut sampler = Sampler::start_by(1000, 128, clock).expect("starts");
+        for registers in [true, false] {
+            // Who never publishes is found by the scan, so the first samples ask the kernel about each page.
+            let thread = std::thread::spawn(move || {
+                if registers {
+                    bench_support::publish(0);
+                }
+                // SAFETY: takes no arguments.
+                let errno = unsafe { libc::__errno_location() };
+                // SAFETY: the calling thread's errno is always there.
+                unsafe { errno.write(12_345) };
+                let before = CALLS.with(Cell::get);
+                burn(Duration::from_millis(600));
+                // SAFETY: as above.
+                (CALLS.with(Cell::get) - before, unsafe { errno.read() }, bench_tid())
+            });
+            let mut whole = std::collections::HashMap::new();
+            while !thread.is_finished() {
+                std::thread::sleep(Duration::from_millis(20));
+                sampler.drain_into(&mut |sample| {
+                    *whole.entry((sample.tid, sample.truncated)).or_insert(0u32) += 1;
+                });
+            }
+            let (calls, errno, tid) = thread.join().expect("burns");
+            sampler.drain_into(&mut |sample| {
+                *whole.entry((sample.tid, sample.truncated)).or_insert(0u32) += 1;
+            });
+            assert_eq!((calls, errno), (0, 12_345), "{clock:?}");
+            assert!(whole.get(&(tid, false)).is_some_and(|samples| *samples > 10), "{clock:?}: {whole:?}");
+        }
     }
-    let (calls, tid) = thread.join().expect("burns");
-    assert_eq!(calls, 0);
-    assert!(whole.get(&(tid, false)).is_some_and(|samples| *samples > 10), "{whole:?}");
 }
 
 fn bench_tid() -> i32 {

@@ -24,6 +24,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         "handler_reach",
     ];
     shell::run(shell::cargo().args(reach))?;
+    shell::run(shell::cargo().args(["test", "--release", "--package", "spanflame-cdylib-tests"]))?;
     // Two profilers of others, which exclude each other: each is linked with ours in a workspace of its own.
     for peer in ["pprof", "pyroscope"] {
         let manifest = shell::root().join("tests/beside").join(peer).join("Cargo.toml");

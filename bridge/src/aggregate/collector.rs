@@ -495,21 +495,48 @@ mod tests {
     }
 
     #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
-    #[test]
-    fn what_a_window_that_is_not_exported_had_to_say_the_next_one_says() {
-        let _turn = crate::sampler::TURN.lock();
+    fn collector() -> (Collector, Receiver<Job>) {
         let live = Live::get();
         let sampler = Sampler::start(sampler::Options::new(100, &live.table)).expect("the sampler starts");
         let (jobs, exporter) = std::sync::mpsc::channel();
-        let mut collector = Collector::new(
-            sampler,
-            live.take_charge(),
-            Arc::default(),
-            Editor::new(&live.label_sets, 10, None),
-            Governor::new(None, 100),
-            Some(Duration::from_secs(10)),
-            jobs,
-        );
+        let editor = Editor::new(&live.label_sets, 10, None);
+        let (governor, interval) = (Governor::new(None, 100), Some(Duration::from_secs(10)));
+        (
+            Collector::new(sampler, live.take_charge(), Arc::default(), editor, governor, interval, jobs),
+            exporter,
+        )
+    }
+
+    #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+    #[test]
+    fn a_busy_exporter_is_told_from_one_that_has_ended() {
+        let _turn = crate::sampler::TURN.lock();
+        for is_there in [true, false] {
+            let (collector, exporter) = collector();
+            let exporter = is_there.then_some(exporter);
+            let (commands, inbox) = std::sync::mpsc::channel();
+            let mut outcomes = Vec::new();
+            for _ in 0..=WAITING {
+                let (reply, outcome) = std::sync::mpsc::channel();
+                let command = Command::Flush { deadline: crate::deadline::after(Duration::MAX), reply };
+                commands.send(command).expect("there");
+                outcomes.push(outcome);
+            }
+            drop(commands);
+            collector.run(&inbox);
+            let last = outcomes.pop().expect("the one too many").recv();
+            let busy = Err(FlushError::Export("the exporter is busy".to_owned()));
+            assert_eq!(last.ok(), is_there.then_some(busy));
+            drop(exporter);
+            assert!(outcomes.iter().all(|outcome| outcome.recv().is_err()));
+        }
+    }
+
+    #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+    #[test]
+    fn what_a_window_that_is_not_exported_had_to_say_the_next_one_says() {
+        let _turn = crate::sampler::TURN.lock();
+        let (mut collector, exporter) = collector();
         let note = "lost.window_full=3".to_owned();
         collector.window_full = 3;
         assert!(collector.hand_over_window());

@@ -12,4 +12,4 @@ mod table;
 pub(crate) use keys::{LabelKey, MAX_LABEL_KEYS, Source, label_values};
 pub(crate) use label_sets::{LabelPair, LabelSets, cut};
 pub(crate) use record::{LabelSetId, SpanId, SpanRecord, TraceId};
-pub(crate) use table::{SpanKey, SpanTable};
+pub(crate) use table::{SpanKey, SpanTable, SpanWords};

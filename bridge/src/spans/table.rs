@@ -44,6 +44,33 @@ impl SpanKey {
     }
 }
 
+/// `tagged` in an entry's `meta`.
+const TAGGED: u64 = 1 << 32;
+
+/// A record as its entry keeps it, to be taken apart by whoever has the time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SpanWords {
+    pub(crate) words: [u64; SpanWords::LEN],
+    pub(crate) tagged: bool,
+}
+
+impl SpanWords {
+    pub(crate) const LEN: usize = 6;
+
+    pub(crate) fn record(self) -> SpanRecord {
+        let [span_id, parent, local_root, trace_high, trace_low, labels] = self.words;
+        SpanRecord {
+            span_id: SpanId(span_id),
+            parent: SpanId(parent),
+            local_root: SpanId(local_root),
+            trace_id: TraceId(u128::from(trace_high) << 64 | u128::from(trace_low)),
+            labels: LabelSetId(labels as u32),
+            root_labels: LabelSetId((labels >> 32) as u32),
+            tagged: self.tagged,
+        }
+    }
+}
+
 /// The words of an entry: one cache line.
 type Line = [AtomicU64; 8];
 
@@ -81,20 +108,13 @@ impl<'a> Entry<'a> {
     }
 
     #[inline]
-    fn copy(self) -> SpanRecord {
-        let labels = self.labels.load(Ordering::Relaxed);
-        SpanRecord {
-            span_id: SpanId(self.span_id.load(Ordering::Relaxed)),
-            parent: SpanId(self.parent.load(Ordering::Relaxed)),
-            local_root: SpanId(self.local_root.load(Ordering::Relaxed)),
-            trace_id: TraceId(
-                (u128::from(self.trace_high.load(Ordering::Relaxed)) << 64)
-                    | u128::from(self.trace_low.load(Ordering::Relaxed)),
-            ),
-            labels: LabelSetId(labels as u32),
-            root_labels: LabelSetId((labels >> 32) as u32),
-            tagged: self.meta.load(Ordering::Relaxed) >> 32 & 1 == 1,
+    fn copy(self, to: &[AtomicU64; SpanWords::LEN]) -> bool {
+        let fields =
+            [self.span_id, self.parent, self.local_root, self.trace_high, self.trace_low, self.labels];
+        for (to, field) in to.iter().zip(fields) {
+            to.store(field.load(Ordering::Relaxed), Ordering::Relaxed);
         }
+        self.meta.load(Ordering::Relaxed) & TAGGED != 0
     }
 }
 
@@ -198,17 +218,25 @@ impl SpanTable {
         }
     }
 
-    /// The span that `key` names, if it still lives. Async-signal-safe: loads only.
-    #[inline]
+    /// The span that `key` names, if it still lives.
     pub(crate) fn read(&self, key: SpanKey) -> Option<SpanRecord> {
+        let copy = [const { AtomicU64::new(0) }; SpanWords::LEN];
+        let tagged = self.copy(key, &copy)?;
+        Some(SpanWords { words: copy.map(AtomicU64::into_inner), tagged }.record())
+    }
+
+    /// The same, not taken apart: copies the words to `to` and tells whether the span is tagged. With `None`, what `to` then
+    /// holds means nothing. Async-signal-safe: atomic loads and stores only.
+    #[inline]
+    pub(crate) fn copy(&self, key: SpanKey, to: &[AtomicU64; SpanWords::LEN]) -> Option<bool> {
         let entry = Entry::of(self.lines.get(key.index())?);
         let before = entry.sequence.load(Ordering::Acquire);
         if before & SEQUENCE_MASK != key.sequence() || before & STATE_MASK != LIVE {
             return None;
         }
-        let record = entry.copy();
+        let tagged = entry.copy(to);
         fence(Ordering::Acquire);
-        (entry.sequence.load(Ordering::Relaxed) == before).then_some(record)
+        (entry.sequence.load(Ordering::Relaxed) == before).then_some(tagged)
     }
 
     /// Advances coarse time. Called by the collector a few times a second.

@@ -3,6 +3,7 @@
 
 use std::ffi::{CStr, c_int, c_void};
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A module, visible only while the loader's lock is held.
 pub(crate) struct Loaded<'a> {
@@ -64,8 +65,26 @@ impl Loaded<'_> {
 /// or unload modules.
 pub(crate) fn each(mut visit: impl FnMut(&Loaded<'_>) -> bool) {
     let mut visit: &mut dyn FnMut(&Loaded<'_>) -> bool = &mut visit;
+    hold();
     // SAFETY: `callback` gets the pointer to `visit`, which outlives the call.
     unsafe { libc::dl_iterate_phdr(Some(callback), (&raw mut visit).cast()) };
+    let_go();
+}
+
+/// Raised while modules are visited, and while the process forks.
+static HELD: AtomicBool = AtomicBool::new(false);
+
+/// Before a fork: waits until nobody visits modules here. The loader's lock would stay taken in the child for ever, and
+/// not only the profiler needs it.
+pub(crate) extern "C" fn hold() {
+    while HELD.swap(true, Ordering::Acquire) {
+        std::thread::yield_now();
+    }
+}
+
+/// After a fork, in both processes.
+pub(crate) extern "C" fn let_go() {
+    HELD.store(false, Ordering::Release);
 }
 
 unsafe extern "C" fn callback(info: *mut libc::dl_phdr_info, _size: usize, visit: *mut c_void) -> c_int {

@@ -136,7 +136,24 @@ pub(crate) fn install<H: OnTimer>() -> io::Result<Installed> {
         return Err(io::Error::last_os_error());
     }
     OURS.store(ours, Ordering::Release);
+    stay_loaded(ours);
     Ok(Installed::Yes { chained: chained() })
+}
+
+/// Keeps the library that holds `code` in memory for good, if it is in one: whoever closes it cannot take back the
+/// handler, nor a signal that is under way.
+fn stay_loaded(code: usize) {
+    let mut found = MaybeUninit::<libc::Dl_info>::zeroed();
+    // SAFETY: looks an address up, and fills `found` or leaves it zeroed.
+    if unsafe { libc::dladdr(code as *const c_void, found.as_mut_ptr()) } == 0 {
+        return;
+    }
+    // SAFETY: zeroed or filled: valid either way.
+    let name = unsafe { found.assume_init() }.dli_fname;
+    if !name.is_null() {
+        // SAFETY: the loader's own string; loads nothing anew. Of a program it finds none, which needs no keeping.
+        unsafe { libc::dlopen(name, libc::RTLD_NOW | libc::RTLD_NOLOAD | libc::RTLD_NODELETE) };
+    }
 }
 
 /// Whether the handler that was installed is still there.

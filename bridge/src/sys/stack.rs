@@ -5,10 +5,12 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{arch, thread};
-use crate::unwind::Memory;
+use crate::unwind::{End, Memory, Records};
 
 /// Of any size that processors offer, pages are whole multiples of this: larger ones are asked about more often.
 const PAGE: u64 = 4096;
+/// Bytes of a frame record.
+const RECORD: u64 = 16;
 
 /// Where a thread's stack lies, once that is known. Written by the thread itself or by the collector, read by the
 /// thread's signal handler.
@@ -65,7 +67,8 @@ impl Bounds {
         (self.low.load(Ordering::Relaxed) <= sp && sp < high).then(|| Stack {
             low: sp,
             len: (high - sp).saturating_sub(7),
-            probed: [0; 2],
+            above: sp,
+            beyond: high.saturating_sub(RECORD - 1),
         })
     }
 }
@@ -73,26 +76,58 @@ impl Bounds {
 /// The interrupted thread's stack from its stack pointer up.
 pub(crate) struct Stack {
     low: u64,
-    /// A word may be read up to this far from `low`, exclusively; zero when the stack's end is not known.
+    /// A word may be read up to this far from `low`, exclusively.
     len: u64,
-    /// Pages found readable while the end is not known.
+    /// Where the next frame record may begin at the lowest; at `low` or above.
+    above: u64,
+    /// Where no record can begin any more.
+    beyond: u64,
+}
+
+impl Memory for Stack {
+    #[inline]
+    fn word(&mut self, address: u64) -> Option<u64> {
+        if address & 7 != 0 || address.wrapping_sub(self.low) >= self.len {
+            return None;
+        }
+        // SAFETY: aligned, and between the stack pointer and the end of the running thread's stack.
+        Some(unsafe { (address as *const u64).read_volatile() })
+    }
+}
+
+impl Records for Stack {
+    #[inline]
+    fn record(&mut self, address: u64) -> Result<[u64; 2], End> {
+        if address < self.above {
+            return Err(End::NoProgress);
+        }
+        if address >= self.beyond || address & 7 != 0 {
+            return Err(End::BadRead);
+        }
+        self.above = address.wrapping_add(RECORD);
+        // SAFETY: aligned, at the stack pointer or above it, and a record's length or more from the end of the running
+        // thread's stack.
+        Ok(unsafe { (address as *const [u64; 2]).read_volatile() })
+    }
+}
+
+/// The same of a stack that may end anywhere: the kernel is asked about each page.
+pub(crate) struct Probing {
+    low: u64,
+    above: u64,
+    /// Pages found readable.
     probed: [u64; 2],
 }
 
-impl Stack {
-    /// The stack from `sp` to wherever it ends: the kernel is asked about each page.
-    #[inline]
-    pub(crate) fn probing(sp: u64) -> Self {
-        Self { low: sp, len: 0, probed: [0; 2] }
+impl Probing {
+    /// The stack from `sp` up.
+    pub(crate) fn new(sp: u64) -> Self {
+        Self { low: sp, above: sp, probed: [0; 2] }
     }
 
     /// Whether the page of `address` is readable, asked once per page as long as a walk goes upwards.
-    #[cold]
     fn probe(&mut self, address: u64) -> bool {
         let page = address & !(PAGE - 1);
-        if self.len != 0 || address < self.low {
-            return false;
-        }
         if self.probed.contains(&page) {
             return true;
         }
@@ -104,26 +139,28 @@ impl Stack {
     }
 }
 
-impl Memory for Stack {
+impl Memory for Probing {
     #[inline]
     fn word(&mut self, address: u64) -> Option<u64> {
-        if address & 7 != 0 || (address.wrapping_sub(self.low) >= self.len && !self.probe(address)) {
+        if address & 7 != 0 || address < self.low || !self.probe(address) {
             return None;
         }
-        // SAFETY: aligned, and either between the stack pointer and the end of the running thread's stack, or in a page
-        // that the kernel has just read from.
+        // SAFETY: aligned, and in a page that the kernel has just read from.
         Some(unsafe { (address as *const u64).read_volatile() })
     }
+}
 
+impl Records for Probing {
     #[inline]
-    fn pair(&mut self, address: u64) -> Option<[u64; 2]> {
-        // In words, with what is not aligned beyond any stack: one comparison for both.
-        let at = address.wrapping_sub(self.low).rotate_right(3);
-        if at >= self.len.saturating_sub(1) >> 3 || self.low & 7 != 0 {
-            return Some([self.word(address)?, self.word(address.wrapping_add(8))?]);
+    fn record(&mut self, address: u64) -> Result<[u64; 2], End> {
+        if address < self.above {
+            return Err(End::NoProgress);
         }
-        // SAFETY: as for `word`, with room for two from `address` on.
-        Some(unsafe { (address as *const [u64; 2]).read_volatile() })
+        let (Some(first), Some(second)) = (self.word(address), self.word(address.wrapping_add(8))) else {
+            return Err(End::BadRead);
+        };
+        self.above = address.wrapping_add(RECORD);
+        Ok([first, second])
     }
 }
 
@@ -166,7 +203,7 @@ mod tests {
         assert!(readable(at & !(PAGE - 1)));
         assert!(!readable(0));
         assert!(!readable(1 << 63));
-        let mut probing = Stack::probing(at);
+        let mut probing = Probing::new(at);
         assert_eq!(probing.word(at + 8), Some(2));
         assert_eq!(probing.word(at - 8), None, "below the stack pointer");
         assert_eq!(probing.word(at + 4), None, "unaligned");
@@ -181,6 +218,30 @@ mod tests {
         assert_eq!(bounded.word(at + 32), None);
         assert_eq!(bounded.word(at - 8), None);
     }
+
+    #[test]
+    fn frame_records_are_read_upwards_and_within_the_stack() {
+        let words = [1u64, 2, 3, 4, 5];
+        let at = words.as_ptr() as u64;
+        let bounds = Bounds::new();
+        bounds.set(at..at + 40);
+        fn upwards(stack: &mut impl Records, at: u64) {
+            assert_eq!(stack.record(at - 8), Err(End::NoProgress), "below the stack pointer");
+            assert_eq!(stack.record(at + 4), Err(End::BadRead), "unaligned");
+            assert_eq!(stack.record(at + 8), Ok([2, 3]));
+            assert_eq!(stack.record(at + 16), Err(End::NoProgress), "in the record before");
+            assert_eq!(stack.record(at + 24), Ok([4, 5]));
+            assert_eq!(stack.record(u64::MAX - 7), Err(End::BadRead));
+        }
+        upwards(&mut Probing::new(at), at);
+        upwards(&mut bounds.stack(at).expect("known and inside"), at);
+        let mut bounded = bounds.stack(at).expect("known and inside");
+        assert_eq!(bounded.record(at + 32), Err(End::BadRead), "half of it is beyond the end");
+        bounds.set(at..at + 8);
+        let mut short = bounds.stack(at).expect("known and inside");
+        assert_eq!(short.record(at), Err(End::BadRead));
+    }
+
     #[test]
     fn a_threads_stack_is_found_from_its_registers() {
         let check = || {

@@ -61,10 +61,14 @@ pub(crate) fn exists(tid: i32) -> bool {
     (unsafe { libc::syscall(libc::SYS_tgkill, std::process::id(), tid, 0) }) == 0
 }
 
-/// Has `child` called in the child of every fork from now on, until the process ends.
-pub(crate) fn at_fork(child: extern "C" fn()) -> std::io::Result<()> {
-    // SAFETY: registers a plain function that lives as long as the program.
-    match unsafe { libc::pthread_atfork(None, None, Some(child)) } {
+/// What is called at a fork.
+pub(crate) type AtFork = unsafe extern "C" fn();
+
+/// Has `before` called before every fork from now on, until the process ends, then `parent` in the parent and `child` in
+/// the child.
+pub(crate) fn at_fork(before: Option<AtFork>, parent: Option<AtFork>, child: AtFork) -> std::io::Result<()> {
+    // SAFETY: registers plain functions that live as long as the program.
+    match unsafe { libc::pthread_atfork(before, parent, Some(child)) } {
         0 => Ok(()),
         error => Err(std::io::Error::from_raw_os_error(error)),
     }

@@ -19,6 +19,8 @@ pub(crate) use arch::Native;
 #[cfg(any(test, fuzzing))]
 pub(crate) use arch::{Aarch64, Architecture, X86_64};
 pub(crate) use compile::{Code, compile, section_len};
-pub(crate) use frame_pointers::follow;
+#[cfg(any(test, fuzzing))]
+pub(crate) use frame_pointers::Upwards;
+pub(crate) use frame_pointers::{Records, follow, until_entry};
 pub(crate) use table::{CodeMap, LoadedTable, Table};
 pub(crate) use walk::{End, Memory, Registers, walk};

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use proptest::prelude::*;
 
@@ -147,14 +148,15 @@ fn above_a_signal_frame_the_link_register_counts_again() {
 
 #[test]
 fn frame_pointers_lead_from_record_to_record_and_every_end_is_told() {
+    const ROOM: usize = 15;
     let followed = |fp, words: &[(u64, u64)]| {
-        let mut frames = Vec::new();
-        let mut memory = Words(words.iter().copied().collect());
-        let end = follow::<X86_64>(Registers { ip: 1, sp: 0x8000, fp, lr: 0 }, &mut memory, |frame| {
-            frames.push(frame);
-            frames.len() < 16
-        });
-        (frames, end)
+        let frames = [const { AtomicU64::new(0) }; ROOM];
+        let records = Upwards { memory: Words(words.iter().copied().collect()), above: 0x8000 };
+        let (len, end) = follow::<X86_64>(Registers { ip: 1, sp: 0x8000, fp, lr: 0 }, records, &frames);
+        assert!(frames[len..].iter().all(|frame| frame.load(Ordering::Relaxed) == 0));
+        let frames: Vec<u64> = frames[..len].iter().map(|frame| frame.load(Ordering::Relaxed)).collect();
+        let (frames, end) = until_entry(&frames, end);
+        (frames.to_vec(), end)
     };
     let chain = [(0x8010, 0x8040), (0x8018, 2), (0x8040, 0), (0x8048, 3)];
     assert_eq!(followed(0x8010, &chain), (vec![1, 2, 3], End::Entry));
@@ -166,7 +168,17 @@ fn frame_pointers_lead_from_record_to_record_and_every_end_is_told() {
     assert_eq!(followed(0x8010, &circle), (vec![1, 2], End::NoProgress), "records overlap");
     let forever: Vec<(u64, u64)> =
         (0..64).map(|i| (0x8000 + 8 * i, if i % 2 == 0 { 0x8000 + 8 * (i + 2) } else { 9 })).collect();
-    assert_eq!(followed(0x8000, &forever).1, End::TooDeep);
+    assert_eq!(followed(0x8000, &forever), ([&[1][..], &[9; ROOM - 1]].concat(), End::TooDeep));
+    for records in 0..ROOM as u64 {
+        let end = 0x8000 + 16 * records;
+        let chain: Vec<(u64, u64)> = (0..records)
+            .flat_map(|i| [(0x8000 + 16 * i, 0x8010 + 16 * i), (0x8008 + 16 * i, 2 + i)])
+            .chain([(end, 0x9000), (end + 8, 0)])
+            .collect();
+        // The frame that nothing called is seen only where there is room for its caller.
+        let end = if records == ROOM as u64 - 1 { End::TooDeep } else { End::Entry };
+        assert_eq!(followed(0x8000, &chain), ((1..records + 2).collect(), end), "{records} callers");
+    }
 }
 
 #[test]

@@ -21,12 +21,6 @@ pub(crate) struct Registers {
 pub(crate) trait Memory {
     /// The word at `address`, or `None` when that may not be read.
     fn word(&mut self, address: u64) -> Option<u64>;
-
-    /// The word at `address` and the one after it.
-    #[inline]
-    fn pair(&mut self, address: u64) -> Option<[u64; 2]> {
-        Some([self.word(address)?, self.word(address.wrapping_add(8))?])
-    }
 }
 
 /// Why a walk ended.

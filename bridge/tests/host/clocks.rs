@@ -27,7 +27,7 @@ fn charges(clock: Clock, name: &str) {
         // A container without perf is no reason to fail, but it is to be told.
         assert!(clock == Clock::Perf && stats.clock_reason.contains("was refused"), "{stats:?}");
     }
-    assert_charged(&stats, used, 0.8, 1.1);
+    assert_charged(&stats, used, 0.9, 1.1);
     assert!(stats.rate_divider == 1 && stats.lost.timers_refused == 0, "{stats:?}");
 }
 
@@ -73,12 +73,13 @@ fn without_permission_for_perf_events_timers_take_over() {
         deny(libc::SYS_perf_event_open);
         let profiler = builder(1000, Clock::Perf).start().expect("starts");
         let before = process_cpu();
-        burn_on(2, Duration::from_millis(600));
+        // Long enough that what each thread uses after its last tick is little of it.
+        burn_on(2, Duration::from_millis(1200));
         let used = process_cpu() - before;
         let stats = finish(&profiler);
         assert_eq!(stats.clock, TIMERS);
         assert!(stats.clock_reason.contains("perf_event_open was refused"), "{}", stats.clock_reason);
-        assert_charged(&stats, used, 0.8, 1.1);
+        assert_charged(&stats, used, 0.88, 1.1);
     });
 }
 
@@ -93,7 +94,7 @@ fn without_permission_for_timers_the_process_timer_takes_over() {
         let stats = finish(&profiler);
         assert_eq!(stats.clock, PROCESS);
         assert!(stats.clock_reason.contains("timer_create was refused"), "{}", stats.clock_reason);
-        assert_charged(&stats, used, 0.75, 1.2);
+        assert_charged(&stats, used, 0.85, 1.15);
     });
 }
 
@@ -118,7 +119,7 @@ fn threads_beyond_the_limit_of_pending_signals_are_charged_by_the_process_timer(
         let used = process_cpu() - before;
         let stats = finish(&profiler);
         assert!(stats.lost.timers_refused >= 100, "{stats:?}");
-        assert_charged(&stats, used, 0.75, 1.2);
+        assert_charged(&stats, used, 0.8, 1.2);
     });
 }
 
@@ -141,7 +142,7 @@ fn perf_events_leave_the_service_most_of_its_files() {
         if stats.clock == PERF {
             assert!(stats.lost.timers_refused > 0, "{stats:?}");
         }
-        assert_charged(&stats, used, 0.75, 1.2);
+        assert_charged(&stats, used, 0.8, 1.2);
     });
 }
 
@@ -156,7 +157,7 @@ fn threads_that_end_before_they_are_found_are_charged() {
         let used = process_cpu() - before;
         let stats = finish(&profiler);
         println!("{} samples of unregistered threads", stats.unregistered);
-        assert_charged(&stats, used, 0.8, 1.2);
+        assert_charged(&stats, used, 0.85, 1.15);
     });
 }
 
@@ -177,7 +178,7 @@ fn short_threads_that_register_are_charged() {
             });
         }
         let used = process_cpu() - before;
-        assert_charged(&finish(&profiler), used, 0.75, 1.2);
+        assert_charged(&finish(&profiler), used, 0.8, 1.2);
     });
 }
 
@@ -202,6 +203,6 @@ fn the_governor_lowers_a_rate_that_costs_too_much() {
             stats.overhead * 100.0,
             stats.sample_cost
         );
-        assert_charged(&stats, used, 0.75, 1.2);
+        assert_charged(&stats, used, 0.8, 1.2);
     });
 }

@@ -3,27 +3,26 @@
 //! Runs on the interrupted thread between any two of its instructions, so nothing here may allocate, lock, touch
 //! thread-local storage or errno, or panic.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::ring::Reservation;
 use super::state::{
     self, BIRTH, MAX_THREADS, NEVER, PROBED_EVENT, PROBES, PROCESS_PERIODS, STATES, STRANGERS, ThreadState,
 };
 use crate::config::Unwinder;
-use crate::spans::{LabelSetId, SpanId, SpanKey, SpanRecord, SpanTable, TraceId};
+use crate::spans::{SpanKey, SpanRecord, SpanTable, SpanWords};
 use crate::sys::arch::{cycles, stack_pointer};
 use crate::sys::published::{Published, Taken};
 use crate::sys::signal::{OnTimer, Origin};
-use crate::sys::stack::Stack;
+use crate::sys::stack::Probing;
 use crate::sys::thread;
-use crate::unwind::{CodeMap, End, Native, Registers, follow, walk};
+use crate::unwind::{CodeMap, End, Memory, Native, Records, Registers, follow, walk};
 
 /// What the handler works with while sampling is on.
 pub(super) struct Session {
     pub(super) code: CodeMap,
     pub(super) unwinder: Unwinder,
     pub(super) spans: &'static SpanTable,
-    pub(super) max_depth: usize,
+    pub(super) max_depth: u16,
     /// The most periods one sample may stand for.
     pub(super) max_weight: u32,
     /// A period of CPU time, in nanoseconds.
@@ -35,9 +34,10 @@ pub(super) struct Session {
 /// Empty while sampling is off.
 pub(super) static SESSION: Published<Session, ThreadState> = Published::new(&STATES);
 
-/// Words of a record before its frames: the weight, and the span if there is one.
-const WEIGHT_WORDS: usize = 1;
-const SPAN_WORDS: usize = 6;
+/// Words of a record for its span, which mean nothing if there is none.
+const SPAN_WORDS: usize = SpanWords::LEN;
+/// Words of a record before its frames: the weight, then the span's.
+const BEFORE_FRAMES: usize = 1 + SPAN_WORDS;
 /// One sample in 64 is timed.
 const TIMED_MASK: u32 = 63;
 
@@ -183,7 +183,8 @@ fn timed(state: &ThreadState, session: &Session, weight: u32, registers: Registe
     state::add(&state.timed, 1);
 }
 
-#[inline]
+/// Inlined whatever its size: the usual clock's path is one function.
+#[inline(always)]
 fn take(state: &ThreadState, session: &Session, mut weight: u32, registers: Registers) {
     let mut may_claim = true;
     let first = state.first.load(Ordering::Relaxed);
@@ -197,74 +198,78 @@ fn take(state: &ThreadState, session: &Session, mut weight: u32, registers: Regi
         state::add(&state.excess_weight, u64::from(weight.wrapping_sub(session.max_weight)));
         weight = session.max_weight;
     }
-    let span = if may_claim { span(state, session) } else { None };
-    let before_frames = WEIGHT_WORDS.wrapping_add(if span.is_some() { SPAN_WORDS } else { 0 });
-    let room = before_frames.wrapping_add(session.max_depth);
+    // Saturates never: there are far fewer frames. What is not used is given back.
+    let room = session.max_depth.saturating_add(BEFORE_FRAMES as u16);
     let Some(record) = state.ring.reserve(room) else {
         state::add(&state.lost, 1);
         state::add(&state.lost_weight, u64::from(weight));
         return;
     };
-    let stack = match state.bounds.stack(registers.sp) {
+    // The room reserved is never less.
+    let Some((weight_word, rest)) = record.words.split_first() else { return };
+    let Some((span_words, frames)) = rest.split_first_chunk::<SPAN_WORDS>() else { return };
+    weight_word.store(u64::from(weight), Ordering::Relaxed);
+    let mut tag = if may_claim { span(state, session, span_words) } else { 0 };
+    let (len, end) = match state.bounds.stack(registers.sp) {
         // The kernel found room for what it saves; without room for a walk, where the thread is must do.
-        Some(_) if state.bounds.room(stack_pointer()) < HEADROOM => None,
-        Some(stack) => Some(stack),
-        None => Some(unknown_stack(state, registers.sp)),
+        Some(_) if state.bounds.room(stack_pointer()) < HEADROOM => {
+            let Some(innermost) = frames.first() else { return };
+            innermost.store(registers.ip, Ordering::Relaxed);
+            tag |= NO_HEADROOM;
+            (1, End::TooDeep)
+        }
+        Some(stack) => trace(session, registers, stack, frames),
+        None => trace_unknown(state, session, registers, frames),
     };
-    write(record, weight, span, session, registers, stack);
+    record.commit(BEFORE_FRAMES.wrapping_add(len), tag | end as u32);
 }
 
+/// The tag for the span that the thread is in, with its words in `to`.
 #[inline]
-fn span(state: &ThreadState, session: &Session) -> Option<SpanRecord> {
+fn span(state: &ThreadState, session: &Session, to: &[AtomicU64; SPAN_WORDS]) -> u32 {
     match SpanKey(state.label.load(Ordering::Relaxed)) {
-        SpanKey::NONE => None,
-        key => session.spans.read(key),
+        SpanKey::NONE => 0,
+        key => match session.spans.copy(key, to) {
+            Some(tagged) => HAS_SPAN | if tagged { TAGGED } else { 0 },
+            None => 0,
+        },
+    }
+}
+
+/// Writes the stack into `frames`, innermost first, and tells how many there are. Inlined: where the stack ends stays in
+/// registers.
+#[inline(always)]
+fn trace(
+    session: &Session,
+    registers: Registers,
+    mut stack: impl Memory + Records,
+    frames: &[AtomicU64],
+) -> (usize, End) {
+    match session.unwinder {
+        Unwinder::Tables => {
+            let mut words = frames.iter();
+            let put = |frame| words.next().map(|word| word.store(frame, Ordering::Relaxed)).is_some();
+            let end = walk::<Native>(&session.code, registers, &mut stack, put);
+            (frames.len().wrapping_sub(words.len()), end)
+        }
+        Unwinder::FramePointers => follow::<Native>(registers, stack, frames),
     }
 }
 
 /// Leaves a note for the collector, and asks the kernel about each page meanwhile.
 #[cold]
-fn unknown_stack(state: &ThreadState, sp: u64) -> Stack {
-    if state.seen_sp.load(Ordering::Relaxed) == 0 {
-        state.seen_control_block.store(thread::control_block(), Ordering::Relaxed);
-        state.seen_sp.store(sp, Ordering::Release);
-    }
-    Stack::probing(sp)
-}
-
-#[inline]
-fn write(
-    record: Reservation<'_>,
-    weight: u32,
-    span: Option<SpanRecord>,
+#[inline(never)]
+fn trace_unknown(
+    state: &ThreadState,
     session: &Session,
     registers: Registers,
-    stack: Option<Stack>,
-) {
-    let mut words = record.words.iter();
-    let mut put = |value: u64| words.next().map(|word| word.store(value, Ordering::Relaxed)).is_some();
-    put(u64::from(weight));
-    let mut tag = 0;
-    if let Some(span) = span {
-        tag = HAS_SPAN | if span.tagged { TAGGED } else { 0 };
-        put(span.span_id.0);
-        put(span.parent.0);
-        put(span.local_root.0);
-        put((span.trace_id.0 >> 64) as u64);
-        put(span.trace_id.0 as u64);
-        put(u64::from(span.labels.0) | u64::from(span.root_labels.0) << 32);
+    frames: &[AtomicU64],
+) -> (usize, End) {
+    if state.seen_sp.load(Ordering::Relaxed) == 0 {
+        state.seen_control_block.store(thread::control_block(), Ordering::Relaxed);
+        state.seen_sp.store(registers.sp, Ordering::Release);
     }
-    let end = match (stack, session.unwinder) {
-        (Some(mut stack), Unwinder::Tables) => walk::<Native>(&session.code, registers, &mut stack, put),
-        (Some(mut stack), Unwinder::FramePointers) => follow::<Native>(registers, &mut stack, put),
-        (None, _) => {
-            put(registers.ip);
-            tag |= NO_HEADROOM;
-            End::TooDeep
-        }
-    };
-    let used = record.words.len().wrapping_sub(words.len());
-    record.commit(used, tag | end as u32);
+    trace(session, registers, Probing::new(registers.sp), frames)
 }
 
 /// A record taken apart again.
@@ -278,24 +283,12 @@ pub(super) struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    /// `None` for words that `write` never wrote.
+    /// `None` for words that `take` never wrote.
     pub(super) fn read(words: &'a [u64], tag: u32) -> Option<Self> {
-        let (weight, mut frames) = words.split_first()?;
-        let mut span = None;
-        if tag & HAS_SPAN != 0 {
-            let (fields, rest) = frames.split_first_chunk::<SPAN_WORDS>()?;
-            let [span_id, parent, local_root, trace_high, trace_low, labels] = *fields;
-            frames = rest;
-            span = Some(SpanRecord {
-                span_id: SpanId(span_id),
-                parent: SpanId(parent),
-                local_root: SpanId(local_root),
-                trace_id: TraceId(u128::from(trace_high) << 64 | u128::from(trace_low)),
-                labels: LabelSetId(labels as u32),
-                root_labels: LabelSetId((labels >> 32) as u32),
-                tagged: tag & TAGGED != 0,
-            });
-        }
+        let (weight, rest) = words.split_first()?;
+        let (span, frames) = rest.split_first_chunk::<SPAN_WORDS>()?;
+        let span =
+            (tag & HAS_SPAN != 0).then(|| SpanWords { words: *span, tagged: tag & TAGGED != 0 }.record());
         let end = End::ALL.into_iter().find(|end| *end as u32 == tag & END_MASK)?;
         let no_headroom = tag & NO_HEADROOM != 0;
         Some(Self { weight: *weight as u32, span, frames, end, no_headroom })

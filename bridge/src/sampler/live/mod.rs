@@ -33,8 +33,8 @@ use crate::config::Unwinder;
 use crate::spans::SpanKey;
 use crate::sys::arch::cycles;
 use crate::sys::published::Retired;
-use crate::sys::{signal, stack, thread, timer};
-use crate::unwind::{End, Table};
+use crate::sys::{self, signal, stack, thread, timer};
+use crate::unwind::{End, Table, until_entry};
 
 /// How often threads and modules are looked for, at most: a little less than drains are apart, so that each looks.
 const LOOK: Duration = Duration::from_millis(90);
@@ -160,11 +160,12 @@ fn threads() -> Option<&'static Mutex<Option<Threads>>> {
 
 /// Has `child` called in the child of every fork from now on, until the process ends. It may not lock.
 pub(crate) fn at_fork(child: extern "C" fn()) -> Result<(), SamplerError> {
-    thread::at_fork(child).map_err(SamplerError::Handler)
+    thread::at_fork(None, None, child).map_err(SamplerError::Handler)
 }
 
 /// In the child of a fork: no timer was inherited, and no other thread.
 extern "C" fn forked() {
+    sys::modules::let_go();
     SAMPLING.store(false, Ordering::Relaxed);
     RUNNING.store(false, Ordering::Relaxed);
     FORKS.fetch_add(1, Ordering::Relaxed);
@@ -251,7 +252,8 @@ impl Sampler {
         };
         let mut hooked = HOOKED.lock();
         if !*hooked {
-            self::at_fork(forked)?;
+            thread::at_fork(Some(sys::modules::hold), Some(sys::modules::let_go), forked)
+                .map_err(SamplerError::Handler)?;
             *hooked = true;
         }
         drop(hooked);
@@ -435,7 +437,7 @@ impl Sampler {
             code: self.kept.modules.code_map(),
             unwinder: self.options.unwinder,
             spans: self.options.spans,
-            max_depth: self.options.max_depth,
+            max_depth: self.options.max_depth as u16,
             max_weight: self.options.frequency,
             period: self.period().as_nanos() as u64,
             divider: self.stats.divider,
@@ -487,6 +489,7 @@ impl Sampler {
                 weight += self.strangers.besides(weight);
             }
             if self.options.unwinder == Unwinder::FramePointers {
+                (frames, end) = until_entry(frames, end);
                 let code = self.kept.modules.leading_code(frames);
                 if self.roots.ends(code) {
                     end = End::Entry;

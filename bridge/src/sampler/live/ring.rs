@@ -17,7 +17,7 @@ const SKIP: u64 = 1 << 63;
 /// A record's header holds its length in words in the low half and the producer's tag in the high half.
 #[derive(Default)]
 pub(super) struct Ring {
-    words: OnceLock<&'static [AtomicU64]>,
+    words: OnceLock<&'static [AtomicU64; WORDS]>,
     /// Words ever committed. Written by the producer.
     head: AtomicU64,
     /// Words ever consumed. Written by the consumer.
@@ -34,35 +34,67 @@ impl Ring {
     /// Gives the ring its memory, if it has none. `false` when the system is out of it.
     pub(super) fn allocate(&self) -> bool {
         // Whoever gives rings out holds a lock.
-        self.words.get().is_some() || pages::words(WORDS).is_some_and(|words| self.words.set(words).is_ok())
+        if self.words.get().is_some() {
+            return true;
+        }
+        let words = pages::words(WORDS).and_then(|words| words.try_into().ok());
+        words.is_some_and(|words| self.words.set(words).is_ok())
     }
 
     /// Producer: room for `len` words in one piece, or `None` when the ring is full.
     #[inline]
-    pub(super) fn reserve(&self, len: usize) -> Option<Reservation<'_>> {
-        let words: &[AtomicU64] = self.words.get()?;
-        let capacity = words.len();
+    pub(super) fn reserve(&self, len: u16) -> Option<Reservation<'_>> {
+        let len = usize::from(len);
+        let words: &[AtomicU64; WORDS] = self.words.get()?;
         let head = self.head.load(Ordering::Relaxed);
         let tail = self.tail.load(Ordering::Acquire);
-        let at = head as usize & capacity.wrapping_sub(1);
-        let left = capacity.wrapping_sub(at);
-        let (skipped, at) = if left > len { (0, at) } else { (left, 0) };
-        let used = head.wrapping_sub(tail) as usize;
-        if used.wrapping_add(skipped).wrapping_add(len) >= capacity {
+        let at = head as usize & (WORDS - 1);
+        let Some(record) = words.get(at..at.wrapping_add(len).wrapping_add(1)) else {
+            return self.reserve_from_start(words, head, tail, len);
+        };
+        self.reservation(record, head, tail, 0, len)
+    }
+
+    /// The same, leaving out what is left at the end.
+    #[cold]
+    #[inline(never)]
+    fn reserve_from_start<'a>(
+        &'a self,
+        words: &'a [AtomicU64; WORDS],
+        head: u64,
+        tail: u64,
+        len: usize,
+    ) -> Option<Reservation<'a>> {
+        let at = head as usize & (WORDS - 1);
+        let skipped = WORDS.wrapping_sub(at);
+        let record = words.get(..len.wrapping_add(1))?;
+        let reservation = self.reservation(record, head, tail, skipped, len)?;
+        words.get(at)?.store(SKIP | skipped as u64, Ordering::Relaxed);
+        Some(reservation)
+    }
+
+    /// `None` if what is not consumed yet lies in `record`.
+    #[inline]
+    fn reservation<'a>(
+        &'a self,
+        record: &'a [AtomicU64],
+        head: u64,
+        tail: u64,
+        skipped: usize,
+        len: usize,
+    ) -> Option<Reservation<'a>> {
+        let start = head.wrapping_add(skipped as u64);
+        if start.wrapping_sub(tail).wrapping_add(len as u64) >= WORDS as u64 {
             return None;
         }
-        if skipped > 0 {
-            words.get(capacity.wrapping_sub(skipped))?.store(SKIP | skipped as u64, Ordering::Relaxed);
-        }
-        let (header, rest) = words.get(at..)?.split_first()?;
-        let start = head.wrapping_add(skipped as u64);
-        Some(Reservation { ring: self, start, header, words: rest.get(..len)? })
+        let (header, words) = record.split_first()?;
+        Some(Reservation { ring: self, start, header, words })
     }
 
     /// Consumer: the oldest record's tag, with its words in `buffer`; `None` when the ring is empty.
     pub(super) fn pop(&self, buffer: &mut Vec<u64>) -> Option<u32> {
-        let words: &[AtomicU64] = self.words.get()?;
-        let mask = words.len() - 1;
+        let words: &[AtomicU64; WORDS] = self.words.get()?;
+        let mask = WORDS - 1;
         let mut tail = self.tail.load(Ordering::Relaxed);
         if tail == self.head.load(Ordering::Acquire) {
             return None;
@@ -90,7 +122,7 @@ impl Ring {
     pub(super) fn retire(&self) {
         self.clear();
         if let Some(words) = self.words.get() {
-            pages::forget(words);
+            pages::forget(*words);
         }
     }
 }
@@ -128,7 +160,7 @@ mod tests {
     }
 
     fn push(ring: &Ring, reserve: usize, record: &[u64], tag: u32) -> bool {
-        let Some(reservation) = ring.reserve(reserve) else { return false };
+        let Some(reservation) = ring.reserve(reserve as u16) else { return false };
         assert_eq!(reservation.words.len(), reserve);
         for (word, value) in reservation.words.iter().zip(record) {
             word.store(*value, Ordering::Relaxed);
@@ -172,7 +204,7 @@ mod tests {
                             model.push_back((record, i as u32));
                         }
                     }
-                    Step::Abandon { reserve } => drop(ring.reserve(reserve)),
+                    Step::Abandon { reserve } => drop(ring.reserve(reserve as u16)),
                     Step::Pop => {
                         let popped = ring.pop(&mut buffer).map(|tag| (buffer.clone(), tag));
                         prop_assert_eq!(popped, model.pop_front());

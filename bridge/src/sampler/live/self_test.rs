@@ -1,6 +1,7 @@
 //! Walks of own stacks at the start: whether stacks can be followed to their thread's entry at all is known before the
 //! first sample, on the calling thread and on one made for it.
 
+use std::sync::atomic::AtomicU64;
 use std::thread::Builder;
 
 use super::modules::Modules;
@@ -8,7 +9,7 @@ use crate::config::Unwinder;
 use crate::sampler::{MAX_DEPTH, SelfTest};
 use crate::sys::arch;
 use crate::sys::stack::Bounds;
-use crate::unwind::{CodeMap, End, Native, follow, walk};
+use crate::unwind::{CodeMap, End, Native, follow, until_entry, walk};
 
 /// Return addresses into the code that starts threads. Walks along frame pointers end there: libc mostly has none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,15 +56,25 @@ fn walk_own(code: &CodeMap, unwinder: Unwinder) -> (Vec<u64>, End) {
     bounds.learn_own();
     let registers = arch::here();
     let Some(mut stack) = bounds.stack(registers.sp) else { return (Vec::new(), End::BadRead) };
-    let mut frames = Vec::with_capacity(MAX_DEPTH);
-    let push = |frame| {
-        frames.push(frame);
-        // However deep the service starts it: only a walk that goes in circles takes that many.
-        frames.len() < 64 * MAX_DEPTH
-    };
-    let end = match unwinder {
-        Unwinder::Tables => walk::<Native>(code, registers, &mut stack, push),
-        Unwinder::FramePointers => follow::<Native>(registers, &mut stack, push),
-    };
-    (frames, end)
+    // However deep the service starts it: only a walk that goes in circles takes that many.
+    let most = 64 * MAX_DEPTH;
+    match unwinder {
+        Unwinder::Tables => {
+            let mut frames = Vec::with_capacity(MAX_DEPTH);
+            let end = walk::<Native>(code, registers, &mut stack, |frame| {
+                frames.push(frame);
+                frames.len() < most
+            });
+            (frames, end)
+        }
+        Unwinder::FramePointers => {
+            let mut frames = Vec::new();
+            frames.resize_with(most, AtomicU64::default);
+            let (len, end) = follow::<Native>(registers, stack, &frames);
+            frames.truncate(len);
+            let frames: Vec<u64> = frames.into_iter().map(AtomicU64::into_inner).collect();
+            let (frames, end) = until_entry(&frames, end);
+            (frames.to_vec(), end)
+        }
+    }
 }

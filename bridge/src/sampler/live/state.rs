@@ -20,8 +20,8 @@ pub(super) const NEVER: u64 = u64::MAX;
 /// Set in [`ThreadState::first`] of a thread that is charged from its birth.
 pub(super) const BIRTH: u32 = 1 << 31;
 
-/// One per thread, then pooled.
-#[repr(align(64))]
+/// One per thread, then pooled. Of a size that an address is divided by without a multiplication.
+#[repr(align(256))]
 pub(super) struct ThreadState {
     /// Raised while the thread's handler runs.
     reading: AtomicBool,

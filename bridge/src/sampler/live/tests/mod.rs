@@ -200,7 +200,7 @@ fn it_starts_and_stops_again_and_again_under_load() {
             });
         }
         let mut samples = 0;
-        for _ in 0..500 {
+        for _ in 0..1000 {
             let mut sampler = Sampler::start(Options::new(1000, table)).expect("starts again");
             assert!(matches!(Sampler::start(Options::new(1, table)), Err(SamplerError::AlreadyRunning)));
             std::thread::sleep(Duration::from_millis(2));
@@ -285,4 +285,39 @@ fn a_deep_stack_is_cut_at_the_limit_and_says_so() {
     });
     assert!(cut > 0);
     assert!(sampler.stats().too_deep >= cut);
+}
+
+#[test]
+#[allow(unsafe_code)] // fork
+fn a_child_that_is_born_while_modules_are_looked_at_can_look_at_them() {
+    let _turn = TURN.lock();
+    // What is done at forks is set up by the first sampler.
+    drop(Sampler::start(Options::new(100, spans())).expect("starts"));
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                sys::modules::generation();
+            }
+        });
+        for _ in 0..300 {
+            // SAFETY: the child uses only what fork leaves usable with glibc, and leaves by _exit.
+            match unsafe { libc::fork() } {
+                0 => {
+                    // SAFETY: takes no pointers.
+                    unsafe { libc::alarm(60) };
+                    sys::modules::generation();
+                    // SAFETY: ends the child at once.
+                    unsafe { libc::_exit(0) };
+                }
+                child => {
+                    let mut status = 0;
+                    // SAFETY: fills `status`.
+                    let waited = unsafe { libc::waitpid(child, &mut status, 0) };
+                    assert_eq!((waited, status), (child, 0));
+                }
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+    });
 }
