@@ -129,7 +129,7 @@ pub(crate) fn add_user_label(
     if !well_formed {
         return Err(ConfigError::new(setting, "a label name of letters, digits, `_` and `.`", &name));
     }
-    if name.starts_with("__") || matches!(&*name, "span_id" | "trace_id" | "span_name" | "profile_id") {
+    if name.starts_with("__") || OF_SAMPLES.contains(&&*name) {
         return Err(ConfigError::new(setting, "a label name that is not reserved", &name));
     }
     if value.is_empty() || value.len() > MAX_VALUE {
@@ -145,8 +145,8 @@ pub(crate) fn add_user_label(
     Ok(())
 }
 
-/// Labels that are ours or the server's, by the names they have there.
-const RESERVED: [&str; 9] = [
+/// Labels of samples that are ours or the server's, by the names they have there.
+const OF_SAMPLES: [&str; 7] = [
     "span_id",
     "trace_id",
     "span_name",
@@ -154,9 +154,10 @@ const RESERVED: [&str; 9] = [
     "parent_span_id",
     "local_root_span_id",
     "local_root_span_name",
-    "service_name",
-    "service_namespace",
 ];
+
+/// Labels of the whole profile that one of a sample would hide. Users may set them for all of it.
+const OF_SERVICE: [&str; 2] = ["service_name", "service_namespace"];
 
 /// A label's name as every server takes it: letters, digits and `_`, and no digit first.
 fn sanitize(name: &str) -> String {
@@ -180,7 +181,7 @@ pub(crate) fn add_label_key(
         return Ok(());
     }
     let label = sanitize(&key);
-    if label.starts_with("__") || RESERVED.contains(&&*label) {
+    if label.starts_with("__") || OF_SAMPLES.iter().chain(&OF_SERVICE).any(|own| *own == label) {
         return Err(ConfigError::new(setting, "a label name that is not reserved", &key));
     }
     // A label of the whole profile would hide it.
@@ -280,6 +281,9 @@ mod tests {
             ("a-b", "v"),
             ("__name__", "v"),
             ("span_id", "v"),
+            ("parent_span_id", "v"),
+            ("local_root_span_id", "v"),
+            ("local_root_span_name", "v"),
             ("ok", ""),
             ("ok", &long),
         ] {
@@ -308,6 +312,7 @@ mod tests {
             (Source::Attribute, "", "a name of 1 to 1024 bytes"),
             (Source::Baggage, "span.id", "a label name that is not reserved"),
             (Source::Attribute, "service.name", "a label name that is not reserved"),
+            (Source::Attribute, "local.root.span.name", "a label name that is not reserved"),
             (Source::Attribute, "..x", "a label name that is not reserved"),
             (Source::Attribute, "my.region", "a name whose label `my_region` is not taken"),
             (Source::Baggage, "http_route", "a name whose label `http_route` is not taken"),

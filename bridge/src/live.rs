@@ -2,7 +2,7 @@
 //! observer's slot and the threads' label slots are; made once and never freed.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
@@ -13,6 +13,9 @@ use crate::stats::LabelSource;
 /// Room for this many live spans at once, 64 bytes each. The table is in buckets, so it serves a third of that
 /// without a span giving up its place.
 const LIVE_SPANS: usize = 32 * 1024;
+
+/// Forks in a row, each of which may profile anew: as many as the sampler starts in.
+const MAX_FORKS: usize = 16;
 
 /// OpenTelemetry's context observer: ours.
 pub(crate) const OBSERVER: u8 = 1;
@@ -65,8 +68,9 @@ pub(crate) fn set_label_at_start(on: bool) {
 
 #[cold]
 fn reconsider() {
-    if let Some(live) = Live::existing().filter(|live| !live.forked.load(Ordering::Relaxed)) {
-        live.store_tagging(&live.in_charge.lock());
+    // After more forks than that nobody is ever in charge.
+    if let Some(live) = Live::existing().filter(|live| live.forks.load(Ordering::Relaxed) < MAX_FORKS) {
+        live.store_tagging(&live.locked().in_charge.lock());
     }
 }
 
@@ -102,43 +106,63 @@ struct InCharge {
     suspended: bool,
 }
 
-/// In the child of a fork: nobody samples there until it starts a profiler of its own. Takes no lock, as its holder
-/// may not have come along.
+/// In the child of a fork: nobody samples there until it starts a profiler of its own. Takes no lock and allocates
+/// nothing: a lock's holder may not have come along, and what it guards may be half-written. So all that is behind
+/// locks is left behind.
 pub(crate) extern "C" fn forked() {
     if let Some(live) = LIVE.get() {
-        live.forked.store(true, Ordering::Relaxed);
+        live.forks.fetch_add(1, Ordering::Relaxed);
         live.tagging.store(Tagging::Off as u8, Ordering::Relaxed);
     }
 }
 
 pub(crate) struct Live {
     pub(crate) table: SpanTable,
-    pub(crate) label_sets: LabelSets,
     tagging: AtomicU8,
+    /// What is said about spans in words, as [`Wording`] packs it.
+    wording: AtomicU8,
+    /// Spans that could not be tagged as they had no room for another attribute.
+    pub(crate) attribute_refused: AtomicU64,
+    /// At the index `forks`, this process's own; before it, those of the processes that it descends from.
+    locked: [OnceLock<Locked>; MAX_FORKS],
+    forks: AtomicUsize,
+}
+
+/// What is behind locks. Each process of a line of forks has one of its own.
+struct Locked {
     /// The profiler that decides on tagging, zero for none. One that was stopped has no say any more, even if its
     /// threads take a while to hear of it.
     in_charge: Mutex<InCharge>,
-    /// Whether who is in charge was left behind in the parent of this process.
-    forked: AtomicBool,
-    /// What is said about spans in words, as [`Wording`] packs it.
-    wording: AtomicU8,
     label_keys: RwLock<Vec<LabelKey>>,
-    /// Spans that could not be tagged as they had no room for another attribute.
-    pub(crate) attribute_refused: AtomicU64,
+    label_sets: LabelSets,
 }
 
 impl Live {
     pub(crate) fn get() -> &'static Self {
         LIVE.get_or_init(|| Self {
             table: SpanTable::new(LIVE_SPANS),
-            label_sets: LabelSets::new(),
             tagging: AtomicU8::new(Tagging::Off as u8),
-            in_charge: Mutex::new(InCharge { number: 0, tagging: Tagging::Off, suspended: false }),
-            forked: AtomicBool::new(false),
             wording: AtomicU8::new(SpanNames::Off as u8),
-            label_keys: RwLock::default(),
             attribute_refused: AtomicU64::new(0),
+            locked: [const { OnceLock::new() }; MAX_FORKS],
+            forks: AtomicUsize::new(0),
         })
+    }
+
+    fn locked(&self) -> &Locked {
+        // No profiler starts after more forks than that, and without one nothing is asked for.
+        let forks = self.forks.load(Ordering::Relaxed).min(MAX_FORKS - 1);
+        self.locked[forks].get_or_init(|| Locked {
+            in_charge: Mutex::new(InCharge { number: 0, tagging: Tagging::Off, suspended: false }),
+            label_keys: RwLock::default(),
+            // Records from before the fork refer to sets of the parent's, which must not be taken for others.
+            label_sets: LabelSets::numbered(forks as u32, MAX_FORKS as u32),
+        })
+    }
+
+    /// What spans' label set numbers stand for.
+    pub(crate) fn label_sets(&self) -> &LabelSets {
+        &self.locked().label_sets
     }
 
     /// As [`get`](Self::get), but makes none.
@@ -158,8 +182,8 @@ impl Live {
     pub(crate) fn take_charge(&'static self) -> Charge {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let charge = Charge { live: self, number: NEXT.fetch_add(1, Ordering::Relaxed) };
-        self.forked.store(false, Ordering::Relaxed);
-        *self.in_charge.lock() = InCharge { number: charge.number, tagging: Tagging::Off, suspended: false };
+        *self.locked().in_charge.lock() =
+            InCharge { number: charge.number, tagging: Tagging::Off, suspended: false };
         charge
     }
 
@@ -181,14 +205,14 @@ impl Live {
     }
 
     pub(crate) fn label_keys(&self) -> RwLockReadGuard<'_, Vec<LabelKey>> {
-        self.label_keys.read()
+        self.locked().label_keys.read()
     }
 
     /// Decides what is said about spans that start from now on.
     pub(crate) fn set_wording(&self, names: SpanNames, most_names: usize, keys: Vec<LabelKey>) {
-        self.label_sets.make_room(most_names);
+        self.label_sets().make_room(most_names);
         let labels = if keys.is_empty() { 0 } else { LABELS };
-        *self.label_keys.write() = keys;
+        *self.locked().label_keys.write() = keys;
         self.wording.store(names as u8 | labels, Ordering::Relaxed);
     }
 }
@@ -227,7 +251,7 @@ impl Charge {
     }
 
     fn decide(self, change: impl FnOnce(&mut InCharge)) {
-        let mut in_charge = self.live.in_charge.lock();
+        let mut in_charge = self.live.locked().in_charge.lock();
         if in_charge.number == self.number {
             change(&mut in_charge);
             self.live.store_tagging(&in_charge);
@@ -236,7 +260,7 @@ impl Charge {
 
     /// No span is tagged from now on.
     pub(crate) fn end(self) {
-        let mut in_charge = self.live.in_charge.lock();
+        let mut in_charge = self.live.locked().in_charge.lock();
         if in_charge.number == self.number {
             in_charge.number = 0;
             self.live.store_tagging(&in_charge);
@@ -292,5 +316,49 @@ mod tests {
         reconsider();
         assert_eq!(live.tagging(), Tagging::Off, "what labels threads is no profiler");
         next.end();
+    }
+
+    #[test]
+    fn a_forked_child_waits_for_no_lock_that_its_parent_held() {
+        let _turn = crate::sampler::TURN.lock();
+        let live = Live::get();
+        crate::context::install(live);
+        let charge = live.take_charge();
+        charge.set_tagging(Tagging::All);
+        let theirs = live.label_sets().intern("of the parent", &[]);
+
+        // As other threads of the parent may at the moment of the fork: for ever, as the child sees it.
+        let locked = live.locked();
+        let _in_charge = locked.in_charge.lock();
+        let _label_keys = locked.label_keys.write();
+        let child = move || {
+            forked();
+            assert_eq!(live.tagging(), Tagging::Off);
+            reconsider();
+            charge.set_tagging(Tagging::All);
+            assert_eq!(live.tagging(), Tagging::Off, "the parent's profiler has no say");
+            assert_eq!(live.label_sets().get(theirs), None, "what its words were is not known");
+
+            let own = live.take_charge();
+            live.set_wording(SpanNames::All, 10, Vec::new());
+            own.set_tagging(Tagging::Root);
+            assert_eq!((live.tagging(), live.label_keys().len()), (Tagging::Root, 0));
+            let ours = live.label_sets().intern("of the child", &[]);
+            assert_ne!(ours, theirs);
+            let set = live.label_sets().get(ours);
+            assert_eq!(set.as_ref().map(|set| &*set.name), Some("of the child"));
+            live.label_sets().tidy(Vec::new);
+            own.end();
+        };
+        locked.label_sets.while_locked(|| {
+            let (done, outcome) = std::sync::mpsc::channel();
+            let child = std::thread::spawn(move || {
+                child();
+                done.send(()).expect("waited for");
+            });
+            let outcome = outcome.recv_timeout(std::time::Duration::from_secs(60));
+            assert_ne!(outcome, Err(std::sync::mpsc::RecvTimeoutError::Timeout), "it waits for a lock");
+            child.join().expect("no panic");
+        });
     }
 }

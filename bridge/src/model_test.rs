@@ -425,7 +425,7 @@ impl World<'_> {
 
     /// What the encoder says of every record that was seen.
     fn compare_encoded(&self) {
-        let mut rows = Aggregator::new(Limits::default(), Editor::new(&Live::get().label_sets, 1000, None));
+        let mut rows = Aggregator::new(Limits::default(), Editor::new(Live::get().label_sets(), 1000, None));
         let mut wanted: Vec<(SpanLabel, Vec<(String, String)>)> = Vec::new();
         for (record, known) in &self.observed {
             let label = SpanLabel::from(record);

@@ -158,12 +158,12 @@ impl<P> SpanProfileProcessor<P> {
     ) -> LabelSetId {
         let name = if wording.names == SpanNames::Off { "" } else { &*data.name };
         if !wording.labels {
-            return self.live.label_sets.intern(name, &[]);
+            return self.live.label_sets().intern(name, &[]);
         }
-        let inherited = parent.and_then(|parent| self.live.label_sets.get(parent.labels));
+        let inherited = parent.and_then(|parent| self.live.label_sets().get(parent.labels));
         let inherited = inherited.as_ref().map_or(&[][..], |set| &set.labels);
         let labels = label_values(&self.live.label_keys(), &data.attributes, cx, inherited);
-        self.live.label_sets.intern(name, &labels)
+        self.live.label_sets().intern(name, &labels)
     }
 
     fn ended(&self, span: &SpanData) {

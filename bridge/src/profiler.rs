@@ -29,7 +29,7 @@ use crate::sampler::{self, ClockInUse, Options, Sampler, SamplerError, SamplerSt
 use crate::stats::{Counters, Folded, LabelSource, Lost, SelfTest, Stats, Truncated, UnwindTables, ratio};
 
 /// Whether forked children are told to leave spans alone.
-static FORKS_FOLLOWED: Mutex<bool> = Mutex::new(false);
+static FORKS_FOLLOWED: AtomicBool = AtomicBool::new(false);
 
 /// How long dropping a profiler may take.
 const DROP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -63,9 +63,23 @@ struct Running {
     clock: ClockInUse,
     /// The process that it was started in: a forked child has a copy, without the threads behind it.
     process: u32,
+    /// What the process's counters of spans stood at then.
+    before: SpansLost,
     unwinder: Unwinder,
     commands: Mutex<Sender<Command>>,
     stopped: AtomicBool,
+}
+
+/// Spans without a label, since the process began.
+struct SpansLost {
+    evicted: u64,
+    refused: u64,
+}
+
+impl SpansLost {
+    fn so_far(live: &Live) -> Self {
+        Self { evicted: live.table.evicted(), refused: live.attribute_refused.load(Ordering::Relaxed) }
+    }
 }
 
 impl std::fmt::Debug for Running {
@@ -151,10 +165,10 @@ fn supported(Platform { os, arch }: Platform) -> Result<(), StartError> {
 }
 
 fn follow_forks() -> Result<(), StartError> {
-    let mut followed = FORKS_FOLLOWED.lock();
-    if !*followed {
+    // No lock, as a fork may come in between; one profiler starts at a time.
+    if !FORKS_FOLLOWED.load(Ordering::Relaxed) {
         sampler::at_fork(live::forked).map_err(|error| StartError::Sampler(Box::new(error)))?;
-        *followed = true;
+        FORKS_FOLLOWED.store(true, Ordering::Relaxed);
     }
     Ok(())
 }
@@ -218,7 +232,7 @@ impl Profiler {
         let (jobs, queue) = channel();
 
         live.set_wording(config.span_names, config.max_span_names, config.label_keys);
-        let editor = Editor::new(&live.label_sets, config.max_span_names, config.span_name_normalizer);
+        let editor = Editor::new(live.label_sets(), config.max_span_names, config.span_name_normalizer);
         let charge = live.take_charge();
         let policy = Policy {
             charge,
@@ -235,6 +249,7 @@ impl Profiler {
             frequency: config.frequency,
             clock,
             process: std::process::id(),
+            before: SpansLost::so_far(live),
             unwinder: config.unwinder,
             commands: Mutex::new(commands),
             stopped: AtomicBool::new(false),
@@ -294,7 +309,8 @@ impl Profiler {
         if running.is_a_copy() {
             return disabled_stats();
         }
-        let Running { live, counters, frequency, .. } = running;
+        let Running { live, counters, frequency, before, .. } = running;
+        let spans = SpansLost::so_far(live);
         let sampler = *counters.sampler.lock();
         let governed = *counters.governed.lock();
         let period = Duration::from_secs(1) / *frequency;
@@ -315,8 +331,8 @@ impl Profiler {
                 rejected: counters.rejected.get(),
                 shutdown: counters.shutdown.get(),
                 failed: counters.failed.get(),
-                spans_evicted: live.table.evicted(),
-                attribute_refused: live.attribute_refused.load(Ordering::Relaxed),
+                spans_evicted: spans.evicted.saturating_sub(before.evicted),
+                attribute_refused: spans.refused.saturating_sub(before.refused),
                 threads_refused: sampler.threads_refused,
                 timers_refused: sampler.timer_failures,
                 nested: sampler.nested,
@@ -374,7 +390,9 @@ impl Profiler {
     /// CPU time that ran in no span, and where: windows delivered or waiting for it count, the current one does not yet.
     #[must_use]
     pub fn unlabelled(&self) -> UnlabelledCpu {
-        let Some(running) = &self.running else { return UnlabelledCpu::default() };
+        let Some(running) = self.running.as_ref().filter(|running| !running.is_a_copy()) else {
+            return UnlabelledCpu::default();
+        };
         let period = Duration::from_secs(1) / running.frequency;
         running.counters.unlabelled.lock().report(period)
     }
@@ -604,6 +622,8 @@ mod tests {
     use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SimpleSpanProcessor};
 
     use super::*;
+    #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+    use crate::spans::{SpanId, SpanRecord};
 
     #[test]
     fn an_answer_that_cannot_come_any_more_is_not_waited_for() {
@@ -632,5 +652,27 @@ mod tests {
             assert_eq!(spans.len(), 1);
             assert!(spans[0].attributes.is_empty(), "{:?}", spans[0].attributes);
         }
+    }
+
+    #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+    #[test]
+    fn spans_that_an_earlier_profiler_lost_are_not_counted_again() {
+        let _turn = crate::sampler::TURN.lock();
+        let live = Live::get();
+        let lose = || {
+            live.attribute_refused.fetch_add(3, Ordering::Relaxed);
+            // A span whose bucket fills up while it lives.
+            let lost = SpanRecord { span_id: SpanId(0xdead), ..SpanRecord::default() };
+            live.table.insert(&lost);
+            live.table.crowd_out(lost.span_id);
+        };
+        lose();
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let exporter = FileExporter::new(directory.path());
+        let profiler = Profiler::builder().exporter(exporter).enabled(true).start().expect("starts");
+        let lost = || (profiler.stats().lost.attribute_refused, profiler.stats().lost.spans_evicted);
+        assert_eq!(lost(), (0, 0));
+        lose();
+        assert_eq!(lost(), (3, 1));
     }
 }

@@ -168,7 +168,7 @@ pub struct Lost {
     /// Samples that are in a profile without their span: the window held 32,768 different ones already. Not
     /// among [`samples`](Self::samples).
     pub labels_dropped: u64,
-    /// Spans that lost their place among the live ones; their later samples carry no span.
+    /// Spans that lost their place among the live ones, or got none; their later samples carry no span.
     pub spans_evicted: u64,
     /// Spans that had no room for the attribute `pyroscope.profile.id`; their samples carry no span.
     pub attribute_refused: u64,

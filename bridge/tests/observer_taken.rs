@@ -90,8 +90,8 @@ fn the_profiler_says_so_and_tags_spans_once_something_carries_them() {
         },
     );
     assert!(spans.len() == 3 && spans.iter().all(is_tagged), "{spans:?}");
-    // All but the first sample, which may be of the time before the first span.
-    assert!(stats.labelled + 2 >= stats.samples && stats.labelled >= 60, "{stats:?}");
+    // All but a few of the time before the first span and after the last.
+    assert!(stats.labelled >= 60 && stats.samples - stats.labelled <= 20, "{stats:?}");
 
     // Not for good: it is the profiler's setting.
     let (stats, spans) = run(

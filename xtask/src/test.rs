@@ -29,7 +29,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     for peer in ["pprof", "pyroscope"] {
         let manifest = shell::root().join("tests/beside").join(peer).join("Cargo.toml");
         let mut beside = shell::cargo();
-        beside.args(["test", "--locked", "--manifest-path"]).arg(manifest);
+        beside.args(["test", "--manifest-path"]).arg(manifest);
         shell::run(beside.arg("--target-dir").arg(shell::target_dir().join("beside")))?;
     }
     if args.rust_only {

@@ -296,7 +296,7 @@ impl Collector {
         self.counters.folded_labels.set(folds.labels);
         self.counters.normalizer_panics.set(folds.panics);
         // What the samples refer to has been read.
-        self.live.label_sets.tidy(|| self.live.table.label_sets());
+        self.live.label_sets().tidy(|| self.live.table.label_sets());
         self.govern();
         let stats = self.sampler.stats();
         let before = std::mem::replace(&mut *self.counters.sampler.lock(), stats);
@@ -499,7 +499,7 @@ mod tests {
         let live = Live::get();
         let sampler = Sampler::start(sampler::Options::new(100, &live.table)).expect("the sampler starts");
         let (jobs, exporter) = std::sync::mpsc::channel();
-        let editor = Editor::new(&live.label_sets, 10, None);
+        let editor = Editor::new(live.label_sets(), 10, None);
         let (governor, interval) = (Governor::new(None, 100), Some(Duration::from_secs(10)));
         (
             Collector::new(sampler, live.take_charge(), Arc::default(), editor, governor, interval, jobs),

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::marker::PhantomData;
 
+use crate::live;
 use crate::sampler;
 use crate::spans::SpanKey;
 
@@ -20,7 +21,7 @@ pub(super) fn push(key: SpanKey) -> Option<Entry> {
     // Published without the borrow, as a thread's first time allocates.
     let pushed = STACK.try_with(|stack| stack.try_borrow_mut().ok()?.push(key));
     let position = pushed.ok().flatten()?;
-    sampler::publish(key);
+    publish(key);
     Some(Entry { position, _on_its_thread: PhantomData })
 }
 
@@ -35,8 +36,15 @@ impl Drop for Entry {
     fn drop(&mut self) {
         let label = STACK.try_with(|stack| Some(stack.try_borrow_mut().ok()?.remove(self.position)));
         if let Ok(Some(key)) = label {
-            sampler::publish(key);
+            publish(key);
         }
+    }
+}
+
+/// Labels the calling thread, unless OpenTelemetry's stack does: an entry may be from before that was observed.
+fn publish(key: SpanKey) {
+    if !live::observed() {
+        sampler::publish(key);
     }
 }
 
@@ -119,5 +127,23 @@ mod tests {
             LATE.set(entry);
         });
         thread.join().expect("no panic");
+    }
+
+    #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+    #[test]
+    fn an_entry_from_before_contexts_were_observed_leaves_their_labels_alone() {
+        let _turn = crate::sampler::TURN.lock();
+        let live = live::Live::get();
+        // While none runs, threads have no label.
+        let sampler = sampler::Sampler::start(sampler::Options::new(1, &live.table)).expect("starts");
+        let entry = push(SpanKey(1));
+        crate::context::install(live);
+        sampler::publish(SpanKey(7));
+        drop(entry);
+        assert_eq!(sampler::label(), SpanKey(7));
+        drop(push(SpanKey(2)));
+        assert_eq!(sampler::label(), SpanKey(7));
+        sampler::publish(SpanKey::NONE);
+        drop(sampler);
     }
 }

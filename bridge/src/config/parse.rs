@@ -179,9 +179,9 @@ pub(super) fn credentials(
 pub(super) fn url(setting: &str, text: &str) -> Result<String, ConfigError> {
     let error = |expected: &str| {
         let mut error = ConfigError::new(setting, expected, text);
-        // Whatever else is wrong with it, there may be a password in it.
-        if text.contains('@') {
-            error.value = "a URL with credentials".to_owned();
+        // Whatever else is wrong with it, there may be a password or a token in it.
+        if text.contains(['@', '?', '#']) {
+            error.value = "a URL with credentials, a query or a fragment".to_owned();
         }
         Err(error)
     };

@@ -95,8 +95,14 @@ impl Generation {
 }
 
 impl LabelSets {
+    #[cfg(test)]
     pub(crate) fn new() -> Self {
-        let first = LabelSetId::FIRST;
+        Self::numbered(0, 1)
+    }
+
+    /// With numbers from the given part of so many equal ones on.
+    pub(crate) fn numbered(part: u32, parts: u32) -> Self {
+        let first = LabelSetId::FIRST + part * (u32::MAX / parts);
         Self {
             capacity: AtomicUsize::new(MIN_GENERATION),
             hasher: DefaultHashBuilder::default(),
@@ -195,6 +201,13 @@ impl LabelSets {
         // Freed after the lock is given back.
         let _gone = std::mem::replace(&mut *older, Older { previous, kept });
         drop(older);
+    }
+
+    /// Calls `act` while every lock is held.
+    #[cfg(test)]
+    pub(crate) fn while_locked(&self, act: impl FnOnce()) {
+        let _locks = (self.current.write(), self.older.lock());
+        act();
     }
 
     /// Sets held, and their bytes.

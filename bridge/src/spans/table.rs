@@ -12,6 +12,8 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
 use crate::sys::pages::words;
 
 const BUCKET: usize = 8;
+/// How often a new span looks for a place. Each look that finds none has met another thread that was quicker.
+const TRIES: usize = 3;
 const INDEX_BITS: u32 = 24;
 const SEQUENCE_BITS: u32 = 64 - INDEX_BITS;
 const SEQUENCE_MASK: u64 = (1 << SEQUENCE_BITS) - 1;
@@ -156,17 +158,16 @@ impl SpanTable {
         (first, &self.lines[first..first + BUCKET])
     }
 
-    /// Adds a span that has just started. `None` only when every entry of its bucket is being written by other
-    /// threads at this instant.
+    /// Adds a span that has just started. `None` when other threads change its bucket at this instant, again and again;
+    /// it then counts as one that lost its place.
     pub(crate) fn insert(&self, record: &SpanRecord) -> Option<SpanKey> {
         let (first, bucket) = self.bucket(record.span_id);
         let tick = self.tick.load(Ordering::Relaxed);
-        let free = bucket.iter().map(Entry::of).enumerate().find_map(|(i, entry)| {
-            let sequence = entry.sequence.load(Ordering::Relaxed);
-            (sequence & STATE_MASK == FREE && claim(entry, sequence, sequence + WRITING))
-                .then_some((i, sequence + WRITING))
-        });
-        let (i, writing) = free.or_else(|| self.evict(bucket, tick))?;
+        let place = (0..TRIES).find_map(|_| take_free(bucket).or_else(|| self.evict(bucket, tick)));
+        let Some((i, writing)) = place else {
+            self.evicted.fetch_add(1, Ordering::Relaxed);
+            return None;
+        };
         let entry = Entry::of(&bucket[i]);
         // A reader must not see new fields under an old sequence number.
         fence(Ordering::Release);
@@ -176,7 +177,7 @@ impl SpanTable {
         Some(SpanKey::new(first + i, live))
     }
 
-    /// Takes the oldest live entry of a full bucket for writing.
+    /// Takes the oldest live entry of a full bucket for writing, unless it changes at this instant.
     fn evict(&self, bucket: &[Line], tick: u32) -> Option<(usize, u64)> {
         let (i, sequence) = bucket
             .iter()
@@ -220,7 +221,7 @@ impl SpanTable {
 
     /// The span that `key` names, if it still lives.
     pub(crate) fn read(&self, key: SpanKey) -> Option<SpanRecord> {
-        let copy = [const { AtomicU64::new(0) }; SpanWords::LEN];
+        let copy: [AtomicU64; SpanWords::LEN] = std::array::from_fn(|_| AtomicU64::new(0));
         let tagged = self.copy(key, &copy)?;
         Some(SpanWords { words: copy.map(AtomicU64::into_inner), tagged }.record())
     }
@@ -271,10 +272,19 @@ impl SpanTable {
         self.bucket(one).0 == self.bucket(other).0
     }
 
-    /// Spans that lost their place to a newer one because their bucket was full.
+    /// Spans that lost their place to a newer one because their bucket was full, or got none.
     pub(crate) fn evicted(&self) -> u64 {
         self.evicted.load(Ordering::Relaxed)
     }
+}
+
+/// Takes a free entry of a bucket for writing.
+fn take_free(bucket: &[Line]) -> Option<(usize, u64)> {
+    bucket.iter().map(Entry::of).enumerate().find_map(|(i, entry)| {
+        let sequence = entry.sequence.load(Ordering::Relaxed);
+        (sequence & STATE_MASK == FREE && claim(entry, sequence, sequence + WRITING))
+            .then_some((i, sequence + WRITING))
+    })
 }
 
 fn claim(entry: Entry<'_>, from: u64, to: u64) -> bool {
@@ -337,6 +347,19 @@ mod tests {
         for (key, id) in keys.iter().zip(&crowd).skip(1) {
             assert_eq!(table.read(*key), Some(record(*id)));
         }
+        assert_eq!(table.evicted(), 1);
+    }
+
+    #[test]
+    fn a_span_that_finds_no_place_is_counted() {
+        let table = SpanTable::new(64);
+        let (first, bucket) = table.bucket(SpanId(7));
+        // All are being written by other threads.
+        let writing = |entry: &Entry| claim(entry, 0, WRITING);
+        assert!(bucket.iter().all(writing));
+        assert_eq!((table.insert(&record(7)), table.evicted()), (None, 1));
+        bucket[3].sequence.store(GENERATION, Ordering::Relaxed);
+        assert_eq!(table.insert(&record(7)).map(SpanKey::index), Some(first + 3));
         assert_eq!(table.evicted(), 1);
     }
 

@@ -275,6 +275,25 @@ fn a_busy_server_is_tried_again_and_a_refusal_is_not() {
 }
 
 #[test]
+fn a_server_that_fails_once_at_the_shutdown_gets_the_last_profile_all_the_same() {
+    let _turn = alone();
+    let failed = AtomicBool::new(false);
+    let server = Server::start(move |request| match () {
+        () if request.path.contains("buildinfo") => ("404 Not Found", String::new()),
+        () if failed.swap(true, Ordering::AcqRel) => ("200 OK", String::new()),
+        () => ("503 Service Unavailable", "restarting".to_owned()),
+    });
+    // A short job: its only window ends with it.
+    let profiler =
+        start(|builder| builder.server_address(server.url()).upload_interval(Duration::from_secs(15)));
+    let (root, _) = burn(&profiler);
+    profiler.shutdown(Duration::from_secs(60)).expect("delivered");
+    assert_eq!(id_of(&server.samples(), 0), [&*root]);
+    let stats = profiler.stats();
+    assert_eq!((stats.lost.samples(), stats.retries), (0, 1), "{stats:?}");
+}
+
+#[test]
 fn flushes_wait_for_an_exporter_that_is_behind() {
     let _turn = alone();
     let (held, asked) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(false)));

@@ -14,12 +14,12 @@ use opentelemetry_sdk::trace::{
     ShouldSample, SimpleSpanProcessor,
 };
 use parking_lot::Mutex;
-use spanflame::Scope;
+use spanflame::{Scope, attach};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::layer::SubscriberExt as _;
 
 use crate::spans::{assert_labels, assert_no_orphans, id, named, profile_id, provider};
-use crate::support::{BURNERS, alone, finish, profiler};
+use crate::support::{BURNERS, alone, finish, observed, profiler};
 
 const LONG: Duration = Duration::from_millis(350);
 
@@ -33,6 +33,8 @@ fn a_local_root_is_a_span_without_a_parent_of_this_process() {
     let _turn = alone();
     let (profiler, _kept) = profiler(|builder| builder.scope(Scope::Root));
     let (provider, exporter) = provider(&profiler, Sampler::AlwaysOn);
+    // Where contexts are not observed, spans before the first use of it are not tagged.
+    drop(attach(Context::new()));
     let foreign = SdkTracerProvider::builder().build();
     let tracer = provider.tracer("test");
     let around = |context| Context::new().with_remote_span_context(context);
@@ -60,7 +62,7 @@ fn a_local_root_is_a_span_without_a_parent_of_this_process() {
     let parent = Context::new().with_span(tracer.start_with_context("parent", &Context::new()));
     start("of local", &parent);
     {
-        let _active = parent.clone().attach();
+        let _active = attach(parent.clone());
         start("of current", &Context::current());
         start("new root in active", &Context::new());
         drop(tracer.build(
@@ -74,6 +76,7 @@ fn a_local_root_is_a_span_without_a_parent_of_this_process() {
     }
     parent.span().end();
     start("of ended", &parent);
+    start("of ended with a value", &parent.with_value(7u8));
     finish(&profiler);
     start("after the end", &Context::new());
 
@@ -92,7 +95,9 @@ fn a_local_root_is_a_span_without_a_parent_of_this_process() {
         ("new root in active", true),
         ("linked", false),
         ("remote in active", true),
-        ("of ended", false),
+        // What is known of a span that has ended is what the observer has left in its context.
+        ("of ended", !observed()),
+        ("of ended with a value", true),
         ("after the end", false),
     ] {
         let span = named(&spans, name);

@@ -8,7 +8,10 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use spanflame::Clock;
+use opentelemetry::trace::{Span as _, Tracer as _, TracerProvider as _};
+use opentelemetry::{Context, KeyValue};
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use spanflame::{Clock, Scope, UnlabelledCpu};
 
 use crate::support::{builder, burn, finish, forked, in_child};
 
@@ -26,12 +29,18 @@ fn a_forked_child_drops_an_inherited_profiler_without_waiting() {
                         burn(Duration::from_millis(5));
                     }
                 });
+                burn(Duration::from_millis(300));
+                let parents = profiler.as_ref().expect("there");
+                parents.flush(Duration::from_secs(60)).expect("delivered");
+                assert_ne!(parents.unlabelled(), UnlabelledCpu::default());
                 for _ in 0..2 {
                     burn(Duration::from_millis(20));
                     forked(|| {
                         let own = profiler.as_ref().expect("there");
                         let at_once = Instant::now();
-                        let quiet = own.flush(Duration::from_secs(60)).is_ok() && !own.stats().running;
+                        let quiet = own.flush(Duration::from_secs(60)).is_ok()
+                            && !own.stats().running
+                            && own.unlabelled() == UnlabelledCpu::default();
                         drop(profiler.take());
                         // Nothing is waited for, where dropping a profiler that runs may take its time.
                         let fast = at_once.elapsed() < Duration::from_secs(4);
@@ -47,6 +56,39 @@ fn a_forked_child_drops_an_inherited_profiler_without_waiting() {
             let stats = finish(profiler.as_ref().expect("the parent's"));
             assert!(stats.samples > 10, "{clock:?}: the parent samples on: {stats:?}");
         }
+    });
+}
+
+#[test]
+fn a_child_forked_among_spans_starts_spans_and_a_profiler_of_its_own() {
+    in_child("process::a_child_forked_among_spans_starts_spans_and_a_profiler_of_its_own", || {
+        let profiler =
+            builder(100, Clock::Auto).scope(Scope::All).attribute_label("request").start().expect("starts");
+        let provider = SdkTracerProvider::builder().with_span_processor(profiler.span_processor()).build();
+        let tracer = provider.tracer("test");
+        let start = |name: String| {
+            let span = tracer.span_builder(name).with_attributes([KeyValue::new("request", "r")]);
+            span.start_with_context(&tracer, &Context::new()).end();
+        };
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for thread in 0..3 {
+                let (start, done) = (&start, &done);
+                // Each name is new, so it is added under the lock.
+                let names = (0..).map(move |i| format!("{thread} {i}"));
+                scope.spawn(move || names.take_while(|_| !done.load(Ordering::Relaxed)).for_each(start));
+            }
+            for round in 0..10 {
+                forked(|| {
+                    start(format!("before {round}"));
+                    let own = builder(100, Clock::Auto).scope(Scope::All).attribute_label("request").start();
+                    start(format!("after {round}"));
+                    own.is_ok_and(|own| own.stats().running && own.stats().scope == Scope::All)
+                });
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        finish(&profiler);
     });
 }
 

@@ -84,7 +84,7 @@ fn worker(scope: Scope, script: &Script) -> (Worker, Arc<Counters>) {
 
 /// A window with `samples` samples of one stack.
 fn window(samples: u32) -> Window {
-    let mut rows = Aggregator::new(Limits::default(), Editor::new(&Live::get().label_sets, 10, None));
+    let mut rows = Aggregator::new(Limits::default(), Editor::new(Live::get().label_sets(), 10, None));
     for _ in 0..samples {
         rows.add(&[0x1000], None, 1);
     }
