@@ -9,12 +9,12 @@ use crate::ring::Ring;
 use crate::sync::Ordering;
 
 /// A record whose words and tag follow from its number.
-fn push(ring: &Ring, number: u64, len: usize) -> bool {
+fn push(ring: &Ring, number: u64, len: u16) -> bool {
     let Some(reservation) = ring.reserve(len) else { return false };
     for (i, word) in reservation.words.iter().enumerate() {
         word.store(number * 10 + i as u64, Ordering::Relaxed);
     }
-    reservation.commit(len, number as u32);
+    reservation.commit(usize::from(len), number as u32);
     true
 }
 

@@ -2,6 +2,9 @@
 
 pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
+/// Words of a ring: so few that it wraps soon.
+pub(crate) const RING_WORDS: usize = 8;
+
 /// A constructor: not `const`, as each run of a model makes its own atomics.
 macro_rules! constructor {
     ($($function:tt)*) => { $($function)* };

@@ -3,15 +3,11 @@
 #[path = "../../bridge/src/sys/published.rs"]
 pub(crate) mod published;
 
-/// Memory. A ring, which asks for much, gets so little that it wraps soon.
+/// Memory of rings and span tables.
 pub(crate) mod pages {
     use crate::sync::AtomicU64;
 
-    const RING: usize = 8;
-    const MUCH: usize = 4096;
-
     pub(crate) fn words(count: usize) -> Option<&'static [AtomicU64]> {
-        let count = if count > MUCH { RING } else { count };
         let words: Vec<_> = (0..count).map(|_| AtomicU64::new(0)).collect();
         Some(Vec::leak(words))
     }

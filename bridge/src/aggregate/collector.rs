@@ -557,7 +557,7 @@ mod tests {
         let counters = Arc::<Counters>::default();
         let handed = || {
             let mut aggregator =
-                Aggregator::new(Limits::default(), Editor::new(&Live::get().label_sets, 10, None));
+                Aggregator::new(Limits::default(), Editor::new(Live::get().label_sets(), 10, None));
             assert_eq!(aggregator.add(&[1, 2], None, 1), Added::Whole);
             let window = Window {
                 start: SystemTime::now(),

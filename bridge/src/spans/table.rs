@@ -221,7 +221,7 @@ impl SpanTable {
 
     /// The span that `key` names, if it still lives.
     pub(crate) fn read(&self, key: SpanKey) -> Option<SpanRecord> {
-        let copy: [AtomicU64; SpanWords::LEN] = std::array::from_fn(|_| AtomicU64::new(0));
+        let copy = std::array::from_fn(|_| AtomicU64::new(0));
         let tagged = self.copy(key, &copy)?;
         Some(SpanWords { words: copy.map(AtomicU64::into_inner), tagged }.record())
     }
@@ -355,10 +355,10 @@ mod tests {
         let table = SpanTable::new(64);
         let (first, bucket) = table.bucket(SpanId(7));
         // All are being written by other threads.
-        let writing = |entry: &Entry| claim(entry, 0, WRITING);
+        let writing = |line: &Line| claim(Entry::of(line), 0, WRITING);
         assert!(bucket.iter().all(writing));
         assert_eq!((table.insert(&record(7)), table.evicted()), (None, 1));
-        bucket[3].sequence.store(GENERATION, Ordering::Relaxed);
+        Entry::of(&bucket[3]).sequence.store(GENERATION, Ordering::Relaxed);
         assert_eq!(table.insert(&record(7)).map(SpanKey::index), Some(first + 3));
         assert_eq!(table.evicted(), 1);
     }

@@ -9,7 +9,7 @@ use crate::sync::{AtomicU64, Ordering, constructor};
 use crate::sys::pages;
 
 /// 64 KiB: a quarter of a second of 62-frame stacks at 250 a second, more than a thread can be sent between drains.
-pub(super) const WORDS: usize = 8192;
+pub(super) const WORDS: usize = crate::sync::RING_WORDS;
 
 /// Marks a header as covering unused words only.
 const SKIP: u64 = 1 << 63;
