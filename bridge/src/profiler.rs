@@ -322,6 +322,7 @@ impl Profiler {
             labelled: counters.labelled.get(),
             cpu_time: cpu_time(weight),
             labelled_cpu_time: cpu_time(counters.labelled_weight.get()),
+            uncharged_cpu_time: sampler.uncharged,
             lost: Lost {
                 ring_full: sampler.lost_ring_full,
                 window_full: counters.window_full.get(),
@@ -542,6 +543,7 @@ fn disabled_stats() -> Stats {
         labelled: 0,
         cpu_time: Duration::ZERO,
         labelled_cpu_time: Duration::ZERO,
+        uncharged_cpu_time: Duration::ZERO,
         lost: Lost::default(),
         folded: Folded::default(),
         profiles: 0,

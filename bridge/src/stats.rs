@@ -25,6 +25,10 @@ pub struct Stats {
     pub cpu_time: Duration,
     /// CPU time of those that carry a span.
     pub labelled_cpu_time: Duration,
+    /// CPU time of the process that no sample stands for, and that is on no thread and in no span: of threads that block
+    /// SIGPROF or that ended before a tick met them, and of all while the profiler's handler is replaced. To a period of
+    /// each thread; [`Lost::excess_cpu_time`] comes on top.
+    pub uncharged_cpu_time: Duration,
     /// What was lost, by cause.
     pub lost: Lost,
     /// What samples say less exactly than their spans do.
@@ -117,6 +121,7 @@ impl fmt::Display for Stats {
         for (fact, holds) in [
             ("spans are not followed", self.label_source == LabelSource::None),
             ("another SIGPROF handler is in the way", self.handler_replaced),
+            ("much of the process's cpu is on no thread: see uncharged_cpu_time", self.is_much_uncharged()),
             ("stopped", !self.running),
         ] {
             if holds {
@@ -124,6 +129,17 @@ impl fmt::Display for Stats {
             }
         }
         Ok(())
+    }
+}
+
+impl Stats {
+    /// Whether so much is on no thread that the shares of the others mislead.
+    fn is_much_uncharged(&self) -> bool {
+        const MUCH: f64 = 0.1;
+        /// Little time says nothing: it comes in whole periods.
+        const ENOUGH: Duration = Duration::from_secs(1);
+        let uncharged = self.uncharged_cpu_time;
+        uncharged > ENOUGH && uncharged > (self.cpu_time + uncharged).mul_f64(MUCH)
     }
 }
 
@@ -421,6 +437,7 @@ mod tests {
             labelled: 200,
             cpu_time: Duration::from_millis(2500),
             labelled_cpu_time: Duration::from_millis(2000),
+            uncharged_cpu_time: Duration::from_millis(1000),
             lost: Lost::default(),
             folded: Folded::default(),
             profiles: 3,
@@ -459,6 +476,8 @@ mod tests {
             stats.to_string().ends_with("lost ring_full=7 excess_cpu_ms=20; spans are not followed"),
             "{stats}"
         );
+        stats.uncharged_cpu_time = Duration::from_millis(1001);
+        assert!(stats.to_string().ends_with("is on no thread: see uncharged_cpu_time"), "{stats}");
         let numbers = stats.lost.causes().map(|(cause, _)| cause);
         assert_eq!(numbers.iter().collect::<std::collections::HashSet<_>>().len(), numbers.len());
     }

@@ -48,6 +48,20 @@ fn burn_until_sampled(sampler: &mut Sampler) {
     }
 }
 
+/// Burns that much CPU time of the calling thread.
+fn burn(time: Duration) {
+    let now = || {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+    };
+    let until = now() + time;
+    while now() < until {
+        (0..10_000u64).for_each(|i| {
+            black_box(i);
+        });
+    }
+}
+
 /// Takes every profile and keeps none.
 struct Nowhere;
 
@@ -87,9 +101,22 @@ fn a_handler_over_a_running_profiler_s_is_reported() {
     install(with_info as *const () as usize, libc::SA_SIGINFO);
     wait_for(true);
     assert_eq!(profiler.stats().scope, Scope::Auto, "no span is tagged");
+    // The other one is spared our ticks. Those that were under way may still arrive, one for each thread.
+    let before = theirs();
+    burn(Duration::from_millis(400));
+    let strays = theirs() - before;
+    assert!(
+        strays <= u64::from(profiler.stats().threads) + 8,
+        "{strays} ticks of a profiler that is in the way"
+    );
     // SAFETY: what was there before.
     assert_eq!(unsafe { libc::sigaction(libc::SIGPROF, &ours, std::ptr::null_mut()) }, 0);
     wait_for(false);
+    let (samples, deadline) = (profiler.stats().samples, Instant::now() + Duration::from_secs(30));
+    while profiler.stats().samples == samples {
+        assert!(Instant::now() < deadline, "samples are taken again: {:?}", profiler.stats());
+        burn(Duration::from_millis(50));
+    }
     profiler.shutdown(Duration::from_secs(60)).expect("delivered");
 }
 

@@ -19,7 +19,7 @@ use crate::live::{Charge, Live};
 use crate::sampler::{self, Sampler, SamplerStats};
 use crate::stats::{Counters, Governed, ratio};
 
-/// Short enough that no ring overflows at 1000 Hz, long enough to cost nothing.
+/// How often the rings are emptied, at least: more often where the sampler says that they fill faster.
 pub(super) const DRAIN_EVERY: Duration = Duration::from_millis(100);
 /// How often a changed rate is told, at most.
 const TELL_EVERY: Duration = Duration::from_secs(60);
@@ -134,6 +134,31 @@ pub(crate) enum Job {
     Stop(Reply),
 }
 
+/// What was said of the rate: one that swings must not fill the log, and where it comes to rest must be told.
+struct Rate {
+    divider: u32,
+    told: u32,
+    when: Option<Instant>,
+}
+
+impl Default for Rate {
+    fn default() -> Self {
+        Self { divider: 1, told: 1, when: None }
+    }
+}
+
+impl Rate {
+    /// Whether it has changed since it was told last, and may be told now; takes it for told then.
+    fn is_to_be_told(&mut self, now: Instant) -> bool {
+        let may = self.when.is_none_or(|when| now.saturating_duration_since(when) >= TELL_EVERY);
+        let due = may && self.told != self.divider;
+        if due {
+            (self.told, self.when) = (self.divider, Some(now));
+        }
+        due
+    }
+}
+
 /// Once this thread ends, even by a panic, no sample is counted any more, so no span may be tagged.
 struct EndsCharge(Charge);
 
@@ -163,7 +188,7 @@ pub(crate) struct Collector {
     governor: Governor,
     /// Signals charged so far, and what they cost at the price of their time.
     sampling: (u64, Duration),
-    told_of_the_rate: Option<Instant>,
+    rate: Rate,
     /// Whether stacks were said to be cut short.
     complained: bool,
 }
@@ -202,7 +227,7 @@ impl Collector {
             labels_dropped: 0,
             governor,
             sampling: (0, Duration::ZERO),
-            told_of_the_rate: None,
+            rate: Rate::default(),
             complained: false,
         }
     }
@@ -214,7 +239,7 @@ impl Collector {
         // Nothing that this thread does is anyone's telemetry.
         let _suppressed = Context::enter_telemetry_suppressed_scope();
         loop {
-            match commands.recv_timeout(DRAIN_EVERY) {
+            match commands.recv_timeout(self.sampler.pause().min(DRAIN_EVERY)) {
                 Err(RecvTimeoutError::Timeout) => self.drain(),
                 Ok(Command::Flush { deadline, reply }) => {
                     self.drain();
@@ -317,15 +342,10 @@ impl Collector {
             Governed { overhead: self.governor.overhead(), per_sample: spent.per_signal };
         if let Some(divider) = changed {
             self.sampler.set_divider(divider);
-            self.tell_of_the_rate(divider);
+            self.rate.divider = divider;
         }
-    }
-
-    /// A rate that swings must not fill the log.
-    fn tell_of_the_rate(&mut self, divider: u32) {
-        let due = self.told_of_the_rate.is_none_or(|told| told.elapsed() >= TELL_EVERY);
-        if due {
-            self.told_of_the_rate = Some(Instant::now());
+        if self.rate.is_to_be_told(Instant::now()) {
+            let divider = self.rate.divider;
             let frequency = 1.0 / self.period.as_secs_f64() / f64::from(divider);
             let overhead_percent = self.governor.overhead() * 100.0;
             tracing::info!(
@@ -443,6 +463,11 @@ impl Collector {
             notes.push(format!("effective_frequency={hertz:.1}"));
             let complete = ratio(since(|stats| stats.reached_entry), samples);
             notes.push(format!("complete_stacks={complete:.3}"));
+        }
+        // More than a few periods, which may be early or late.
+        let uncharged = stats.uncharged.saturating_sub(before.uncharged);
+        if uncharged > self.period * stats.threads.max(1) {
+            notes.push(format!("uncharged_cpu_ms={}", uncharged.as_millis()));
         }
         notes.extend(causes.iter().filter(|(_, n)| *n > 0).map(|(cause, n)| format!("{cause}={n}")));
         notes
@@ -580,6 +605,23 @@ mod tests {
         assert_eq!(counters.failed.get(), 2, "those that waited");
         drop(jobs.send(Job::Window(handed())));
         assert_eq!(counters.failed.get(), 3, "and the one after them");
+    }
+
+    #[test]
+    fn a_rate_that_swings_is_told_once_a_minute_and_where_it_rests_in_any_case() {
+        let (mut rate, start) = (Rate::default(), Instant::now());
+        let mut told = Vec::new();
+        for second in 0..200u64 {
+            match second {
+                10..30 => rate.divider = 2 + second as u32 % 2,
+                30.. => rate.divider = 4,
+                _ => {}
+            }
+            if rate.is_to_be_told(start + Duration::from_secs(second)) {
+                told.push((second, rate.told));
+            }
+        }
+        assert_eq!(told, [(10, 2), (70, 4)]);
     }
 
     #[test]

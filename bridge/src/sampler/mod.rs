@@ -73,6 +73,7 @@ impl Options {
 #[non_exhaustive]
 pub(crate) enum SamplerError {
     /// Not a platform that the sampler knows.
+    #[cfg(any(test, not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))))]
     #[error(
         "CPU sampling is supported on Linux on x86-64 and aarch64 only; spans still flow, without profiles"
     )]
@@ -98,6 +99,15 @@ pub(crate) enum SamplerError {
     /// The kernel refused the signal handler.
     #[error("cannot install the SIGPROF handler: {0}")]
     Handler(#[source] std::io::Error),
+    /// The kernel would not say which threads there are.
+    #[error("cannot list this process's threads in /proc/self/task: {0}; mount /proc where the process runs")]
+    Threads(#[source] std::io::Error),
+    /// Too many generations of processes without a new program.
+    #[error(
+        "this process was forked from one that was itself forked, more than fifteen times in a row: sample in one of its \
+         ancestors, or start the program anew (exec)"
+    )]
+    Forks,
     /// No thread could be given a timer.
     #[error(
         "cannot create a CPU timer: {0}; check RLIMIT_SIGPENDING (ulimit -i) and seccomp rules for timer_create and \
@@ -185,6 +195,9 @@ pub(crate) struct SamplerStats {
     pub(crate) lost_ring_full_weight: u64,
     /// Sampling periods cut off samples that claimed more than a second of CPU time at once.
     pub(crate) excess_weight: u64,
+    /// CPU time of the process that none of those stands for: of threads that block the signal, or that ended between two
+    /// ticks. What was charged may be a period early or late.
+    pub(crate) uncharged: Duration,
     /// Signals that arrived while the same thread was in the handler.
     pub(crate) nested: u64,
     /// Threads that could not be followed because 8192 others are, or for want of memory; tried again at each look.
@@ -252,6 +265,7 @@ mod tests {
         assert_eq!(unsupported::thread_cpu_time(unsupported::thread_id()), Duration::ZERO);
         type Of<S> = (
             fn(&mut S, &mut dyn FnMut(&Sample<'_>)),
+            fn(&S) -> Duration,
             fn(&S) -> Arc<[Module]>,
             fn(&S) -> SamplerStats,
             fn(&S) -> Vec<(Arc<Path>, u32)>,
@@ -262,6 +276,7 @@ mod tests {
         );
         let _: Of<Sampler> = (
             Sampler::drain,
+            Sampler::pause,
             Sampler::modules,
             Sampler::stats,
             Sampler::not_expressible,
@@ -273,6 +288,7 @@ mod tests {
         use unsupported::Sampler as Other;
         let _: Of<Other> = (
             Other::drain,
+            Other::pause,
             Other::modules,
             Other::stats,
             Other::not_expressible,

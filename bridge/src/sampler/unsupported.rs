@@ -19,6 +19,10 @@ impl Sampler {
         match *self {}
     }
 
+    pub(crate) fn pause(&self) -> Duration {
+        match *self {}
+    }
+
     pub(crate) fn modules(&self) -> Arc<[Module]> {
         match *self {}
     }

@@ -104,7 +104,8 @@ impl Event {
 
     /// Closes this process's copy, and leaves the event to whom it belongs.
     pub(crate) fn forget(self) {
-        // SAFETY: from `open`, closed once.
+        // SAFETY: from `open`, closed once. A host that closes files which are not its own may have given the number to
+        // another file since, and loses that: the kernel offers no way to tell.
         unsafe { libc::close(self.0) };
     }
 }

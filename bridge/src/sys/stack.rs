@@ -12,6 +12,10 @@ const PAGE: u64 = 4096;
 /// Bytes of a frame record.
 const RECORD: u64 = 16;
 
+/// How far above the stack pointer pages are asked about, at most: further up, where the stack may have ended, memory may be
+/// another thread's, which can unmap it between the question and the read.
+const REACH: u64 = 1 << 20;
+
 /// Where a thread's stack lies, once that is known. Written by the thread itself or by the collector, read by the
 /// thread's signal handler.
 #[derive(Default)]
@@ -128,6 +132,9 @@ impl Probing {
     /// Whether the page of `address` is readable, asked once per page as long as a walk goes upwards.
     fn probe(&mut self, address: u64) -> bool {
         let page = address & !(PAGE - 1);
+        if !(self.low..self.low.saturating_add(REACH)).contains(&address) {
+            return false;
+        }
         if self.probed.contains(&page) {
             return true;
         }
@@ -145,7 +152,9 @@ impl Memory for Probing {
         if address & 7 != 0 || address < self.low || !self.probe(address) {
             return None;
         }
-        // SAFETY: aligned, and in a page that the kernel has just read from.
+        // SAFETY: aligned, and in a page that the kernel has just read from, near the stack pointer. A stack with less than
+        // `REACH` left above, whose end is not known yet, may have a neighbour that is unmapped at this very moment; a
+        // rule would have to lead there.
         Some(unsafe { (address as *const u64).read_volatile() })
     }
 }
@@ -208,6 +217,11 @@ mod tests {
         assert_eq!(probing.word(at - 8), None, "below the stack pointer");
         assert_eq!(probing.word(at + 4), None, "unaligned");
         assert_eq!(probing.word(u64::MAX - 7), None);
+        let large = vec![7u64; 2 * REACH as usize / 8];
+        let at_large = large.as_ptr() as u64;
+        let mut probing = Probing::new(at_large);
+        assert_eq!(probing.word(at_large + REACH - 8), Some(7));
+        assert_eq!(probing.word(at_large + REACH), None, "readable, but too far up");
         let bounds = Bounds::new();
         bounds.set(at..at + 32);
         assert!(bounds.stack(at - 8).is_none());

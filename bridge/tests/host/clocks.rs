@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use spanflame::Clock;
 
-use crate::support::{assert_charged, builder, burn, burn_on, deny, finish, in_child, limit, process_cpu};
+use crate::support::{
+    assert_charged, assert_told, builder, burn, burn_on, deny, finish, in_child, limit, process_cpu,
+};
 
 // The ranges leave room for a machine so busy that threads hardly meet a tick; what an idle one gives is printed.
 const TIMERS: &str = "thread CPU timers";
@@ -110,6 +112,15 @@ fn without_any_clock_it_says_so_and_nothing_else_suffers() {
 }
 
 #[test]
+fn without_the_list_of_threads_it_says_where_it_looked() {
+    in_child("clocks::without_the_list_of_threads_it_says_where_it_looked", || {
+        deny(libc::SYS_getdents64);
+        let error = builder(100, Clock::Auto).start().expect_err("refused");
+        assert!(error.to_string().contains("/proc/self/task"), "{error}");
+    });
+}
+
+#[test]
 fn threads_beyond_the_limit_of_pending_signals_are_charged_by_the_process_timer() {
     in_child("clocks::threads_beyond_the_limit_of_pending_signals_are_charged_by_the_process_timer", || {
         limit(libc::RLIMIT_SIGPENDING, 64);
@@ -157,7 +168,10 @@ fn threads_that_end_before_they_are_found_are_charged() {
         let used = process_cpu() - before;
         let stats = finish(&profiler);
         println!("{} samples of unregistered threads", stats.unregistered);
-        assert_charged(&stats, used, 0.85, 1.15);
+        // Many end before any tick meets them. What none met is told, and on nobody.
+        assert!(stats.unregistered > 0, "{stats:?}");
+        assert_charged(&stats, used, 0.3, 1.2);
+        assert_told(&stats, used);
     });
 }
 
@@ -178,7 +192,9 @@ fn short_threads_that_register_are_charged() {
             });
         }
         let used = process_cpu() - before;
-        assert_charged(&finish(&profiler), used, 0.8, 1.2);
+        let stats = finish(&profiler);
+        assert_charged(&stats, used, 0.3, 1.2);
+        assert_told(&stats, used);
     });
 }
 

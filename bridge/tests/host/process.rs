@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use opentelemetry::trace::{Span as _, Tracer as _, TracerProvider as _};
@@ -13,7 +13,7 @@ use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use spanflame::{Clock, Scope, UnlabelledCpu};
 
-use crate::support::{builder, burn, finish, forked, in_child};
+use crate::support::{assert_charged, builder, burn, finish, forked, in_child, process_cpu};
 
 const CLOCKS: [Clock; 3] = [Clock::ThreadTimers, Clock::Perf, Clock::ProcessTimer];
 
@@ -114,6 +114,73 @@ fn a_program_that_is_replaced_is_not_killed_by_a_late_signal() {
             }
             finish(&profiler);
         }
+    });
+}
+
+#[test]
+fn a_child_that_a_raw_clone_makes_lives_unharmed_and_unprofiled() {
+    in_child("process::a_child_that_a_raw_clone_makes_lives_unharmed_and_unprofiled", || {
+        for clock in CLOCKS {
+            let profiler = builder(1000, clock).start().expect("starts");
+            for _ in 0..5 {
+                burn(Duration::from_millis(20));
+                // What `fork` does, but nobody is told of it. The stack pointer is the parent's.
+                let (flags, none) = (libc::SIGCHLD as libc::c_ulong, 0 as libc::c_ulong);
+                // SAFETY: a copy of the process with one thread, which computes and leaves by _exit.
+                match unsafe { libc::syscall(libc::SYS_clone, flags, none, none, none, none) } {
+                    0 => {
+                        spanflame::register_thread();
+                        burn(Duration::from_millis(60));
+                        // SAFETY: ends the child at once.
+                        unsafe { libc::_exit(0) };
+                    }
+                    child => {
+                        let mut status = 0;
+                        // SAFETY: fills `status`.
+                        let waited = unsafe { libc::waitpid(child as i32, &mut status, 0) };
+                        assert_eq!((waited, status), (child as i32, 0), "{clock:?}");
+                    }
+                }
+            }
+            burn(Duration::from_millis(400));
+            let stats = finish(&profiler);
+            assert!(stats.samples > 10, "{clock:?}: the parent samples on: {stats:?}");
+        }
+    });
+}
+
+extern "C" fn count_theirs(_signal: libc::c_int) {
+    THEIRS.fetch_add(1, Ordering::Relaxed);
+}
+
+static THEIRS: AtomicU64 = AtomicU64::new(0);
+
+#[test]
+fn another_profiler_s_timer_is_not_taken_for_ours() {
+    in_child("process::another_profiler_s_timer_is_not_taken_for_ours", || {
+        let handler = count_theirs as *const () as libc::sighandler_t;
+        // SAFETY: the handler only counts.
+        assert_ne!(unsafe { libc::signal(libc::SIGPROF, handler) }, libc::SIG_ERR);
+        // The process's timer is armed, so its signals are expected.
+        let profiler = builder(100, Clock::ProcessTimer).start().expect("starts");
+        let before = process_cpu();
+        let time = libc::timeval { tv_sec: 0, tv_usec: 10_000 };
+        let timer = libc::itimerval { it_interval: time, it_value: time };
+        // SAFETY: a valid value, and its signal has a handler.
+        assert_eq!(unsafe { libc::setitimer(libc::ITIMER_PROF, &timer, std::ptr::null_mut()) }, 0);
+        burn(Duration::from_millis(1000));
+        let used = process_cpu() - before;
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !profiler.stats().other_profiler {
+            // Where our own timer is of that kind, setting another one has replaced it.
+            if Instant::now() > deadline {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let stats = finish(&profiler);
+        assert!(THEIRS.load(Ordering::Relaxed) > 20, "it gets its signals");
+        assert_charged(&stats, used, 0.75, 1.2);
     });
 }
 

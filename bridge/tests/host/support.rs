@@ -99,6 +99,12 @@ pub(crate) fn assert_charged(stats: &Stats, used: Duration, low: f64, high: f64)
     assert!((low..=high).contains(&ratio), "{ratio:.3} of {used:?}: {stats:?}");
 }
 
+/// Asserts that what was not charged is told.
+pub(crate) fn assert_told(stats: &Stats, used: Duration) {
+    let told = (stats.cpu_time + stats.uncharged_cpu_time).as_secs_f64() / used.as_secs_f64();
+    assert!(told >= 0.9, "{told:.3} of {used:?}: {stats:?}");
+}
+
 /// Has the kernel refuse one system call to every thread of this process from now on, with EPERM.
 pub(crate) fn deny(call: libc::c_long) {
     let step = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };

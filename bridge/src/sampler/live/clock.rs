@@ -378,6 +378,12 @@ impl Clock for ProcessTimer {
     }
 }
 
+/// In the child of a fork, which inherits no timer: what armed there is someone else's.
+pub(super) fn forget_process_timer() {
+    PROCESS_PERIODS.store(0, Ordering::Relaxed);
+    OURS.store(false, Ordering::Relaxed);
+}
+
 /// Whether the process-wide profiling timer, if it is armed, is ours.
 pub(super) fn process_timer_is_ours() -> bool {
     OURS.load(Ordering::Relaxed)

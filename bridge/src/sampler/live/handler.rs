@@ -5,6 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::clock;
 use super::state::{
     self, BIRTH, MAX_THREADS, NEVER, PROBED_EVENT, PROBES, PROCESS_PERIODS, STATES, STRANGERS, ThreadState,
 };
@@ -27,8 +28,6 @@ pub(super) struct Session {
     pub(super) max_weight: u32,
     /// A period of CPU time, in nanoseconds.
     pub(super) period: u64,
-    /// Periods between two signals of a timer: more than one while the rate is lowered.
-    pub(super) divider: u32,
 }
 
 /// Empty while sampling is off.
@@ -40,6 +39,11 @@ const SPAN_WORDS: usize = SpanWords::LEN;
 const BEFORE_FRAMES: usize = 1 + SPAN_WORDS;
 /// One sample in 64 is timed.
 const TIMED_MASK: u32 = 63;
+
+/// The most words of a record.
+pub(super) const fn most_words(max_depth: usize) -> usize {
+    BEFORE_FRAMES + max_depth
+}
 
 // The tag of a record: why the walk ended in the low byte, then flags.
 const END_MASK: u32 = 0xff;
@@ -56,8 +60,9 @@ impl OnTimer for TakeSample {
     #[inline]
     fn on_timer(value: usize, overrun: u32, registers: Registers) -> bool {
         let Some(index) = state::index(value) else { return no_thread_s(value, overrun, registers) };
-        sample(index, registers, |_, session| {
-            Some(overrun.saturating_add(1).saturating_mul(session.divider))
+        sample(index, registers, |state, _| {
+            let periods = overrun.saturating_add(1).saturating_mul(state.divider.load(Ordering::Relaxed));
+            Some(Weight { periods, may_claim: true })
         });
         true
     }
@@ -66,7 +71,8 @@ impl OnTimer for TakeSample {
     #[inline(never)]
     fn on_clock(origin: Origin, registers: Registers) -> bool {
         match origin {
-            Origin::Kernel => by_process(None, registers),
+            // Someone else's, unless that timer is ours.
+            Origin::Kernel => clock::process_timer_is_ours() && by_process(None, registers),
             Origin::File(number) => by_event(number.wrapping_add(1), registers),
         }
     }
@@ -125,7 +131,7 @@ fn by_event(event: i32, registers: Registers) -> bool {
     let Some(index) = state::of(thread::own_id()) else { return false };
     let ours = STATES.get(index).is_some_and(|state| state.event.load(Ordering::Relaxed) == event);
     if ours {
-        sample_without_value(index, None, registers);
+        sample_of_event(index, registers);
     }
     ours
 }
@@ -133,14 +139,28 @@ fn by_event(event: i32, registers: Registers) -> bool {
 /// On its own, so that only the usual clock's path is inlined.
 #[inline(never)]
 fn sample_without_value(index: usize, weight: Option<u32>, registers: Registers) {
-    sample(index, registers, |state, session| weight.or_else(|| full_periods(state, session)));
+    sample(index, registers, |state, session| {
+        let periods = weight.or_else(|| full_periods(state, session))?;
+        Some(Weight { periods, may_claim: true })
+    });
+}
+
+/// An event's signals come in user code only. One that stands for clearly more than its due makes up for time in the
+/// kernel, which may have been another span's: it claims none.
+#[inline(never)]
+fn sample_of_event(index: usize, registers: Registers) {
+    sample(index, registers, |state, session| {
+        let periods = full_periods(state, session)?;
+        let due = state.divider.load(Ordering::Relaxed);
+        Some(Weight { periods, may_claim: periods <= due.saturating_mul(2) })
+    });
 }
 
 /// How many periods of CPU time the thread has filled since its last sample. Signals may be merged, late or refused
 /// while the thread is in the kernel: its own CPU time is what counts.
 fn full_periods(state: &ThreadState, session: &Session) -> Option<u32> {
     let due = state.due.load(Ordering::Relaxed);
-    let Some(now) = thread::own_cpu_time() else { return Some(session.divider) };
+    let Some(now) = thread::own_cpu_time() else { return Some(state.divider.load(Ordering::Relaxed)) };
     // A clock that runs in step with the periods must not lose every other signal to a little jitter.
     let late = now.wrapping_add(session.period / 4).checked_sub(due)?;
     let periods = late.checked_div(session.period)?.wrapping_add(1);
@@ -150,9 +170,17 @@ fn full_periods(state: &ThreadState, session: &Session) -> Option<u32> {
     Some(periods.min(u64::from(u32::MAX)) as u32)
 }
 
-/// Takes a sample of the thread whose state is at `index`, for as many periods as `weigh` says, if any.
+/// What a sample stands for.
+#[derive(Clone, Copy)]
+struct Weight {
+    periods: u32,
+    /// Whether the span of this instant may have it.
+    may_claim: bool,
+}
+
+/// Takes a sample of the thread whose state is at `index`, for as much as `weigh` says, if anything.
 #[inline]
-fn sample(index: usize, registers: Registers, weigh: impl FnOnce(&ThreadState, &Session) -> Option<u32>) {
+fn sample(index: usize, registers: Registers, weigh: impl FnOnce(&ThreadState, &Session) -> Option<Weight>) {
     let Some(state) = SESSION.reader(index) else { return };
     match SESSION.read(index) {
         Ok(Some(session)) => {
@@ -176,7 +204,7 @@ fn sample(index: usize, registers: Registers, weigh: impl FnOnce(&ThreadState, &
 /// What a sample costs is taken from one in 64.
 #[cold]
 #[inline(never)]
-fn timed(state: &ThreadState, session: &Session, weight: u32, registers: Registers) {
+fn timed(state: &ThreadState, session: &Session, weight: Weight, registers: Registers) {
     let start = cycles();
     take(state, session, weight, registers);
     state::add(&state.timed_cycles, cycles().wrapping_sub(start));
@@ -185,12 +213,12 @@ fn timed(state: &ThreadState, session: &Session, weight: u32, registers: Registe
 
 /// Inlined whatever its size: the usual clock's path is one function.
 #[inline(always)]
-fn take(state: &ThreadState, session: &Session, mut weight: u32, registers: Registers) {
-    let mut may_claim = true;
+fn take(state: &ThreadState, session: &Session, weight: Weight, registers: Registers) {
+    let Weight { periods: mut weight, mut may_claim } = weight;
     let first = state.first.load(Ordering::Relaxed);
     if first != 0 {
         state.first.store(0, Ordering::Relaxed);
-        may_claim = first & BIRTH == 0 || weight <= session.divider;
+        may_claim &= first & BIRTH == 0 || weight <= state.divider.load(Ordering::Relaxed);
         weight = weight.saturating_add(first & !BIRTH);
     }
     if weight > session.max_weight {

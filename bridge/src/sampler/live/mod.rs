@@ -2,6 +2,7 @@
 
 mod choice;
 mod clock;
+mod cost;
 mod handler;
 mod modules;
 mod ring;
@@ -21,7 +22,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use self::clock::Since;
+use self::clock::{PerfEvents, Since};
+use self::cost::Cost;
 use self::handler::{Record, SESSION, Session, TakeSample};
 use self::modules::Modules;
 use self::self_test::Roots;
@@ -31,7 +33,6 @@ use self::threads::{Thread, Threads};
 use super::{ClockInUse, MAX_DEPTH, Module, Options, Sample, SamplerError, SamplerStats, Spent};
 use crate::config::Unwinder;
 use crate::spans::SpanKey;
-use crate::sys::arch::cycles;
 use crate::sys::published::Retired;
 use crate::sys::{self, signal, stack, thread, timer};
 use crate::unwind::{End, Table, until_entry};
@@ -172,9 +173,8 @@ extern "C" fn forked() {
     LATEST.fetch_add(1, Ordering::Relaxed);
     // Not freed: that would cost more in copied pages than it gives back.
     let _ = SESSION.replace(None);
-    for state in &STATES {
-        state.after_fork();
-    }
+    clock::forget_process_timer();
+    state::used().for_each(ThreadState::after_fork);
     SLOT.with(|slot| slot.set(None));
 }
 
@@ -195,8 +195,13 @@ pub(crate) struct Sampler {
     kept: Kept,
     looked: Instant,
     clock: ClockInUse,
+    /// Whether it may tick more often than the kernel.
+    above_tick: bool,
     cost: Cost,
     strangers: Strangers,
+    /// CPU time of the process when this one started, and used since, until it stopped.
+    cpu_at_start: Duration,
+    cpu: Duration,
     stats: SamplerStats,
     roots: Roots,
     /// What the threads' counters stood at when this one started.
@@ -242,7 +247,7 @@ impl Sampler {
     fn start_alone(options: Options, claim: Claim) -> Result<Self, SamplerError> {
         static HOOKED: Mutex<bool> = Mutex::new(false);
 
-        let all = threads().ok_or(SamplerError::Unsupported)?;
+        let all = threads().ok_or(SamplerError::Forks)?;
         if timer::process_timer().is_some() {
             return Err(SamplerError::OtherTimer);
         }
@@ -258,7 +263,6 @@ impl Sampler {
         }
         drop(hooked);
 
-        let chosen = choice::choose(&options);
         let mut sampler = Self {
             options,
             id: LATEST.fetch_add(1, Ordering::AcqRel) + 1,
@@ -266,8 +270,11 @@ impl Sampler {
             kept: KEPT.lock().take().unwrap_or_default(),
             looked: Instant::now(),
             clock: ClockInUse::default(),
-            cost: Cost::new(chosen.sample_cost),
+            above_tick: false,
+            cost: Cost::new((0, 0)),
             strangers: Strangers::new(options.frequency),
+            cpu_at_start: timer::process_cpu_time(),
+            cpu: Duration::ZERO,
             stats: SamplerStats {
                 chained,
                 divider: 1,
@@ -283,23 +290,37 @@ impl Sampler {
         sampler.kept.modules.refresh(options.unwinder);
         sampler.publish_code();
         (sampler.stats.self_test, sampler.roots) = self_test::run(&sampler.kept.modules, options.unwinder);
-        let tids = threads::list().map_err(SamplerError::Timer)?;
-        let started = {
-            let mut threads = all.lock();
-            let threads = threads.get_or_insert_with(Threads::new);
-            sampler.before = Lost::of(threads);
-            SAMPLING.store(true, Ordering::Release);
-            let wanted = chosen.clocks.first().map(|clock| clock.name());
-            let started = threads.start(chosen.clocks, &tids);
-            sampler.clock.name = threads.clock_name().unwrap_or_default();
-            // All but refused, as where the limit of pending signals lets only a few threads have a timer.
-            sampler.clock.instead = chosen.instead || wanted != Some(sampler.clock.name);
-            started
-        };
-        // Dropping the sampler undoes everything.
-        started.map_err(SamplerError::Timer)?;
-        sampler.clock.why = chosen.why;
+        sampler.before = Lost::of(all.lock().get_or_insert_with(Threads::new));
+        sampler.cost = Cost::new(sampler.timed());
+        SAMPLING.store(true, Ordering::Release);
+        // Should it fail, dropping the sampler undoes everything.
+        sampler.start_clocks(all)?;
         Ok(sampler)
+    }
+
+    /// Chooses clocks, and has them tick for every thread.
+    fn start_clocks(&mut self, all: &Mutex<Option<Threads>>) -> Result<(), SamplerError> {
+        let chosen = choice::choose(&self.options);
+        let tids = threads::list().map_err(SamplerError::Threads)?;
+        let mut threads = all.lock();
+        let threads = threads.get_or_insert_with(Threads::new);
+        threads.set_divider(self.stats.divider);
+        let wanted = chosen.clocks.first().map(|clock| clock.name()).unwrap_or_default();
+        let started = threads.start(chosen.clocks, &tids);
+        let name = threads.clock_name().unwrap_or_default();
+        // All but refused, as where the limit of pending signals lets only a few threads have a timer.
+        let instead = chosen.instead || wanted != name;
+        self.clock = ClockInUse { name, why: chosen.why, instead };
+        self.cost.known = chosen.sample_cost;
+        self.above_tick = wanted == PerfEvents::NAME;
+        started.map_err(SamplerError::Timer)
+    }
+
+    /// How long the next drain may wait: until the ring of a thread that always runs is half full of the deepest stacks.
+    pub(crate) fn pause(&self) -> Duration {
+        let rate = f64::from(self.options.frequency) / f64::from(self.stats.divider);
+        let most = 1.0 / timer::kernel_tick().as_secs_f64();
+        pause(if self.above_tick { rate } else { rate.min(most) }, self.options.max_depth)
     }
 
     /// Hands over every sample taken since the last call, and looks for threads and modules that came or went. To be
@@ -307,25 +328,26 @@ impl Sampler {
     pub(crate) fn drain(&mut self, sink: &mut dyn FnMut(&Sample<'_>)) {
         let Some(all) = self.threads() else { return };
         let threads = all.lock().as_ref().map_or(0, Threads::ticking);
-        let pause = if threads > MANY { SLOW_LOOK } else { LOOK };
-        if self.running && self.looked.elapsed() >= pause {
+        let look = if threads > MANY { SLOW_LOOK } else { LOOK };
+        if self.running && self.looked.elapsed() >= look {
             self.looked = Instant::now();
             self.look_for_threads(all, sink);
-            self.stats.handler_replaced = !signal::still_installed();
+            self.look_for_the_handler(all);
             self.stats.other_timer = timer::process_timer().is_some() && !clock::process_timer_is_ours();
             if self.kept.modules.refresh(self.options.unwinder) {
                 self.publish_code();
             }
             SESSION.reclaim(&mut self.kept.retired);
         }
+        self.note_cpu();
         self.active.clear();
         self.active.extend(all.lock().iter().flat_map(Threads::all));
         for i in 0..self.active.len() {
-            self.drain_thread(self.active[i], false, sink);
+            self.drain_thread(self.active[i], sink);
         }
         for index in MAX_THREADS..STATES.len() {
             let (samples, weight) = (self.stats.samples, self.stats.weight);
-            self.drain_thread(Thread { index, tid: 0 }, true, sink);
+            self.drain_thread(Thread { index, tid: 0 }, sink);
             self.stats.strangers += self.stats.samples - samples;
             self.strangers.charged += self.stats.weight - weight;
         }
@@ -345,6 +367,9 @@ impl Sampler {
             stats.threads = threads.ticking() as u32;
             Lost::of(threads).since(&self.before, &mut stats);
         }
+        let charged = stats.weight + stats.lost_ring_full_weight + stats.excess_weight;
+        let charged = Duration::from_secs_f64(self.period().as_secs_f64() * charged as f64);
+        stats.uncharged = self.cpu.saturating_sub(charged);
         for (module, table) in self.kept.modules.tables() {
             stats.modules += 1;
             stats.table_bytes += table.bytes() as u64;
@@ -365,14 +390,15 @@ impl Sampler {
         if !stats.handler_replaced {
             self.cost.probe();
         }
-        let cpu = timer::process_cpu_time().saturating_sub(self.cost.cpu_at_start);
+        self.cost.look(self.timed());
+        let cpu = timer::process_cpu_time().saturating_sub(self.cpu_at_start);
         // Threads with clocks of their own are interrupted by the process's as well.
         let periods = u64::from(PROCESS_PERIODS.load(Ordering::Relaxed)) * self.period().as_nanos() as u64;
         let by_process = ((cpu - self.cost.cpu).as_nanos() as u64).checked_div(periods).unwrap_or(0);
         self.cost.cpu = cpu;
         self.cost.by_process += by_process;
         let signals = stats.samples + stats.lost_ring_full + stats.nested + self.cost.by_process;
-        Spent { signals, per_signal: self.cost.per_signal(self.handler_cycles()), cpu }
+        Spent { signals, per_signal: self.cost.per_signal(), cpu }
     }
 
     /// Has threads be signalled only after `divider` periods each; a sample then stands for as many.
@@ -382,7 +408,6 @@ impl Sampler {
             return;
         }
         self.stats.divider = divider;
-        self.publish_code();
         if let Some(all) = self.threads()
             && let Some(threads) = &mut *all.lock()
         {
@@ -390,15 +415,13 @@ impl Sampler {
         }
     }
 
-    /// The mean of those that were timed.
-    fn handler_cycles(&self) -> f64 {
-        let total = |counter: fn(&ThreadState) -> &AtomicU64| {
-            let threads = self.threads().map(Mutex::lock);
-            let states =
-                threads.as_ref().and_then(|threads| Some(threads.as_ref()?.states())).unwrap_or_default();
-            states.iter().map(|state| counter(state).load(Ordering::Relaxed)).sum::<u64>() as f64
-        };
-        total(|state| &state.timed_cycles) / total(|state| &state.timed).max(1.0)
+    /// Cycles in the handler of samples that were timed, and how many those are.
+    fn timed(&self) -> (u64, u64) {
+        let threads = self.threads().map(Mutex::lock);
+        let threads = threads.as_ref().and_then(|threads| threads.as_ref());
+        threads.map_or((0, 0), |threads| {
+            (total(threads, |state| &state.timed_cycles), total(threads, |state| &state.timed))
+        })
     }
 
     fn period(&self) -> Duration {
@@ -414,9 +437,11 @@ impl Sampler {
 
     /// Stops every timer. The handler stays: signals may be under way, and the default action would end the process.
     pub(crate) fn stop(&mut self) {
-        if !std::mem::take(&mut self.running) {
+        if !self.running {
             return;
         }
+        self.note_cpu();
+        self.running = false;
         // In a forked child all this was the parent's.
         let Some(all) = self.threads() else { return };
         SAMPLING.store(false, Ordering::Release);
@@ -432,6 +457,12 @@ impl Sampler {
         (LATEST.load(Ordering::Acquire) == self.id).then(threads).flatten()
     }
 
+    fn note_cpu(&mut self) {
+        if self.running {
+            self.cpu = timer::process_cpu_time().saturating_sub(self.cpu_at_start);
+        }
+    }
+
     fn publish_code(&mut self) {
         let session = Session {
             code: self.kept.modules.code_map(),
@@ -440,15 +471,31 @@ impl Sampler {
             max_depth: self.options.max_depth as u16,
             max_weight: self.options.frequency,
             period: self.period().as_nanos() as u64,
-            divider: self.stats.divider,
         };
         self.kept.retired.extend(SESSION.replace(Some(Box::new(session))));
+    }
+
+    /// While another handler is in ours' place, our ticks would go to it: the clocks rest.
+    fn look_for_the_handler(&mut self, all: &Mutex<Option<Threads>>) {
+        let replaced = !signal::still_installed();
+        if replaced == std::mem::replace(&mut self.stats.handler_replaced, replaced) {
+            return;
+        }
+        if replaced {
+            if let Some(threads) = &mut *all.lock() {
+                threads.stop();
+            }
+        } else {
+            // What is refused is counted, and tried again at each look.
+            let _ = self.start_clocks(all);
+            self.strangers = Strangers::new(self.options.frequency);
+        }
     }
 
     fn look_for_threads(&mut self, all: &Mutex<Option<Threads>>, sink: &mut dyn FnMut(&Sample<'_>)) {
         let ended = all.lock().as_mut().map(Threads::ended).unwrap_or_default();
         for thread in &ended {
-            self.drain_thread(*thread, true, sink);
+            self.drain_thread(*thread, sink);
         }
         let lost = self.stats();
         let charged = lost.weight + lost.lost_ring_full_weight + lost.excess_weight;
@@ -479,15 +526,11 @@ impl Sampler {
         }
     }
 
-    /// `gone` says that the thread has ended, or may have.
-    fn drain_thread(&mut self, thread: Thread, gone: bool, sink: &mut dyn FnMut(&Sample<'_>)) {
+    fn drain_thread(&mut self, thread: Thread, sink: &mut dyn FnMut(&Sample<'_>)) {
         let ring = &STATES[thread.index].ring;
         while let Some(tag) = ring.pop(&mut self.words) {
             let Some(record) = Record::read(&self.words, tag) else { continue };
-            let Record { mut weight, span, mut frames, mut end, no_headroom } = record;
-            if gone {
-                weight += self.strangers.besides(weight);
-            }
+            let Record { weight, span, mut frames, mut end, no_headroom } = record;
             if self.options.unwinder == Unwinder::FramePointers {
                 (frames, end) = until_entry(frames, end);
                 let code = self.kept.modules.leading_code(frames);
@@ -529,58 +572,16 @@ impl Drop for Sampler {
     }
 }
 
-/// What a signal costs here, as far as it is known.
-struct Cost {
-    started: Instant,
-    cycles_at_start: u64,
-    cpu_at_start: Duration,
-    /// As of the last look.
-    cpu: Duration,
-    /// Signals of the process's own timer until then.
-    by_process: u64,
-    /// What a signal costs its thread until and after the handler, where that was measured beforehand.
-    known: Option<Duration>,
-    /// The same in cycles, from one signal after each drain: the mean of the last few, as caches are cold by then.
-    delivery: f64,
+/// The sum of a counter over all threads, unknown ones included.
+fn total(threads: &Threads, counter: fn(&ThreadState) -> &AtomicU64) -> u64 {
+    let states = threads.states().iter().chain(&STATES[MAX_THREADS..]);
+    states.map(|state| counter(state).load(Ordering::Relaxed)).sum()
 }
 
-impl Cost {
-    fn new(known: Option<Duration>) -> Self {
-        Self {
-            started: Instant::now(),
-            cycles_at_start: cycles(),
-            cpu_at_start: timer::process_cpu_time(),
-            cpu: Duration::ZERO,
-            by_process: 0,
-            known,
-            delivery: 0.0,
-        }
-    }
-
-    /// Sends the calling thread a signal that is handled at once.
-    fn probe(&mut self) {
-        const SHARE: f64 = 1.0 / 16.0;
-        /// As much is no signal's cost: the thread was interrupted meanwhile.
-        const MOST: f64 = 4.0;
-        let before = cycles();
-        signal::send_own(state::probe_value());
-        let took = cycles().wrapping_sub(before) as f64;
-        if self.delivery == 0.0 {
-            self.delivery = took;
-        } else {
-            self.delivery += (took.min(self.delivery * MOST) - self.delivery) * SHARE;
-        }
-    }
-
-    /// With `handler` cycles in the handler.
-    fn per_signal(&self, handler: f64) -> Duration {
-        let passed = cycles().wrapping_sub(self.cycles_at_start);
-        let second = self.started.elapsed().as_secs_f64() / (passed as f64).max(1.0);
-        match self.known {
-            Some(known) => known + Duration::from_secs_f64(handler * second),
-            None => Duration::from_secs_f64((self.delivery + handler) * second),
-        }
-    }
+/// How long `rate` samples a second of `max_depth` frames each take to fill half a ring.
+fn pause(rate: f64, max_depth: usize) -> Duration {
+    let samples = ring::WORDS / 2 / (1 + handler::most_words(max_depth));
+    Duration::from_secs_f64(samples as f64 / rate)
 }
 
 /// Totals of what the threads count.
@@ -596,9 +597,7 @@ struct Lost {
 
 impl Lost {
     fn of(threads: &Threads) -> Self {
-        let total = |counter: fn(&ThreadState) -> &AtomicU64| {
-            threads.states().iter().map(|state| counter(state).load(Ordering::Relaxed)).sum()
-        };
+        let total = |counter| total(threads, counter);
         Self {
             samples: total(|state| &state.lost),
             weight: total(|state| &state.lost_weight),

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use crate::sync::{AtomicU64, Ordering, constructor};
 use crate::sys::pages;
 
-/// 64 KiB: a quarter of a second of 62-frame stacks at 250 a second, more than a thread can be sent between drains.
+/// 64 KiB: twice what a thread can be sent between drains, which are the closer the more that is.
 pub(super) const WORDS: usize = crate::sync::RING_WORDS;
 
 /// Marks a header as covering unused words only.

@@ -1,7 +1,7 @@
 //! What the handler knows of each thread, at a fixed address for the life of the process: a timer carries the address,
 //! so the handler needs no thread-local look-up, and recognises a foreign signal by the address's range.
 
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use super::ring::Ring;
 use crate::sys::perf::Event;
@@ -37,6 +37,8 @@ pub(super) struct ThreadState {
     pub(super) due: AtomicU64,
     /// The thread's perf event, as its number plus one; zero for none.
     pub(super) event: AtomicI32,
+    /// Periods from one signal of the thread's clock to the next: more than one while the rate is lowered.
+    pub(super) divider: AtomicU32,
     /// Samples taken.
     pub(super) taken: AtomicU32,
     /// Samples whose handler was timed, and the cycles that it took.
@@ -57,6 +59,14 @@ pub(super) struct ThreadState {
 
 pub(super) static STATES: [ThreadState; MAX_THREADS + STRANGERS] =
     [const { ThreadState::new() }; MAX_THREADS + STRANGERS];
+
+/// How many states of threads were ever in use, in this process or in one that it was forked from.
+pub(super) static USED: AtomicUsize = AtomicUsize::new(0);
+
+/// Every state that may ever have been in use.
+pub(super) fn used() -> impl Iterator<Item = &'static ThreadState> {
+    STATES[..USED.load(Ordering::Relaxed)].iter().chain(&STATES[MAX_THREADS..])
+}
 
 /// The index of each thread's state plus one, for signals that carry no value. Eight megabytes of zero pages, of which
 /// those are touched whose thread ids were ever in use here.
@@ -80,6 +90,7 @@ impl ThreadState {
             tid: AtomicI32::new(0),
             due: AtomicU64::new(NEVER),
             event: AtomicI32::new(0),
+            divider: AtomicU32::new(1),
             taken: AtomicU32::new(0),
             timed: AtomicU64::new(0),
             timed_cycles: AtomicU64::new(0),

@@ -1,5 +1,6 @@
 //! Threads that come and go: whether they end before they are found, so that the process's own timer has to charge
-//! them, and how much CPU time was charged to nobody because no tick met it. Decides only; no clock is touched here.
+//! them. Decides only; no clock is touched here. What is charged to nobody stays so: no other thread's sample stands for
+//! it, as nobody knows what ran then, or in which span.
 
 use std::time::Duration;
 
@@ -12,10 +13,8 @@ const MUCH: f64 = 0.1;
 /// The share of strangers below which that is given up, and the CPU time over which that is judged.
 const LITTLE: f64 = 0.02;
 const TERM: Duration = Duration::from_secs(10);
-/// Uncharged CPU time that is remembered, at most, in seconds.
-const MOST_OWED: f64 = 5.0;
-/// CPU time of the process after which it is forgotten, in seconds.
-const FORGOTTEN_AFTER: f64 = 10.0;
+/// The most terms until it is tried again.
+const MOST_TERMS: u32 = 64;
 
 pub(super) struct Strangers {
     period: Duration,
@@ -24,16 +23,15 @@ pub(super) struct Strangers {
     /// CPU time in seconds, and how much of it was charged, of late.
     cpu: f64,
     charged_of_late: f64,
-    /// CPU time in seconds that nobody was charged with.
-    owed: f64,
-    /// Periods that samples of threads which came and went may stand for besides their own.
-    credit: u64,
     /// Periods charged to strangers.
     pub(super) charged: u64,
     /// The process's CPU time and [`charged`](Self::charged) since when they are followed.
     following: Option<(Duration, u64)>,
     /// Not to be followed again before the process has used this much.
     not_before: Duration,
+    /// Terms to wait after the next one in vain: others than strangers may go uncharged, such as a thread that blocks the
+    /// signal, and following does not help then.
+    wait: u32,
 }
 
 impl Strangers {
@@ -43,20 +41,11 @@ impl Strangers {
             before: None,
             cpu: 0.0,
             charged_of_late: 0.0,
-            owed: 0.0,
-            credit: 0,
             charged: 0,
             following: None,
             not_before: Duration::ZERO,
+            wait: 1,
         }
-    }
-
-    /// How many periods a sample of a thread that came and went stands for besides its own `weight`: it speaks for others
-    /// like it that no tick met. For three of them at most.
-    pub(super) fn besides(&mut self, weight: u32) -> u32 {
-        let besides = self.credit.min(u64::from(weight) * 3) as u32;
-        self.credit -= u64::from(besides);
-        besides
     }
 
     /// To be told of the process's CPU time, of the periods charged so far, and of how many periods the sampled threads
@@ -67,19 +56,22 @@ impl Strangers {
         let cpu_since = cpu.saturating_sub(cpu_before).as_secs_f64();
         let charged_since = seconds(charged.saturating_sub(charged_before));
         let unsure = f64::from(ahead) * self.period.as_secs_f64() / 2.0;
-        let remembered = 1.0 - (cpu_since / FORGOTTEN_AFTER).min(1.0);
-        self.owed = (self.owed * remembered + cpu_since - charged_since).clamp(-MOST_OWED, MOST_OWED);
-        self.credit = ((self.owed - unsure) / self.period.as_secs_f64()).max(0.0) as u64;
         if let Some((since, charged_then)) = self.following {
             let used = cpu.saturating_sub(since);
             if used < TERM {
                 return None;
             }
             let share = seconds(self.charged - charged_then) / used.as_secs_f64();
-            self.following = (share >= LITTLE).then_some((cpu, self.charged));
             (self.cpu, self.charged_of_late) = (0.0, 0.0);
-            self.not_before = cpu + TERM;
-            return self.following.is_none().then_some(false);
+            if share >= LITTLE {
+                self.following = Some((cpu, self.charged));
+                self.wait = 1;
+                return None;
+            }
+            self.following = None;
+            self.not_before = cpu + TERM * self.wait;
+            self.wait = (self.wait * 2).min(MOST_TERMS);
+            return Some(false);
         }
         self.cpu += cpu_since;
         self.charged_of_late += charged_since;
@@ -127,15 +119,28 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_was_charged_with_goes_to_samples_of_threads_that_came_and_went() {
+    fn where_following_finds_nobody_it_is_tried_ever_more_rarely() {
         let mut strangers = Strangers::new(100);
-        strangers.look(Duration::ZERO, 0, 0);
-        strangers.look(Duration::from_millis(200), 12, 2);
-        let besides: Vec<u32> = (0..6).map(|_| strangers.besides(1)).collect();
-        assert_eq!(besides, [3, 3, 1, 0, 0, 0], "80 ms less two half periods");
-        strangers.look(Duration::from_millis(400), 32 + 8, 2);
-        assert_eq!(strangers.besides(100), 0, "all is charged");
-        strangers.look(Duration::from_secs(1000), 40, 0);
-        assert_eq!(strangers.besides(1000), 500, "no more than five seconds are remembered");
+        let mut cpu = Duration::ZERO;
+        // A thousand seconds, half of which are never charged.
+        let changes: Vec<bool> = (0..10_000u64)
+            .filter_map(|look| {
+                cpu += STEP;
+                strangers.look(cpu, look * 5, 4)
+            })
+            .collect();
+        assert_eq!(changes.iter().filter(|follow| **follow).count(), 7, "after 10, 20, 40, … seconds");
+        // Once it helps, a lull is a lull.
+        strangers.not_before = Duration::ZERO;
+        assert!((0..10).any(|_| {
+            cpu += STEP;
+            strangers.look(cpu, 50_000, 4) == Some(true)
+        }));
+        for _ in 0..150 {
+            cpu += STEP;
+            strangers.charged += 5;
+            strangers.look(cpu, 50_000, 4);
+        }
+        assert_eq!(strangers.wait, 1);
     }
 }

@@ -34,6 +34,8 @@ pub(super) struct Threads {
     records: Vec<Option<Record>>,
     by_tid: HashMap<i32, usize>,
     free: Vec<usize>,
+    /// Periods from one signal to the next.
+    divider: u32,
     /// How many states there are.
     limit: usize,
     /// Threads that found none free when they were last looked at.
@@ -49,6 +51,7 @@ impl Threads {
             records: Vec::new(),
             by_tid: HashMap::new(),
             free: Vec::new(),
+            divider: 1,
             limit: MAX_THREADS,
             waiting: HashSet::new(),
             without_state: 0,
@@ -59,6 +62,7 @@ impl Threads {
     /// Starts to sample all of `tids`, the threads that there are. Fails when not one of them can be.
     pub(super) fn start(&mut self, clocks: Vec<Box<dyn Clock>>, tids: &[i32]) -> io::Result<()> {
         self.clocks = clocks;
+        self.clocks.iter_mut().for_each(|clock| clock.set_divider(self.divider));
         // Nobody watched since the last stop: a thread's successor may even have its number.
         let gone: Vec<Thread> = self.all().filter(|ended| !thread::exists(ended.tid)).collect();
         for ended in &gone {
@@ -94,10 +98,13 @@ impl Threads {
         self.clocks.clear();
     }
 
-    /// Has every clock tick only after this many periods each.
+    /// Has every clock tick only after this many periods each, one thread after the other. A signal that was under way
+    /// then stands for what the new ones do.
     pub(super) fn set_divider(&mut self, divider: u32) {
+        self.divider = divider;
         self.clocks.iter_mut().for_each(|clock| clock.set_divider(divider));
         for (clock, tick) in self.records.iter().flatten().filter_map(|record| record.tick) {
+            STATES[tick.index].divider.store(divider, Ordering::Relaxed);
             self.clocks[clock].adjust(tick);
         }
     }
@@ -134,6 +141,7 @@ impl Threads {
         };
         if index == self.records.len() {
             self.records.push(None);
+            state::USED.fetch_max(self.records.len(), Ordering::Relaxed);
         }
         STATES[index].reset(tid);
         state::enlist(index);
@@ -163,6 +171,7 @@ impl Threads {
         if record.tick.is_some() {
             return Ok(());
         }
+        STATES[index].divider.store(self.divider, Ordering::Relaxed);
         let mut refusal = Ok(());
         for (place, clock) in self.clocks.iter_mut().enumerate() {
             match clock.start(record.tid, index, since) {
@@ -204,8 +213,9 @@ impl Threads {
         }
     }
 
-    /// Looks for threads that have ended. Exact even if a new thread has the number of one that ended: the clock is the
-    /// old one's.
+    /// Looks for threads that have ended. Where each has a timer, exact even if a new thread has the number of one that
+    /// ended: the timer is the old one's. With other clocks the new one is taken for the old one: a perf event is none of
+    /// its, so it goes unsampled, and is among what nobody is charged with.
     pub(super) fn ended(&mut self) -> Vec<Thread> {
         if self.clocks.is_empty() {
             return Vec::new();
@@ -229,10 +239,14 @@ impl Threads {
         if self.clocks.is_empty() {
             return;
         }
-        let since = if self.charges_strangers() { Since::Now } else { Since::Birth };
+        let new = if self.charges_strangers() { Since::Now } else { Since::Birth };
+        let waited = std::mem::take(&mut self.waiting);
         // Those that ended are forgotten, so there are never more of them than threads.
-        self.waiting = tids.iter().copied().filter(|tid| self.waiting.contains(tid)).collect();
+        self.waiting = tids.iter().copied().filter(|tid| waited.contains(tid)).collect();
         for tid in tids {
+            // What a thread used while it was refused is on nobody: it is too much for one sample.
+            let refused = waited.contains(tid) || self.by_tid.contains_key(tid);
+            let since = if refused { Since::Now } else { new };
             if let Some(index) = self.acquire(*tid)
                 && self.tick(index, since).is_err()
                 && !thread::exists(*tid)

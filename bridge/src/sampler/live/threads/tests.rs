@@ -116,6 +116,7 @@ fn a_thread_without_a_state_is_counted_once_until_it_has_one() {
     threads.release(&ended);
     threads.discover(&[B - 1]);
     assert_eq!((threads.ticking(), threads.without_state(), threads.waiting.len()), (1, 2, 0));
+    assert_eq!(script.started.lock().last(), Some(&(B - 1, Since::Now)), "what it used before is nobody's");
 }
 
 #[test]
@@ -161,6 +162,7 @@ fn a_refused_clock_is_counted_once_per_thread_and_tried_again() {
     script.refuses.store(false, Ordering::Relaxed);
     threads.discover(&[own]);
     assert_eq!(threads.ticking(), 1);
+    assert_eq!(*script.started.lock(), [(own, Since::Now)], "what it used before is nobody's");
     threads.stop();
     assert_eq!((threads.ticking(), script.running.lock().len()), (0, 0));
 }
@@ -184,4 +186,21 @@ fn a_thread_that_one_clock_refuses_falls_back_and_returns_once_it_may() {
     assert_eq!((first.running.lock().len(), second.running.lock().len()), (2, 0));
     threads.stop();
     assert_eq!((first.running.lock().len(), threads.clock_failures()), (0, 1));
+}
+
+#[test]
+fn each_thread_knows_what_its_own_clock_s_signals_stand_for() {
+    let _turn = TURN.lock();
+    let mut threads = Threads::new();
+    let divider = |threads: &Threads, tid| STATES[threads.by_tid[&tid]].divider.load(Ordering::Relaxed);
+    threads.start(Script::default().clocks(), &[A]).expect("one can be sampled");
+    assert_eq!(divider(&threads, A), 1);
+    threads.set_divider(3);
+    threads.discover(&[A, B]);
+    assert_eq!((divider(&threads, A), divider(&threads, B)), (3, 3));
+    threads.stop();
+    threads.start(Script::default().clocks(), &[A]).expect("one can be sampled");
+    assert_eq!(divider(&threads, A), 3, "until told otherwise");
+    threads.set_divider(1);
+    assert_eq!(divider(&threads, A), 1);
 }
