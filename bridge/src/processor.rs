@@ -17,7 +17,7 @@ use crate::config::SpanNames;
 use crate::context::{self, View};
 use crate::labels::ProfileLabels;
 use crate::live::{self, Live, Tagging, Wording};
-use crate::profiler::Profiler;
+use crate::profiler::{Flusher, Profiler};
 use crate::spans::{LabelSetId, SpanId, SpanRecord, label_values};
 
 /// The span attribute that Grafana looks for: the id of the span whose profile to ask for.
@@ -30,6 +30,9 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// Around another processor (from [`Profiler::wrap`]) or on its own (from [`Profiler::span_processor`]). Prefer
 /// the former: a provider with two processors copies every span once more when it ends.
+///
+/// The provider's `force_flush` ends the current window and delivers profiles after spans, within five seconds. What comes
+/// of the profiles is logged; the result is the spans' own.
 #[derive(Debug)]
 pub struct SpanProfileProcessor<P = NoProcessor> {
     inner: P,
@@ -37,6 +40,7 @@ pub struct SpanProfileProcessor<P = NoProcessor> {
     /// As many attributes as a span of the provider is known to take.
     room: AtomicUsize,
     labels: Option<Arc<ProfileLabels>>,
+    flusher: Flusher,
     /// Set where the processor is all that the user holds: then it stops the profiler, too.
     owned: Option<Profiler>,
 }
@@ -46,8 +50,22 @@ pub struct SpanProfileProcessor<P = NoProcessor> {
 pub struct NoProcessor;
 
 impl<P> SpanProfileProcessor<P> {
-    pub(crate) fn new(inner: P, labels: Option<Arc<ProfileLabels>>, owned: Option<Profiler>) -> Self {
-        Self { inner, live: Live::get(), room: AtomicUsize::new(0), labels, owned }
+    /// For a profiler that whoever started it stops.
+    pub(crate) fn new(inner: P, profiler: &Profiler) -> Self {
+        let (labels, flusher) = (profiler.labels(), profiler.flusher());
+        Self { inner, live: Live::get(), room: AtomicUsize::new(0), labels, flusher, owned: None }
+    }
+
+    /// For one that is stopped with the tracer provider.
+    pub(crate) fn owning(inner: P, profiler: Profiler) -> Self {
+        let processor = Self::new(inner, &profiler);
+        Self { owned: Some(profiler), ..processor }
+    }
+
+    /// For none.
+    pub(crate) fn unprofiled(inner: P) -> Self {
+        let (labels, flusher) = (None, Flusher::default());
+        Self { inner, live: Live::get(), room: AtomicUsize::new(0), labels, flusher, owned: None }
     }
 
     fn started(&self, span: &mut Span, cx: &Context) {
@@ -186,9 +204,7 @@ impl<P: SpanProcessor> SpanProcessor for SpanProfileProcessor<P> {
         let deadline = Instant::now() + FLUSH_TIMEOUT;
         // Spans first, here and below: they are what the caller asked for. Profiles get what time is left.
         let result = self.inner.force_flush();
-        if let Some(profiler) = &self.owned {
-            profiler.flush_or_log(deadline.saturating_duration_since(Instant::now()));
-        }
+        self.flusher.flush_or_log(deadline.saturating_duration_since(Instant::now()));
         result
     }
 
@@ -257,20 +273,37 @@ mod tests {
         }
     }
 
-    #[test]
-    fn spans_are_flushed_before_profiles() {
-        let _turn = crate::sampler::TURN.lock();
-        let deliveries = Deliveries::default();
+    /// A profiler whose windows do not end by themselves meanwhile, with a sample.
+    fn sampling(deliveries: &Deliveries) -> Profiler {
         let profiler = Profiler::builder().exporter(deliveries.clone()).enabled(true).frequency(1000);
-        // No window ends by itself meanwhile.
         let profiler = profiler.upload_interval(Duration::from_secs(15)).start().expect("starts");
         let deadline = Instant::now() + Duration::from_secs(60);
         while profiler.stats().samples == 0 {
             assert!(Instant::now() < deadline, "no sample");
             black_box((0..1_000_000u64).fold(0, |sum, i| sum ^ black_box(i)));
         }
-        let processor = SpanProfileProcessor::new(deliveries.clone(), None, Some(profiler));
+        profiler
+    }
+
+    #[test]
+    fn spans_are_flushed_before_profiles_whoever_holds_the_profiler() {
+        let _turn = crate::sampler::TURN.lock();
+        let both = Some(&["spans", "profile"]);
+        let deliveries = Deliveries::default();
+        let owner = SpanProfileProcessor::owning(deliveries.clone(), sampling(&deliveries));
+        owner.force_flush().expect("flushed");
+        assert_eq!(deliveries.0.lock().first_chunk(), both);
+        drop(owner);
+
+        let deliveries = Deliveries::default();
+        let profiler = sampling(&deliveries);
+        let processor = profiler.wrap(deliveries.clone());
         processor.force_flush().expect("flushed");
-        assert_eq!(deliveries.0.lock().first_chunk(), Some(&["spans", "profile"]));
+        assert_eq!(deliveries.0.lock().first_chunk(), both);
+        processor.shutdown_with_timeout(Duration::from_secs(60)).expect("spans are");
+        assert!(profiler.stats().running, "its owner stops it");
+        drop(profiler);
+        processor.force_flush().expect("no profile is left to wait for");
+        assert_eq!(deliveries.0.lock().last(), Some(&"spans"));
     }
 }

@@ -1,9 +1,9 @@
 //! The profiler: starts and stops the sampler and the background threads, and hands out what the user's tracer
 //! provider needs. One runs per process at a time.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 
@@ -283,17 +283,19 @@ impl Profiler {
         Ok(profiler)
     }
 
-    /// Wraps the span processor that exports spans: the recommended way to connect a tracer provider.
+    /// Wraps the span processor that exports spans: the recommended way to connect a tracer provider. The provider's
+    /// `force_flush` then flushes profiles, too; its `shutdown` does not stop the profiler, which is the caller's.
     pub fn wrap<P>(&self, processor: P) -> SpanProfileProcessor<P> {
-        SpanProfileProcessor::new(processor, self.labels(), None)
+        SpanProfileProcessor::new(processor, self)
     }
 
-    /// A span processor to add to a tracer provider beside others.
+    /// A span processor to add to a tracer provider beside others. The provider flushes profiles with it as with
+    /// [`wrap`](Self::wrap).
     pub fn span_processor(&self) -> SpanProfileProcessor<NoProcessor> {
         self.wrap(NoProcessor)
     }
 
-    fn labels(&self) -> Option<Arc<ProfileLabels>> {
+    pub(crate) fn labels(&self) -> Option<Arc<ProfileLabels>> {
         self.running.as_ref().map(|running| running.labels.clone())
     }
 
@@ -402,15 +404,7 @@ impl Profiler {
     /// When that takes longer than `timeout`, or the receiving end cannot be reached: what is not delivered then
     /// waits on. Also when it has refused a profile since the last flush: that one is lost.
     pub fn flush(&self, timeout: Duration) -> Result<(), FlushError> {
-        let Some(running) = self.running.as_ref().filter(|running| !running.is_a_copy()) else {
-            return Ok(());
-        };
-        if running.stopped.load(Ordering::Acquire) {
-            return Err(FlushError::Stopped);
-        }
-        let (reply, outcome) = channel();
-        running.send(Command::Flush { deadline: deadline::after(timeout), reply })?;
-        wait(&outcome, timeout)
+        self.running.as_ref().map_or(Ok(()), |running| running.flush(timeout))
     }
 
     /// Stops sampling, delivers what is left, and waits for that. Spans that start later are left alone.
@@ -433,10 +427,9 @@ impl Profiler {
         wait(&outcome, timeout)
     }
 
-    pub(crate) fn flush_or_log(&self, timeout: Duration) {
-        if let Err(error) = self.flush(timeout) {
-            tracing::warn!(%error, "profiles were not flushed");
-        }
+    /// A way to flush what this profiler has, as long as it runs.
+    pub(crate) fn flusher(&self) -> Flusher {
+        Flusher(self.running.as_ref().map(Arc::downgrade).unwrap_or_default())
     }
 
     pub(crate) fn stop_or_log(&self, timeout: Duration) {
@@ -457,7 +450,33 @@ impl Drop for Profiler {
     }
 }
 
+/// Flushes a profiler that belongs to someone else.
+#[derive(Debug, Default)]
+pub(crate) struct Flusher(Weak<Running>);
+
+impl Flusher {
+    /// Nothing where the profiler was stopped, which delivered everything.
+    pub(crate) fn flush_or_log(&self, timeout: Duration) {
+        match self.0.upgrade().map(|running| running.flush(timeout)) {
+            None | Some(Ok(()) | Err(FlushError::Stopped)) => {}
+            Some(Err(error)) => tracing::warn!(%error, "profiles were not flushed"),
+        }
+    }
+}
+
 impl Running {
+    fn flush(&self, timeout: Duration) -> Result<(), FlushError> {
+        if self.is_a_copy() {
+            return Ok(());
+        }
+        if self.stopped.load(Ordering::Acquire) {
+            return Err(FlushError::Stopped);
+        }
+        let (reply, outcome) = channel();
+        self.send(Command::Flush { deadline: deadline::after(timeout), reply })?;
+        wait(&outcome, timeout)
+    }
+
     /// Whether this is what a forked child inherited. There is nothing to stop, deliver or count then: all that went on
     /// goes on in the parent.
     fn is_a_copy(&self) -> bool {
@@ -589,15 +608,12 @@ pub fn profile_spans<P>(processor: P) -> SpanProfileProcessor<P> {
 
 fn connect<P>(processor: P, started: Result<Profiler, StartError>) -> SpanProfileProcessor<P> {
     match started {
-        Ok(profiler) => {
-            let labels = profiler.labels();
-            SpanProfileProcessor::new(processor, labels, Some(profiler))
-        }
+        Ok(profiler) => SpanProfileProcessor::owning(processor, profiler),
         Err(error) => {
             log::when_heard(
                 move || tracing::error!(%error, "profiling did not start; spans are not affected"),
             );
-            SpanProfileProcessor::new(processor, None, None)
+            SpanProfileProcessor::unprofiled(processor)
         }
     }
 }

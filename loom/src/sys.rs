@@ -3,7 +3,7 @@
 #[path = "../../bridge/src/sys/published.rs"]
 pub(crate) mod published;
 
-/// Memory of a ring.
+/// Memory of rings and span tables.
 pub(crate) mod pages {
     use crate::sync::AtomicU64;
 

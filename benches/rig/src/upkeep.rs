@@ -32,7 +32,7 @@ fn status(field: &str) -> Result<u64> {
 /// time, and waited for; the first windows bring addresses that are new and do not count.
 pub fn cpu_per_window(windows: u64, mut end_window: impl FnMut() -> Result<()>) -> Result<Duration> {
     let mut first = (Duration::ZERO, Duration::ZERO);
-    const WARM_UP: u64 = 2;
+    const WARM_UP: u64 = 3;
     for window in 0..WARM_UP + windows {
         if window == WARM_UP {
             first = (process_cpu(), worked());

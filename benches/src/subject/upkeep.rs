@@ -58,6 +58,8 @@ fn live_spans(count: u64) -> Result<impl Sized> {
 
 /// What a thread adds, profiled, to what it takes by itself.
 fn thread_memory(threads: usize) -> Result<f64> {
+    // The first threads leave stacks behind that later ones find in memory.
+    with_threads(threads)?;
     let plain = with_threads(threads)?;
     let (profiler, _) = start_profiler(HZ, LONG)?;
     let profiled = with_threads(threads)?;

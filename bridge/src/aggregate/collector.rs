@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SendError, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime};
 
 use opentelemetry::Context;
@@ -88,11 +88,44 @@ impl Drop for Place {
     }
 }
 
+/// A window on its way. If the exporter's thread ends before it has done with it, its samples count as lost.
+pub(crate) struct Handed {
+    window: Box<Window>,
+    counters: Arc<Counters>,
+    arrived: bool,
+    _place: Option<Place>,
+}
+
+impl Handed {
+    pub(crate) fn window(&self) -> &Window {
+        &self.window
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_test(window: Window) -> Self {
+        let (window, counters) = (Box::new(window), Arc::default());
+        Self { window, counters, arrived: false, _place: Some(Place::for_test()) }
+    }
+
+    /// From here on, whoever took it counts.
+    pub(crate) fn arrived(mut self) {
+        self.arrived = true;
+    }
+}
+
+impl Drop for Handed {
+    fn drop(&mut self) {
+        if !self.arrived {
+            self.counters.failed.add(self.window.rows.samples());
+        }
+    }
+}
+
 /// What the exporter's thread is given.
 pub(crate) enum Job {
-    Window(Box<Window>, Place),
+    Window(Handed),
     #[cfg(feature = "pyroscope")]
-    Encode(Box<Window>, Profiles),
+    Encode(Handed, Profiles),
     Flush {
         deadline: Instant,
         reply: Reply,
@@ -222,7 +255,8 @@ impl Collector {
                 #[cfg(feature = "pyroscope")]
                 Ok(Command::Take(reply)) => {
                     self.drain();
-                    let window = Box::new(self.cut());
+                    let window = self.cut();
+                    let window = self.hand(window, None);
                     self.send(Job::Encode(window, reply));
                 }
                 Ok(Command::Stop(reply)) => {
@@ -444,22 +478,19 @@ impl Collector {
         let Some(place) = self.windows.place(self.aggregator.bytes()) else { return false };
         let window = self.cut();
         if window.rows.len() > 0 {
-            self.send(Job::Window(Box::new(window), place));
+            self.send(Job::Window(self.hand(window, Some(place))));
         }
         true
     }
 
+    fn hand(&self, window: Window, place: Option<Place>) -> Handed {
+        Handed { window: Box::new(window), counters: self.counters.clone(), arrived: false, _place: place }
+    }
+
     fn send(&self, job: Job) {
-        // The exporter's thread ends after this one, or by a panic; then there is nobody to tell.
-        if let Err(SendError(job)) = self.exporter.send(job) {
-            match job {
-                Job::Window(window, _) => self.counters.failed.add(window.rows.samples()),
-                #[cfg(feature = "pyroscope")]
-                Job::Encode(window, _) => self.counters.failed.add(window.rows.samples()),
-                // The reply that is dropped says so.
-                Job::Flush { .. } | Job::Stop(_) => {}
-            }
-        }
+        // The exporter's thread ends after this one, or by a panic; then there is nobody to tell, and windows count
+        // themselves.
+        let _ = self.exporter.send(job);
     }
 }
 
@@ -540,10 +571,40 @@ mod tests {
         for says in [true, false] {
             collector.aggregator.add(&[0x1000], None, 1);
             assert!(collector.hand_over_window());
-            let Ok(Job::Window(window, _)) = exporter.try_recv() else { panic!("it has a sample") };
-            assert_eq!(window.notes.contains(&note), says, "{:?}", window.notes);
+            let Ok(Job::Window(window)) = exporter.try_recv() else { panic!("it has a sample") };
+            assert_eq!(window.window().notes.contains(&note), says, "{:?}", window.window().notes);
         }
         assert!(exporter.try_recv().is_err());
+    }
+
+    #[test]
+    fn what_waits_for_a_thread_that_ends_is_counted_and_what_arrived_is_not() {
+        let counters = Arc::<Counters>::default();
+        let handed = || {
+            let mut aggregator =
+                Aggregator::new(Limits::default(), Editor::new(Live::get().label_sets(), 10, None));
+            assert_eq!(aggregator.add(&[1, 2], None, 1), Added::Whole);
+            let window = Window {
+                start: SystemTime::now(),
+                duration: Duration::from_secs(1),
+                period: Duration::from_millis(10),
+                modules: Arc::from([]),
+                rows: aggregator.take(),
+                notes: Vec::new(),
+            };
+            Handed { window: Box::new(window), counters: counters.clone(), arrived: false, _place: None }
+        };
+        let (jobs, inbox) = std::sync::mpsc::channel();
+        for _ in 0..3 {
+            assert!(jobs.send(Job::Window(handed())).is_ok(), "somebody listens");
+        }
+        let Ok(Job::Window(first)) = inbox.recv() else { panic!("a window") };
+        first.arrived();
+        assert_eq!(counters.failed.get(), 0);
+        drop(inbox);
+        assert_eq!(counters.failed.get(), 2, "those that waited");
+        drop(jobs.send(Job::Window(handed())));
+        assert_eq!(counters.failed.get(), 3, "and the one after them");
     }
 
     #[test]

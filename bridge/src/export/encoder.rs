@@ -174,13 +174,18 @@ impl Encoder {
             // Whoever asked may have stopped waiting.
             match job {
                 Job::Encode(window, reply) => {
-                    if let Err(SendError(profiles)) = reply.send(self.encode(&window)) {
+                    let profiles = self.encode(window.window());
+                    window.arrived();
+                    if let Err(SendError(profiles)) = reply.send(profiles) {
                         self.counters.exporter_busy.add(profiles.iter().map(|profile| profile.samples).sum());
                     }
                 }
                 Job::Flush { reply, .. } => drop(reply.send(Ok(()))),
                 // Left over at the end, when nobody asks any more.
-                Job::Window(window, _) => self.counters.shutdown.add(window.rows.samples()),
+                Job::Window(window) => {
+                    self.counters.shutdown.add(window.window().rows.samples());
+                    window.arrived();
+                }
                 Job::Stop(reply) => {
                     let _ = reply.send(Ok(()));
                     return;

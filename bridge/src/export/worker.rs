@@ -89,10 +89,16 @@ impl Worker {
         loop {
             let wait = self.until_due();
             match jobs.recv_timeout(wait) {
-                Ok(Job::Window(window, _place)) => self.take(&window),
+                Ok(Job::Window(window)) => {
+                    self.take(window.window());
+                    window.arrived();
+                }
                 #[cfg(feature = "pyroscope")]
                 // Only asked for where there is no exporter.
-                Ok(Job::Encode(window, reply)) => drop(reply.send(self.encoder.encode(&window))),
+                Ok(Job::Encode(window, reply)) => {
+                    drop(reply.send(self.encoder.encode(window.window())));
+                    window.arrived();
+                }
                 Ok(Job::Flush { deadline, reply, place: _place }) => {
                     if Instant::now() < deadline && !self.is_stopping() {
                         self.identify();
@@ -306,6 +312,15 @@ impl Complaints {
     fn end(&mut self) {
         if std::mem::take(&mut self.is_out) {
             tracing::info!("profiles are delivered again");
+        }
+    }
+}
+
+/// What still waits here is lost with the thread: nothing, unless a panic ends it.
+impl Drop for Worker {
+    fn drop(&mut self) {
+        while let Some(profile) = self.pop() {
+            self.encoder.counters.failed.add(profile.samples);
         }
     }
 }

@@ -4,8 +4,12 @@
 //! [`SpanKey`] held by a thread's label slot stops resolving the moment its span ends, on every thread, without
 //! anyone being told. A full bucket gives up its oldest entry: a span that is never ended costs a place, not memory.
 
+use std::alloc::{Layout, handle_alloc_error};
+
 use super::{LabelSetId, SpanId, SpanRecord, TraceId};
 use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+use crate::sys::pages::words;
 
 const BUCKET: usize = 8;
 /// How often a new span looks for a place. Each look that finds none has met another thread that was quicker.
@@ -69,24 +73,32 @@ impl SpanWords {
     }
 }
 
-/// One cache line.
-#[derive(Default)]
-#[repr(align(64))]
-struct Entry {
-    sequence: AtomicU64,
-    span_id: AtomicU64,
-    parent: AtomicU64,
-    local_root: AtomicU64,
-    trace_high: AtomicU64,
-    trace_low: AtomicU64,
+/// The words of an entry: one cache line.
+type Line = [AtomicU64; 8];
+
+/// What each of them is.
+#[derive(Clone, Copy)]
+struct Entry<'a> {
+    sequence: &'a AtomicU64,
+    span_id: &'a AtomicU64,
+    parent: &'a AtomicU64,
+    local_root: &'a AtomicU64,
+    trace_high: &'a AtomicU64,
+    trace_low: &'a AtomicU64,
     /// The span's label set in the low half, the local root's in the high half.
-    labels: AtomicU64,
+    labels: &'a AtomicU64,
     /// Tick of insertion in the low half, `tagged` in bit 32.
-    meta: AtomicU64,
+    meta: &'a AtomicU64,
 }
 
-impl Entry {
-    fn fill(&self, record: &SpanRecord, tick: u32) {
+impl<'a> Entry<'a> {
+    #[inline]
+    fn of(line: &'a Line) -> Self {
+        let [sequence, span_id, parent, local_root, trace_high, trace_low, labels, meta] = line;
+        Self { sequence, span_id, parent, local_root, trace_high, trace_low, labels, meta }
+    }
+
+    fn fill(self, record: &SpanRecord, tick: u32) {
         self.span_id.store(record.span_id.0, Ordering::Relaxed);
         self.parent.store(record.parent.0, Ordering::Relaxed);
         self.local_root.store(record.local_root.0, Ordering::Relaxed);
@@ -98,9 +110,9 @@ impl Entry {
     }
 
     #[inline]
-    fn copy(&self, to: &[AtomicU64; SpanWords::LEN]) -> bool {
+    fn copy(self, to: &[AtomicU64; SpanWords::LEN]) -> bool {
         let fields =
-            [&self.span_id, &self.parent, &self.local_root, &self.trace_high, &self.trace_low, &self.labels];
+            [self.span_id, self.parent, self.local_root, self.trace_high, self.trace_low, self.labels];
         for (to, field) in to.iter().zip(fields) {
             to.store(field.load(Ordering::Relaxed), Ordering::Relaxed);
         }
@@ -108,9 +120,16 @@ impl Entry {
     }
 }
 
-/// The live spans of the process.
+/// Where the platform has no memory that is zero until it is written.
+#[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
+fn words(count: usize) -> Option<&'static [AtomicU64]> {
+    Some(Vec::leak((0..count).map(|_| AtomicU64::new(0)).collect()))
+}
+
+/// The live spans of the process. Its memory is never given back, as a signal handler may hold on to it.
 pub(crate) struct SpanTable {
-    entries: Box<[Entry]>,
+    /// Pages without a span take no memory.
+    lines: &'static [Line],
     /// Right shift that turns a mixed id into a bucket number.
     shift: u32,
     /// Coarse time, advanced by the collector, so that eviction can tell old from new without a clock call.
@@ -123,18 +142,20 @@ impl SpanTable {
     pub(crate) fn new(spans: usize) -> Self {
         let capacity = spans.clamp(2 * BUCKET, 1 << INDEX_BITS).next_power_of_two();
         let buckets = capacity / BUCKET;
+        let words = words(capacity * size_of::<Line>() / size_of::<AtomicU64>());
+        let (lines, _) = words.unwrap_or_else(|| handle_alloc_error(Layout::new::<Line>())).as_chunks();
         Self {
-            entries: (0..capacity).map(|_| Entry::default()).collect(),
+            lines,
             shift: 64 - buckets.trailing_zeros(),
             tick: AtomicU32::new(0),
             evicted: AtomicU64::new(0),
         }
     }
 
-    fn bucket(&self, span_id: SpanId) -> (usize, &[Entry]) {
+    fn bucket(&self, span_id: SpanId) -> (usize, &[Line]) {
         // Fibonacci hashing: ids are random by specification, but not every generator keeps to it.
         let first = (span_id.0.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> self.shift) as usize * BUCKET;
-        (first, &self.entries[first..first + BUCKET])
+        (first, &self.lines[first..first + BUCKET])
     }
 
     /// Adds a span that has just started. `None` when other threads change its bucket at this instant, again and again;
@@ -147,7 +168,7 @@ impl SpanTable {
             self.evicted.fetch_add(1, Ordering::Relaxed);
             return None;
         };
-        let entry = &bucket[i];
+        let entry = Entry::of(&bucket[i]);
         // A reader must not see new fields under an old sequence number.
         fence(Ordering::Release);
         entry.fill(record, tick);
@@ -157,16 +178,17 @@ impl SpanTable {
     }
 
     /// Takes the oldest live entry of a full bucket for writing, unless it changes at this instant.
-    fn evict(&self, bucket: &[Entry], tick: u32) -> Option<(usize, u64)> {
+    fn evict(&self, bucket: &[Line], tick: u32) -> Option<(usize, u64)> {
         let (i, sequence) = bucket
             .iter()
+            .map(Entry::of)
             .enumerate()
             .map(|(i, entry)| (i, entry, entry.sequence.load(Ordering::Relaxed)))
             .filter(|(_, _, sequence)| sequence & STATE_MASK == LIVE)
             .max_by_key(|(_, entry, _)| tick.wrapping_sub(entry.meta.load(Ordering::Relaxed) as u32))
             .map(|(i, _, sequence)| (i, sequence))?;
         let writing = (sequence & !STATE_MASK) + GENERATION + WRITING;
-        claim(&bucket[i], sequence, writing).then(|| {
+        claim(Entry::of(&bucket[i]), sequence, writing).then(|| {
             self.evicted.fetch_add(1, Ordering::Relaxed);
             (i, writing)
         })
@@ -175,7 +197,7 @@ impl SpanTable {
     /// Finds a live span by its id.
     pub(crate) fn find(&self, span_id: SpanId) -> Option<(SpanKey, SpanRecord)> {
         let (first, bucket) = self.bucket(span_id);
-        bucket.iter().enumerate().find_map(|(i, entry)| {
+        bucket.iter().map(Entry::of).enumerate().find_map(|(i, entry)| {
             if entry.span_id.load(Ordering::Relaxed) != span_id.0 {
                 return None;
             }
@@ -187,7 +209,7 @@ impl SpanTable {
     /// Forgets a span that has ended; every key to it stops resolving at once.
     pub(crate) fn remove(&self, span_id: SpanId) {
         let (_, bucket) = self.bucket(span_id);
-        for entry in bucket {
+        for entry in bucket.iter().map(Entry::of) {
             let sequence = entry.sequence.load(Ordering::Acquire);
             if sequence & STATE_MASK == LIVE && entry.span_id.load(Ordering::Relaxed) == span_id.0 {
                 // Succeeds only where nobody has written the entry since: then the id read is the one it had.
@@ -208,7 +230,7 @@ impl SpanTable {
     /// holds means nothing. Async-signal-safe: atomic loads and stores only.
     #[inline]
     pub(crate) fn copy(&self, key: SpanKey, to: &[AtomicU64; SpanWords::LEN]) -> Option<bool> {
-        let entry = self.entries.get(key.index())?;
+        let entry = Entry::of(self.lines.get(key.index())?);
         let before = entry.sequence.load(Ordering::Acquire);
         if before & SEQUENCE_MASK != key.sequence() || before & STATE_MASK != LIVE {
             return None;
@@ -225,8 +247,8 @@ impl SpanTable {
 
     /// The label sets that live spans refer to, and a few more; with repetitions.
     pub(crate) fn label_sets(&self) -> Vec<LabelSetId> {
-        let used =
-            self.entries.iter().filter(|entry| entry.sequence.load(Ordering::Acquire) & STATE_MASK != FREE);
+        let entries = self.lines.iter().map(Entry::of);
+        let used = entries.filter(|entry| entry.sequence.load(Ordering::Acquire) & STATE_MASK != FREE);
         used.map(|entry| entry.labels.load(Ordering::Relaxed))
             .flat_map(|labels| [LabelSetId(labels as u32), LabelSetId((labels >> 32) as u32)])
             .collect()
@@ -257,15 +279,15 @@ impl SpanTable {
 }
 
 /// Takes a free entry of a bucket for writing.
-fn take_free(bucket: &[Entry]) -> Option<(usize, u64)> {
-    bucket.iter().enumerate().find_map(|(i, entry)| {
+fn take_free(bucket: &[Line]) -> Option<(usize, u64)> {
+    bucket.iter().map(Entry::of).enumerate().find_map(|(i, entry)| {
         let sequence = entry.sequence.load(Ordering::Relaxed);
         (sequence & STATE_MASK == FREE && claim(entry, sequence, sequence + WRITING))
             .then_some((i, sequence + WRITING))
     })
 }
 
-fn claim(entry: &Entry, from: u64, to: u64) -> bool {
+fn claim(entry: Entry<'_>, from: u64, to: u64) -> bool {
     entry.sequence.compare_exchange(from, to, Ordering::Acquire, Ordering::Relaxed).is_ok()
 }
 
@@ -333,10 +355,10 @@ mod tests {
         let table = SpanTable::new(64);
         let (first, bucket) = table.bucket(SpanId(7));
         // All are being written by other threads.
-        let writing = |entry: &Entry| claim(entry, 0, WRITING);
+        let writing = |line: &Line| claim(Entry::of(line), 0, WRITING);
         assert!(bucket.iter().all(writing));
         assert_eq!((table.insert(&record(7)), table.evicted()), (None, 1));
-        bucket[3].sequence.store(GENERATION, Ordering::Relaxed);
+        Entry::of(&bucket[3]).sequence.store(GENERATION, Ordering::Relaxed);
         assert_eq!(table.insert(&record(7)).map(SpanKey::index), Some(first + 3));
         assert_eq!(table.evicted(), 1);
     }
@@ -361,8 +383,8 @@ mod tests {
             }
             let mut seen = 0;
             while seen < 20_000 {
-                for index in 0..table.entries.len() {
-                    let sequence = table.entries[index].sequence.load(Ordering::Relaxed);
+                for index in 0..table.lines.len() {
+                    let sequence = Entry::of(&table.lines[index]).sequence.load(Ordering::Relaxed);
                     if let Some(found) = table.read(SpanKey::new(index, sequence)) {
                         assert_eq!(found, record(found.span_id.0));
                         seen += 1;

@@ -1,6 +1,7 @@
 //! The thread that reads symbols and debug information, so that nobody waits for a large or a broken file longer than
-//! they want to. It lives only while there is something to read: with it goes all the memory that reading took, and
-//! what it found was copied out before, so that no small answer holds on to a large page.
+//! they want to. It lives only while there is something to read: with it goes all the memory that reading took. What it
+//! found is copied by the asker and freed here, where it was allocated: an allocator with an arena per thread keeps the
+//! pages of an arena for the smallest piece that is left in it, even for one that the asker's thread has put aside.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -58,6 +59,7 @@ pub(super) enum Answers {
 pub(super) struct Background {
     requests: Sender<Request>,
     found: Receiver<Found>,
+    copied: Sender<Found>,
     asked: usize,
 }
 
@@ -66,12 +68,13 @@ impl Background {
     pub(super) fn start(counters: Arc<Counters>) -> Option<Self> {
         let (requests, asked) = channel();
         let (answers, found) = channel();
+        let (copied, returned) = channel();
         let body = move || {
             let _entered = counters.background.enter();
-            run(&asked, &answers);
+            run(&asked, &answers, &returned);
         };
         thread::Builder::new().name("spanflame-symbols".to_owned()).spawn(body).ok()?;
-        Some(Self { requests, found, asked: 0 })
+        Some(Self { requests, found, copied, asked: 0 })
     }
 
     /// If the thread has ended, [`answer`](Self::answer) tells.
@@ -85,13 +88,25 @@ impl Background {
         self.found.recv_timeout(until.saturating_duration_since(Instant::now()))
     }
 
+    /// Takes back an answer of which nothing is held any more.
+    pub(super) fn give_back(&self, found: Found) {
+        // If the thread has ended, it is freed here.
+        let _ = self.copied.send(found);
+    }
+
     /// Whether it has read so much that it is not to be kept for a later window.
     pub(super) fn is_heavy(&self) -> bool {
         self.asked > MOST / 4
     }
 }
 
-fn run(requests: &Receiver<Request>, answers: &Sender<Found>) {
+fn run(requests: &Receiver<Request>, answers: &Sender<Found>, returned: &Receiver<Found>) {
+    read(requests, answers, returned);
+    // Until whoever asks lets go.
+    returned.iter().for_each(drop);
+}
+
+fn read(requests: &Receiver<Request>, answers: &Sender<Found>, returned: &Receiver<Found>) {
     let mut reader = Reader::new();
     let mut read = 0;
     let mut named: VecDeque<Named> = VecDeque::new();
@@ -113,6 +128,7 @@ fn run(requests: &Receiver<Request>, answers: &Sender<Found>) {
         let Some(Named { request, functions, told }) = named.front_mut() else { return };
         let batch = *told..request.offsets.len().min(*told + BATCH);
         read += batch.len();
+        returned.try_iter().for_each(drop);
         if read > MOST {
             reader = Reader::new();
             read = batch.len();
@@ -147,7 +163,9 @@ mod tests {
             asked.send(Request { file, module, offsets }).expect("there");
         }
         drop(asked);
-        run(&requests, &answers);
+        let (copied, returned) = channel();
+        drop(copied);
+        run(&requests, &answers, &returned);
         drop(answers);
         let order: Vec<(u32, &str, usize)> = found
             .iter()

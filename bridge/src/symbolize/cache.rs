@@ -1,9 +1,10 @@
 //! Answers kept, within bounds of number and of bytes. What has not been asked for lately is the first to go.
 
 use std::collections::HashMap;
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
-use hashbrown::DefaultHashBuilder;
+use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::{Function, Line};
 
@@ -41,7 +42,8 @@ pub(super) struct Cache {
     recent: Map<Place, Answer>,
     older: Map<Place, Answer>,
     recent_bytes: usize,
-    functions: Map<Arc<Function>, ()>,
+    functions: HashTable<Arc<Function>>,
+    hasher: DefaultHashBuilder,
 }
 
 impl Cache {
@@ -68,7 +70,7 @@ impl Cache {
             self.older = std::mem::take(&mut self.recent);
             self.recent_bytes = 0;
             // What only this map holds is named by no answer any more.
-            self.functions.retain(|function, ()| Arc::strong_count(function) > 1);
+            self.functions.retain(|function| Arc::strong_count(function) > 1);
         }
         self.recent_bytes += bytes;
         if let Some(before) = self.recent.insert(place, answer) {
@@ -77,12 +79,17 @@ impl Cache {
     }
 
     /// The one copy of a function.
-    pub(super) fn intern(&mut self, function: Function) -> Arc<Function> {
-        if let Some((known, ())) = self.functions.get_key_value(&function) {
+    pub(super) fn intern(&mut self, name: &str, file: &str) -> Arc<Function> {
+        let hasher = &self.hasher;
+        let hash = |name: &str, file: &str| hasher.hash_one((name, file));
+        let known =
+            self.functions.find(hash(name, file), |known| *known.name == *name && *known.file == *file);
+        if let Some(known) = known {
             return known.clone();
         }
-        let function = Arc::new(function);
-        self.functions.insert(function.clone(), ());
+        let function = Arc::new(Function { name: name.into(), file: file.into() });
+        let rehash = |known: &Arc<Function>| hash(&known.name, &known.file);
+        self.functions.insert_unique(hash(name, file), function.clone(), rehash);
         function
     }
 

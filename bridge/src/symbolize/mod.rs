@@ -298,12 +298,15 @@ impl Symbolizer {
         }
     }
 
-    fn absorb(&mut self, Found { module, file, answers }: Found, wanted: &mut Wanted) {
-        match answers {
+    /// Copies what was found: see [`background`].
+    fn absorb(&mut self, found: Found, wanted: &mut Wanted) {
+        let (file, module) = (found.file, &found.module);
+        match &found.answers {
             Answers::Names(names) => {
                 for (offset, name) in names {
-                    let call = |name| vec![Call { name, file: String::new(), line: 0 }];
-                    let answer = self.answer(&module, offset, name.map(call), false);
+                    let offset = *offset;
+                    let calls = name.as_deref().map(|name| std::iter::once((name, "", 0)));
+                    let answer = self.answer(module, offset, calls, false);
                     self.cache.insert((file, offset), answer.clone());
                     wanted.known.insert((file, offset), answer);
                     wanted.nameless.remove(&(file, offset));
@@ -311,8 +314,11 @@ impl Symbolizer {
             }
             Answers::Calls(calls) => {
                 for (offset, calls) in calls {
-                    let place = (file, offset);
-                    let answer = self.answer(&module, offset, calls, true);
+                    let place = (file, *offset);
+                    let calls = calls
+                        .as_ref()
+                        .map(|calls| calls.iter().map(|call| (&*call.name, &*call.file, call.line)));
+                    let answer = self.answer(module, *offset, calls, true);
                     self.cache.insert(place, answer.clone());
                     wanted.known.insert(place, answer);
                     wanted.awaited.remove(&place);
@@ -321,13 +327,16 @@ impl Symbolizer {
                 }
             }
         }
+        if let Some(background) = &self.background {
+            background.give_back(found);
+        }
     }
 
-    fn answer(
+    fn answer<'a>(
         &mut self,
         module: &ModuleFile,
         offset: u64,
-        calls: Option<Vec<Call>>,
+        calls: Option<impl Iterator<Item = (&'a str, &'a str, u32)>>,
         complete: bool,
     ) -> Answer {
         match calls {
@@ -336,14 +345,9 @@ impl Symbolizer {
         }
     }
 
-    fn lines(&mut self, calls: Vec<Call>) -> Arc<[Line]> {
-        calls
-            .into_iter()
-            .map(|Call { name, file, line }| {
-                let function = Function { name: name.into(), file: file.into() };
-                Line { function: self.cache.intern(function), line }
-            })
-            .collect()
+    /// Of names, files and lines.
+    fn lines<'a>(&mut self, calls: impl Iterator<Item = (&'a str, &'a str, u32)>) -> Arc<[Line]> {
+        calls.map(|(name, file, line)| Line { function: self.cache.intern(name, file), line }).collect()
     }
 
     fn file(&mut self, module: &Module) -> u32 {

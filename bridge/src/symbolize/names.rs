@@ -11,15 +11,15 @@ const MAX_NAME: usize = 1024;
 /// `name` without what the compiler appends to make symbols unique (`.llvm.…`, a hash, the type arguments of a call),
 /// and with its closures written alike, however they were mangled: `{closure}`, `{closure#1}`, `{async fn}`.
 pub(super) fn readable(name: &str) -> Cow<'_, str> {
-    let name = name.split_once(".llvm.").map_or(name, |(function, _)| function);
-    let name = match name.rsplit_once("::h") {
-        Some((path, hash))
-            if hash.len() == 16 && hash.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) =>
-        {
-            path
-        }
-        _ => name,
+    // Most names have none of this: what is looked for first is a single byte.
+    let name = match name.contains('.') {
+        true => name.split_once(".llvm.").map_or(name, |(function, _)| function),
+        false => name,
     };
+    let is_hash = |hash: &str| hash.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let (path, end) =
+        name.split_at_checked(name.len().saturating_sub("::h".len() + 16)).unwrap_or((name, ""));
+    let name = if end.strip_prefix("::h").is_some_and(is_hash) { path } else { name };
     let name = closures(without_type_arguments(Cow::Borrowed(name)));
     if name.len() <= MAX_NAME {
         return name;
@@ -31,6 +31,9 @@ pub(super) fn readable(name: &str) -> Cow<'_, str> {
 /// Without every `::<…>`, as v0 mangling has them.
 fn without_type_arguments(name: Cow<'_, str>) -> Cow<'_, str> {
     let mut name = name;
+    if !name.contains('<') {
+        return name;
+    }
     while let Some(start) = name.find("::<") {
         let Some(length) = bracketed(&name[start + 2..]) else { return name };
         let rest = name[start + 2 + length..].to_owned();

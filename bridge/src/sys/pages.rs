@@ -16,8 +16,15 @@ pub(crate) fn words(count: usize) -> Option<&'static [AtomicU64]> {
             0,
         )
     };
+    if address == libc::MAP_FAILED {
+        return None;
+    }
+    // Where the system makes large pages of whatever is mapped, one word would take two megabytes. A system without them
+    // refuses the advice.
+    // SAFETY: advice on a mapping of ours; it changes no contents.
+    unsafe { libc::madvise(address, count * size_of::<AtomicU64>(), libc::MADV_NOHUGEPAGE) };
     // SAFETY: the mapping is page-aligned, `count` words long, zeroed (valid atomics), and never unmapped.
-    (address != libc::MAP_FAILED).then(|| unsafe { std::slice::from_raw_parts(address.cast(), count) })
+    Some(unsafe { std::slice::from_raw_parts(address.cast(), count) })
 }
 
 /// Gives the memory behind `words` back to the system; they read zero afterwards. For words from [`words`] only,

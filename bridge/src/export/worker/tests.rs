@@ -4,7 +4,7 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 
 use super::*;
-use crate::aggregate::collector::Place;
+use crate::aggregate::collector::Handed;
 use crate::aggregate::{Aggregator, Editor, Limits};
 use crate::config::{Scope, TraceIdLabel};
 use crate::export::Receiver;
@@ -209,7 +209,7 @@ fn a_flush_that_nobody_waits_for_delivers_nothing_and_a_stop_ends_every_flush() 
 fn once_a_stop_is_known_windows_are_taken_in_and_delivered_together_within_the_time() {
     let _turn = alone();
     let place = |jobs: &Sender<Job>, samples| {
-        let job = Job::Window(Box::new(window(samples)), Place::for_test());
+        let job = Job::Window(Handed::for_test(window(samples)));
         jobs.send(job).expect("it is there");
     };
     for (deadline, delivered) in [(Instant::now(), vec![]), (far(), vec![1, 2])] {
