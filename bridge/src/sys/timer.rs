@@ -140,7 +140,8 @@ pub(crate) fn process_timers_hit_the_running_thread() -> bool {
     unsafe { libc::uname(name.as_mut_ptr()) };
     // SAFETY: zeroed or filled: valid either way.
     let name = unsafe { name.assume_init() };
-    let release: String = name.release.iter().map(|c| *c as u8 as char).take_while(|c| *c != '\0').collect();
+    let release: String =
+        name.release.iter().map(|c| char::from(c.to_ne_bytes()[0])).take_while(|c| *c != '\0').collect();
     at_least(&release, (6, 4))
 }
 
