@@ -1,8 +1,8 @@
 //! A chaos soak: the whole bridge at 1 kHz in a process that does, all at once, everything that is bad for a profiler.
 //!
-//! `cargo xtask soak` builds and runs it. The program starts itself a second time: one process [plays the
-//! storm](storm), the other [watches](watch) it from outside, as only that can tell a deadlock, and [takes its
-//! profiles](receiver) over HTTP, slowly or not at all at times.
+//! `cargo xtask soak` builds and runs it. The program starts itself a second time: one process plays the
+//! storm (`storm`), the other watches (`watch`) it from outside, as only that can tell a deadlock, and takes its
+//! profiles (`receiver`) over HTTP, slowly or not at all at times.
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod actors;
