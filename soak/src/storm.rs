@@ -13,7 +13,7 @@ use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{SdkTracerProvider, Span, SpanData, SpanProcessor};
 use parking_lot::Mutex;
-use spanflame::{Profiler, Scope, StartError, Stats, Unwinder};
+use spanflame::{Clock, Profiler, Scope, StartError, Stats, Unwinder};
 
 use crate::actors::{self, Stage};
 use crate::kinds::KindIds;
@@ -22,13 +22,14 @@ use crate::report::Report;
 /// The first argument of this process.
 pub(crate) const ROLE: &str = "--in-the-storm";
 
-/// How long each of a row of profilers runs, and how it walks stacks. Nothing here has frame pointers, so the one that
-/// follows them follows whatever is in their place.
-const PROFILERS: [(Duration, Unwinder); 4] = [
-    (Duration::from_secs(8), Unwinder::Tables),
-    (Duration::from_secs(1), Unwinder::Tables),
-    (Duration::from_secs(4), Unwinder::FramePointers),
-    (Duration::from_secs(3), Unwinder::Tables),
+/// How long each of a row of profilers runs, what its clock is, and how it walks stacks. Only perf events come at 1 kHz
+/// whatever the kernel's tick is. Nothing here has frame pointers, so the one that follows them follows whatever is in
+/// their place.
+const PROFILERS: [(Duration, Clock, Unwinder); 4] = [
+    (Duration::from_secs(8), Clock::Perf, Unwinder::Tables),
+    (Duration::from_secs(1), Clock::ProcessTimer, Unwinder::Tables),
+    (Duration::from_secs(4), Clock::Perf, Unwinder::FramePointers),
+    (Duration::from_secs(3), Clock::ThreadTimers, Unwinder::Tables),
 ];
 /// What a shutdown may take, by its own account.
 const SHUTDOWN: Duration = Duration::from_secs(2);
@@ -47,7 +48,8 @@ pub(crate) fn run(seconds: &OsStr, plugins: &Path, server: &OsStr) -> Result<()>
 
     let accounts = Arc::new(Accounts::default());
     // The first profiler gives the provider its processor, which serves all that follow.
-    let profiler = start(&server, Unwinder::Tables)?;
+    let (_, clock, unwinder) = PROFILERS[0];
+    let profiler = start(&server, clock, unwinder)?;
     let provider = SdkTracerProvider::builder()
         .with_id_generator(KindIds::default())
         .with_span_processor(profiler.wrap(NoExport))
@@ -112,8 +114,10 @@ fn end_with_the_watch() {
     });
 }
 
-fn start(server: &str, unwinder: Unwinder) -> Result<Profiler, StartError> {
+fn start(server: &str, clock: Clock, unwinder: Unwinder) -> Result<Profiler, StartError> {
     Profiler::builder()
+        .clock(clock)
+        .cpu_budget(None)
         .unwinder(unwinder)
         .server_address(server)
         .service_name("soak")
@@ -129,14 +133,14 @@ fn profilers(first: Profiler, server: String, accounts: Arc<Accounts>) -> actors
     let mut next = Some(first);
     let mut round = 0;
     Box::new(move || {
-        let (life, unwinder) = PROFILERS[round % PROFILERS.len()];
+        let (life, clock, unwinder) = PROFILERS[round % PROFILERS.len()];
         round += 1;
         let profiler = match next.take() {
             Some(profiler) => profiler,
             None => {
                 let deadline = Instant::now() + GONE;
                 loop {
-                    match start(&server, unwinder) {
+                    match start(&server, clock, unwinder) {
                         Err(StartError::AlreadyRunning) if Instant::now() < deadline => {
                             thread::sleep(Duration::from_millis(10));
                         }
