@@ -37,13 +37,15 @@ type Shared = Arc<Published<Value, Place>>;
 /// Reads twice, as a handler that is called again does.
 fn read(published: &Shared, freed: &Freed, place: usize) {
     for _ in 0..2 {
-        let value = published.read(place).expect("the place is this thread's");
-        let Some(value) = value else { continue };
-        let number = value.number;
-        // The others go on meanwhile.
-        thread::yield_now();
-        assert!(!freed[number].load(Ordering::Relaxed), "value {number} was freed while read");
-        assert!(published.read(place).is_err(), "taken while reading");
+        let look = |value: Option<&Value>| {
+            let Some(value) = value else { return };
+            let number = value.number;
+            // The others go on meanwhile.
+            thread::yield_now();
+            assert!(!freed[number].load(Ordering::Relaxed), "value {number} was freed while read");
+            assert!(published.read(place, |_| ()).is_err(), "taken while reading");
+        };
+        published.read(place, look).expect("the place is this thread's");
     }
 }
 
@@ -79,9 +81,12 @@ pub(crate) fn check_all() {
             .map(|place| {
                 let (published, freed) = (published.clone(), freed.clone());
                 thread::spawn(move || {
-                    let Some(value) = published.read(place).expect("free") else { return };
-                    thread::yield_now();
-                    assert!(!freed[value.number].load(Ordering::Relaxed), "freed while read");
+                    let look = |value: Option<&Value>| {
+                        let Some(value) = value else { return };
+                        thread::yield_now();
+                        assert!(!freed[value.number].load(Ordering::Relaxed), "freed while read");
+                    };
+                    published.read(place, look).expect("free");
                 })
             })
             .collect();

@@ -1,7 +1,6 @@
 //! A value that signal handlers read without a lock while another thread replaces it.
 #![allow(unsafe_code)] // reclaiming what handlers may still read
 
-use std::ops::Deref;
 use std::ptr::null_mut;
 
 use crate::sync::{AtomicBool, AtomicPtr, Ordering, constructor};
@@ -33,10 +32,12 @@ impl<T, R: Reader> Published<T, R> {
         self.readers.get(index)
     }
 
-    /// Takes the place at `index` and reads. `Err` when the place is taken: its owner was interrupted while reading.
+    /// Takes the place at `index` for as long as `look` takes, and shows it what is published. `Err` when the place is
+    /// taken: its owner was interrupted while reading. No guard gives the place back, as a signal handler that has one
+    /// would reach the unwinder's code; a `look` that panics keeps it, and with it all that is retired later.
     #[inline]
-    pub(crate) fn read(&self, index: usize) -> Result<Option<Reading<'_, T>>, Taken> {
-        let Some(reader) = self.readers.get(index) else { return Ok(None) };
+    pub(crate) fn read<O>(&self, index: usize, look: impl FnOnce(Option<&T>) -> O) -> Result<O, Taken> {
+        let Some(reader) = self.readers.get(index) else { return Ok(look(None)) };
         let flag = reader.reading();
         // Sequentially consistent with the load below and with `replace` and `reclaim`: either they see the flag, or
         // this sees the new value.
@@ -45,13 +46,9 @@ impl<T, R: Reader> Published<T, R> {
         }
         let value = self.current.load(Ordering::SeqCst);
         // SAFETY: null or a value from `Box::into_raw` that `reclaim` does not free while the flag is up.
-        match unsafe { value.as_ref() } {
-            Some(value) => Ok(Some(Reading { value, flag })),
-            None => {
-                flag.store(false, Ordering::Release);
-                Ok(None)
-            }
-        }
+        let outcome = look(unsafe { value.as_ref() });
+        flag.store(false, Ordering::Release);
+        Ok(outcome)
     }
 
     /// Publishes `value`, or nothing; the former one comes back for [`reclaim`](Self::reclaim).
@@ -76,28 +73,6 @@ impl<T, R: Reader> Published<T, R> {
 /// The place is in use.
 #[derive(Debug)]
 pub(crate) struct Taken;
-
-/// A value being read; the place is free again when this is dropped.
-pub(crate) struct Reading<'a, T> {
-    value: &'a T,
-    flag: &'a AtomicBool,
-}
-
-impl<T> Deref for Reading<'_, T> {
-    type Target = T;
-
-    #[inline]
-    fn deref(&self) -> &T {
-        self.value
-    }
-}
-
-impl<T> Drop for Reading<'_, T> {
-    #[inline]
-    fn drop(&mut self) {
-        self.flag.store(false, Ordering::Release);
-    }
-}
 
 /// A replaced value that readers may still hold. Dropping it leaks the value.
 pub(crate) struct Retired<T>(*mut T);
@@ -142,10 +117,12 @@ mod tests {
                 let (published, done) = (&published, &done);
                 scope.spawn(move || {
                     while !done.load(Ordering::Relaxed) {
-                        if let Some(value) = published.read(place).expect("the place is this thread's") {
+                        let look = |value: Option<&Value>| {
+                            let Some(value) = value else { return };
                             assert_eq!(value.0, !value.1);
-                            assert!(published.read(place).is_err(), "taken while reading");
-                        }
+                            assert!(published.read(place, |_| ()).is_err(), "taken while reading");
+                        };
+                        published.read(place, look).expect("the place is this thread's");
                     }
                 });
             }
@@ -161,7 +138,8 @@ mod tests {
             }
         });
         assert_eq!(freed.load(Ordering::Relaxed), 20_000);
-        assert!(published.read(2).expect("free").is_none());
-        assert!(published.read(3).expect("no such place").is_none());
+        let nothing = |place| published.read(place, |value| value.is_none()).expect("free");
+        assert!(nothing(2), "a place");
+        assert!(nothing(3), "no such place");
     }
 }

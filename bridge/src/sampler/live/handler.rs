@@ -182,22 +182,20 @@ struct Weight {
 #[inline]
 fn sample(index: usize, registers: Registers, weigh: impl FnOnce(&ThreadState, &Session) -> Option<Weight>) {
     let Some(state) = SESSION.reader(index) else { return };
-    match SESSION.read(index) {
-        Ok(Some(session)) => {
-            let Some(weight) = weigh(state, &session) else { return };
-            let taken = state.taken.load(Ordering::Relaxed).wrapping_add(1);
-            state.taken.store(taken, Ordering::Relaxed);
-            if taken & TIMED_MASK == 0 {
-                timed(state, &session, weight, registers);
-            } else {
-                take(state, &session, weight, registers);
-            }
+    let read = SESSION.read(index, |session| {
+        // There is none for a signal that was under way when sampling stopped.
+        let Some(session) = session else { return };
+        let Some(weight) = weigh(state, session) else { return };
+        let taken = state.taken.load(Ordering::Relaxed).wrapping_add(1);
+        state.taken.store(taken, Ordering::Relaxed);
+        if taken & TIMED_MASK == 0 {
+            timed(state, session, weight, registers);
+        } else {
+            take(state, session, weight, registers);
         }
-        // A signal that was under way when sampling stopped.
-        Ok(None) => {}
-        Err(Taken) => {
-            state.nested.fetch_add(1, Ordering::Relaxed);
-        }
+    });
+    if let Err(Taken) = read {
+        state.nested.fetch_add(1, Ordering::Relaxed);
     }
 }
 
