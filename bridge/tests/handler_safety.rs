@@ -16,7 +16,15 @@ use opentelemetry::trace::{Span as _, Tracer as _, TracerProvider as _};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SimpleSpanProcessor};
 use parking_lot::Mutex;
 use spanflame::bench_support::{self, Sampler};
-use spanflame::{Clock, ExportError, Profile, ProfileExporter, Profiler, Scope};
+use spanflame::{Clock, Profiler, Scope};
+
+#[path = "common/forked.rs"]
+mod forked;
+#[path = "common/nowhere.rs"]
+mod nowhere;
+
+use forked::forked;
+use nowhere::Nowhere;
 
 /// Counts what each thread allocates and frees.
 struct Counting;
@@ -225,35 +233,25 @@ fn a_forked_child_burns_unharmed_and_may_sample_for_itself() {
         });
         for round in 0..20 {
             burn(Duration::from_millis(5));
-            // SAFETY: the child uses only what fork leaves usable with glibc, and leaves by _exit.
-            match unsafe { libc::fork() } {
-                0 => {
-                    bench_support::publish(1);
-                    burn(Duration::from_millis(30));
-                    let nothing = sampler.drain() == 0;
-                    sampler.stop();
-                    let mut again = round % 2 == 0;
-                    if !again && let Ok(mut own) = Sampler::start(1000, 128) {
-                        bench_support::publish(own.span(8).unwrap_or_default());
-                        burn(Duration::from_millis(100));
-                        let (mut labelled, mut other) = (0, 0);
-                        own.drain_into(&mut |sample| match sample.span_id {
-                            Some(8) => labelled += 1,
-                            _ => other += 1,
-                        });
-                        again = labelled > 0 && other <= labelled;
-                    }
-                    // SAFETY: ends the child at once.
-                    unsafe { libc::_exit(i32::from(!(nothing && again))) };
+            let status = forked(|| {
+                bench_support::publish(1);
+                burn(Duration::from_millis(30));
+                let nothing = sampler.drain() == 0;
+                sampler.stop();
+                let mut again = round % 2 == 0;
+                if !again && let Ok(mut own) = Sampler::start(1000, 128) {
+                    bench_support::publish(own.span(8).unwrap_or_default());
+                    burn(Duration::from_millis(100));
+                    let (mut labelled, mut other) = (0, 0);
+                    own.drain_into(&mut |sample| match sample.span_id {
+                        Some(8) => labelled += 1,
+                        _ => other += 1,
+                    });
+                    again = labelled > 0 && other <= labelled;
                 }
-                child => {
-                    assert!(child > 0);
-                    let mut status = 0;
-                    // SAFETY: fills `status`.
-                    let waited = unsafe { libc::waitpid(child, &mut status, 0) };
-                    assert_eq!((waited, status), (child, 0), "in round {round}");
-                }
-            }
+                nothing && again
+            });
+            assert_eq!(status, 0, "in round {round}");
         }
         done.store(true, Ordering::Relaxed);
     });
@@ -261,15 +259,6 @@ fn a_forked_child_burns_unharmed_and_may_sample_for_itself() {
     sampler.drain_into(&mut |_| samples += 1);
     assert!(samples > 0, "the parent samples on");
     bench_support::publish(0);
-}
-
-/// Takes every profile and keeps none.
-struct Nowhere;
-
-impl ProfileExporter for Nowhere {
-    fn export(&mut self, _profile: &Profile) -> Result<(), ExportError> {
-        Ok(())
-    }
 }
 
 #[test]
@@ -287,20 +276,7 @@ fn a_forked_child_of_a_profiled_process_tags_no_span() {
         spans.get_finished_spans().map_or(usize::MAX, |spans| spans[0].attributes.len())
     };
     assert_eq!(attributes(), 1);
-    // SAFETY: the child uses only what fork leaves usable with glibc, and leaves by _exit.
-    match unsafe { libc::fork() } {
-        0 => {
-            let untagged = attributes() == 0;
-            // SAFETY: ends the child at once.
-            unsafe { libc::_exit(i32::from(!untagged)) };
-        }
-        child => {
-            let mut status = 0;
-            // SAFETY: fills `status`.
-            let waited = unsafe { libc::waitpid(child, &mut status, 0) };
-            assert_eq!((waited, status), (child, 0));
-        }
-    }
+    assert_eq!(forked(|| attributes() == 0), 0);
     assert_eq!(attributes(), 1, "the parent goes on");
     profiler.shutdown(Duration::from_secs(60)).expect("delivered");
 }
@@ -337,25 +313,16 @@ fn refused_timers_are_counted_and_nothing_else_suffers() {
 fn a_program_that_is_replaced_while_sampled_is_not_killed_by_a_late_signal() {
     let _turn = TURN.lock();
     for _ in 0..10 {
-        // SAFETY: the child uses only what fork leaves usable with glibc.
-        match unsafe { libc::fork() } {
-            0 => {
-                let sampler = Sampler::start(1000, 64);
-                burn(Duration::from_millis(20));
-                let error = Command::new("/bin/sh")
-                    .args(["-c", "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done"])
-                    .exec();
-                drop((sampler, error));
-                // SAFETY: ends the child at once.
-                unsafe { libc::_exit(1) };
-            }
-            child => {
-                let mut status = 0;
-                // SAFETY: fills `status`.
-                let waited = unsafe { libc::waitpid(child, &mut status, 0) };
-                assert_eq!((waited, status), (child, 0));
-            }
-        }
+        let status = forked(|| {
+            let sampler = Sampler::start(1000, 64);
+            burn(Duration::from_millis(20));
+            let error = Command::new("/bin/sh")
+                .args(["-c", "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done"])
+                .exec();
+            drop((sampler, error));
+            false
+        });
+        assert_eq!(status, 0);
     }
 }
 

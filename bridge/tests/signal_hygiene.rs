@@ -10,7 +10,12 @@ use std::time::{Duration, Instant};
 use opentelemetry::trace::{Span as _, Tracer as _, TracerProvider as _};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SimpleSpanProcessor};
 use spanflame::bench_support::Sampler;
-use spanflame::{ExportError, Profile, ProfileExporter, Profiler, Scope};
+use spanflame::{Profiler, Scope};
+
+#[path = "common/nowhere.rs"]
+mod nowhere;
+
+use nowhere::Nowhere;
 
 static THEIRS: AtomicU64 = AtomicU64::new(0);
 
@@ -59,15 +64,6 @@ fn burn(time: Duration) {
         (0..10_000u64).for_each(|i| {
             black_box(i);
         });
-    }
-}
-
-/// Takes every profile and keeps none.
-struct Nowhere;
-
-impl ProfileExporter for Nowhere {
-    fn export(&mut self, _profile: &Profile) -> Result<(), ExportError> {
-        Ok(())
     }
 }
 

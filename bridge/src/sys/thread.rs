@@ -16,7 +16,7 @@ pub(crate) fn id() -> i32 {
 #[inline]
 pub(crate) fn own_id() -> i32 {
     // SAFETY: takes no arguments.
-    (unsafe { arch::raw_call(libc::SYS_gettid, 0, 0) }) as i32
+    (unsafe { arch::raw_call(libc::SYS_gettid, [0; 4]) }) as i32
 }
 
 /// Nanoseconds of CPU time that the calling thread has used, for signal handlers. `None` where a filter forbids asking.
@@ -25,7 +25,7 @@ pub(crate) fn own_cpu_time() -> Option<u64> {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     let (clock, into) = (libc::CLOCK_THREAD_CPUTIME_ID as u64, (&raw mut time) as u64);
     // SAFETY: the kernel fills `time`.
-    let result = unsafe { arch::raw_call(libc::SYS_clock_gettime, clock, into) };
+    let result = unsafe { arch::raw_call(libc::SYS_clock_gettime, [clock, into, 0, 0]) };
     let nanos = (time.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec as u64);
     (result == 0).then_some(nanos)
 }

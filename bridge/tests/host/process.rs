@@ -13,7 +13,8 @@ use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use spanflame::{Clock, Scope, UnlabelledCpu};
 
-use crate::support::{assert_charged, builder, burn, finish, forked, in_child, process_cpu};
+use crate::forked::forked;
+use crate::support::{assert_charged, builder, burn, finish, in_child, process_cpu};
 
 const CLOCKS: [Clock; 3] = [Clock::ThreadTimers, Clock::Perf, Clock::ProcessTimer];
 
@@ -35,7 +36,7 @@ fn a_forked_child_drops_an_inherited_profiler_without_waiting() {
                 assert_ne!(parents.unlabelled(), UnlabelledCpu::default());
                 for _ in 0..2 {
                     burn(Duration::from_millis(20));
-                    forked(|| {
+                    let status = forked(|| {
                         let own = profiler.as_ref().expect("there");
                         let at_once = Instant::now();
                         let quiet = own.flush(Duration::from_secs(60)).is_ok()
@@ -50,6 +51,7 @@ fn a_forked_child_drops_an_inherited_profiler_without_waiting() {
                         burn(Duration::from_millis(30));
                         quiet && fast && own.is_ok_and(|own| own.stats().running)
                     });
+                    assert_eq!(status, 0);
                 }
                 done.store(true, Ordering::Relaxed);
             });
@@ -79,12 +81,13 @@ fn a_child_forked_among_spans_starts_spans_and_a_profiler_of_its_own() {
                 scope.spawn(move || names.take_while(|_| !done.load(Ordering::Relaxed)).for_each(start));
             }
             for round in 0..10 {
-                forked(|| {
+                let status = forked(|| {
                     start(format!("before {round}"));
                     let own = builder(100, Clock::Auto).scope(Scope::All).attribute_label("request").start();
                     start(format!("after {round}"));
                     own.is_ok_and(|own| own.stats().running && own.stats().scope == Scope::All)
                 });
+                assert_eq!(status, 0);
             }
             done.store(true, Ordering::Relaxed);
         });
@@ -102,13 +105,14 @@ fn a_program_that_is_replaced_is_not_killed_by_a_late_signal() {
             for _ in 0..2 {
                 burn(Duration::from_millis(10));
                 // A child that is profiled itself, then replaced by another program.
-                forked(|| {
+                let status = forked(|| {
                     let own = builder(1000, clock).start();
                     burn(Duration::from_millis(30));
                     let error = Command::new("/bin/sh").args(loops).exec();
                     drop((own, error));
                     false
                 });
+                assert_eq!(status, 0);
                 let spawned = Command::new("/bin/sh").args(loops).status().expect("runs");
                 assert!(spawned.success(), "{clock:?}: {spawned}");
             }

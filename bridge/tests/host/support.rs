@@ -5,7 +5,9 @@ use std::io;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use spanflame::{Clock, ExportError, Profile, ProfileExporter, Profiler, ProfilerBuilder, Stats};
+use spanflame::{Clock, Profiler, ProfilerBuilder, Stats};
+
+use crate::nowhere::Nowhere;
 
 /// Set in a child, to the name of the test that it is to run.
 const CHILD: &str = "SPANFLAME_TEST_CHILD";
@@ -35,15 +37,6 @@ pub(crate) fn child(name: &str) -> Output {
 /// Whether this is the child that [`child`] started for `name`.
 pub(crate) fn is_child(name: &str) -> bool {
     std::env::var(CHILD).is_ok_and(|child| child == name)
-}
-
-/// Takes every profile and keeps none.
-pub(crate) struct Nowhere;
-
-impl ProfileExporter for Nowhere {
-    fn export(&mut self, _profile: &Profile) -> Result<(), ExportError> {
-        Ok(())
-    }
 }
 
 /// A profiler without a limit to its cost: what the machine does meanwhile shall not change the rate.
@@ -134,22 +127,4 @@ pub(crate) fn limit(resource: libc::__rlimit_resource_t, to: u64) {
     limit.rlim_cur = to;
     // SAFETY: a valid limit.
     assert_eq!(unsafe { libc::setrlimit(resource, &limit) }, 0);
-}
-
-/// Forks; the child runs `body` and ends with its answer as status.
-pub(crate) fn forked(body: impl FnOnce() -> bool) {
-    // SAFETY: the child uses only what fork leaves usable with glibc, and leaves by _exit.
-    match unsafe { libc::fork() } {
-        0 => {
-            let fine = body();
-            // SAFETY: ends the child at once.
-            unsafe { libc::_exit(i32::from(!fine)) };
-        }
-        child => {
-            let mut status = 0;
-            // SAFETY: fills `status`.
-            let waited = unsafe { libc::waitpid(child, &mut status, 0) };
-            assert_eq!((waited, status), (child, 0));
-        }
-    }
 }

@@ -41,32 +41,13 @@ pub(crate) fn control_block() -> u64 {
     address
 }
 
-/// What the kernel answers to `rt_sigprocmask` with an `how` that does not exist and a set at `set`. Changes nothing;
-/// errno stays as it is.
-pub(crate) fn invalid_mask_call(set: u64) -> i64 {
-    const SET_SIZE: u64 = 8;
-    let result: i64;
-    // SAFETY: the kernel looks at the set and refuses the call.
-    unsafe {
-        asm!(
-            "svc 0",
-            in("x8") libc::SYS_rt_sigprocmask,
-            inlateout("x0") u64::MAX => result,
-            in("x1") set,
-            in("x2") 0,
-            in("x3") SET_SIZE,
-            options(nostack),
-        );
-    }
-    result
-}
-
-/// A system call with two arguments. Async-signal-safe, unlike libc's wrappers: errno stays as it is.
+/// A system call. Async-signal-safe, unlike libc's wrappers: errno stays as it is.
 ///
 /// # Safety
 /// The call must be sound with these arguments.
 #[inline]
-pub(crate) unsafe fn raw_call(number: libc::c_long, first: u64, second: u64) -> i64 {
+pub(crate) unsafe fn raw_call(number: libc::c_long, arguments: [u64; 4]) -> i64 {
+    let [first, second, third, fourth] = arguments;
     let result: i64;
     // SAFETY: the kernel's calling convention; the caller answers for the arguments.
     unsafe {
@@ -75,6 +56,8 @@ pub(crate) unsafe fn raw_call(number: libc::c_long, first: u64, second: u64) -> 
             in("x8") number,
             inlateout("x0") first => result,
             in("x1") second,
+            in("x2") third,
+            in("x3") fourth,
             options(nostack),
         );
     }

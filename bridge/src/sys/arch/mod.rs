@@ -7,10 +7,6 @@ mod aarch64;
 mod x86_64;
 
 #[cfg(target_arch = "aarch64")]
-pub(crate) use self::aarch64::{
-    control_block, cycles, here, interrupted, invalid_mask_call, raw_call, stack_pointer,
-};
+pub(crate) use self::aarch64::{control_block, cycles, here, interrupted, raw_call, stack_pointer};
 #[cfg(target_arch = "x86_64")]
-pub(crate) use self::x86_64::{
-    control_block, cycles, here, interrupted, invalid_mask_call, raw_call, stack_pointer,
-};
+pub(crate) use self::x86_64::{control_block, cycles, here, interrupted, raw_call, stack_pointer};

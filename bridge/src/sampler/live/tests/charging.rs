@@ -146,29 +146,19 @@ fn what_is_lost_of_threads_that_nobody_knows_is_counted() {
 }
 
 #[test]
-#[allow(unsafe_code)] // fork
 fn a_forked_child_knows_of_no_timer_and_of_no_thread() {
     let _turn = TURN.lock();
     let options = Options { clock: Clock::ProcessTimer, ..Options::new(100, spans()) };
     let sampler = Sampler::start(options).expect("starts");
     let here = state::of(thread::id()).expect("known");
     assert!(PROCESS_PERIODS.load(Ordering::Relaxed) > 0 && state::USED.load(Ordering::Relaxed) > here);
-    // SAFETY: the child reads memory only, and leaves by _exit.
-    match unsafe { libc::fork() } {
-        0 => {
-            let unknown = STATES.iter().all(|state| {
-                state.tid.load(Ordering::Relaxed) == 0 && state.event.load(Ordering::Relaxed) == 0
-            });
-            let no_timer = PROCESS_PERIODS.load(Ordering::Relaxed) == 0 && !clock::process_timer_is_ours();
-            // SAFETY: ends the child at once.
-            unsafe { libc::_exit(i32::from(!(unknown && no_timer))) };
-        }
-        child => {
-            let mut status = 0;
-            // SAFETY: fills `status`.
-            let waited = unsafe { libc::waitpid(child, &mut status, 0) };
-            assert_eq!((waited, status), (child, 0));
-        }
-    }
+    let status = forked(|| {
+        let unknown = STATES
+            .iter()
+            .all(|state| state.tid.load(Ordering::Relaxed) == 0 && state.event.load(Ordering::Relaxed) == 0);
+        let no_timer = PROCESS_PERIODS.load(Ordering::Relaxed) == 0 && !clock::process_timer_is_ours();
+        unknown && no_timer
+    });
+    assert_eq!(status, 0);
     drop(sampler);
 }

@@ -2,6 +2,8 @@
 //! process of its own is in the crate's `tests/`.
 
 mod charging;
+#[path = "../../../../tests/common/forked.rs"]
+mod forked;
 mod oracle;
 mod starting;
 
@@ -9,6 +11,7 @@ use std::collections::{HashMap, HashSet};
 use std::hint::black_box;
 use std::sync::atomic::AtomicU32;
 
+use self::forked::forked;
 use super::*;
 use crate::sampler::TURN;
 use crate::spans::{SpanId, SpanRecord, SpanTable};
@@ -297,7 +300,7 @@ fn a_deep_stack_is_cut_at_the_limit_and_says_so() {
 }
 
 #[test]
-#[allow(unsafe_code)] // fork
+#[allow(unsafe_code)] // alarm
 fn a_child_that_is_born_while_modules_are_looked_at_can_look_at_them() {
     let _turn = TURN.lock();
     // What is done at forks is set up by the first sampler.
@@ -310,22 +313,13 @@ fn a_child_that_is_born_while_modules_are_looked_at_can_look_at_them() {
             }
         });
         for _ in 0..300 {
-            // SAFETY: the child uses only what fork leaves usable with glibc, and leaves by _exit.
-            match unsafe { libc::fork() } {
-                0 => {
-                    // SAFETY: takes no pointers.
-                    unsafe { libc::alarm(60) };
-                    sys::modules::generation();
-                    // SAFETY: ends the child at once.
-                    unsafe { libc::_exit(0) };
-                }
-                child => {
-                    let mut status = 0;
-                    // SAFETY: fills `status`.
-                    let waited = unsafe { libc::waitpid(child, &mut status, 0) };
-                    assert_eq!((waited, status), (child, 0));
-                }
-            }
+            let status = forked(|| {
+                // SAFETY: takes no pointers.
+                unsafe { libc::alarm(60) };
+                sys::modules::generation();
+                true
+            });
+            assert_eq!(status, 0);
         }
         done.store(true, Ordering::Relaxed);
     });
