@@ -10,7 +10,7 @@ use spanflame_wire::types::v1::StackTraceSelector;
 
 use super::App;
 use crate::model::{ProfileType, TimeRange};
-use crate::query::{EmptyReason, QueryError, SpanFilter};
+use crate::query::{EmptyReason, Engine, QueryError, SpanFilter};
 use crate::selector::LabelSelector;
 use crate::telemetry::SpanOutcome;
 
@@ -83,16 +83,14 @@ impl FlameQuery {
     }
 
     /// Computes the graph; counts and, when it is empty, logs how a query for spans ended.
-    pub(super) fn answer(&self, app: &App) -> Result<wire::FlameGraph, QueryError> {
+    pub(super) fn answer(&self, app: &App, engine: &Engine) -> Result<wire::FlameGraph, QueryError> {
         let Self { profile_type, selector, range, spans, call_site, max_nodes, .. } = self;
-        let tenant = app.tenant();
-        let graph =
-            app.engine.flamegraph(&tenant, profile_type, selector, *range, spans, call_site, *max_nodes)?;
+        let graph = engine.flamegraph(profile_type, selector, *range, spans, call_site, *max_nodes)?;
         if !spans.is_empty() {
             let outcome = if graph.total > 0 {
                 SpanOutcome::Hit
             } else {
-                app.engine.why_empty(&tenant, profile_type, selector, *range, spans)?.into()
+                engine.why_empty(profile_type, selector, *range, spans)?.into()
             };
             self.report(app, outcome);
         }

@@ -2,6 +2,7 @@
 //!
 //! Handlers translate between the wire and the rooms behind it; nothing here decodes profiles, keeps or merges them.
 
+mod access;
 mod body;
 mod error;
 mod flame;
@@ -30,8 +31,10 @@ use tower::ServiceExt;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 
+use self::access::Access;
 use self::error::ApiError;
 use crate::config::Config;
+use crate::ingest::Limits;
 use crate::model::TenantId;
 use crate::query::Engine;
 use crate::store::Store;
@@ -46,8 +49,8 @@ const MAX_DURATION: Duration = Duration::from_secs(60);
 /// What handlers share.
 pub(crate) struct App {
     config: Config,
+    limits: Arc<Limits>,
     store: Arc<Store>,
-    engine: Engine,
     metrics: Metrics,
     hosts: host::Hosts,
     /// One permit for each request that may compute at a time.
@@ -61,14 +64,19 @@ impl App {
     pub(crate) fn new(config: Config, store: Arc<Store>, address: SocketAddr) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            engine: Engine::new(Arc::clone(&store)),
             metrics: Metrics::new(Arc::clone(&store)),
             hosts: host::Hosts::new(address, config.allowed_hosts.clone()),
             store,
             workers: Arc::new(Semaphore::new(cores * 2)),
             bodies: Arc::new(Semaphore::new(config.max_inflight_bytes / 1024)),
+            limits: Arc::new(config.limits.clone()),
             config,
         }
+    }
+
+    /// What this tenant may send.
+    fn limits(&self, _: &TenantId) -> Arc<Limits> {
+        Arc::clone(&self.limits)
     }
 
     /// Ends the store's work.
@@ -76,9 +84,9 @@ impl App {
         self.store.shutdown();
     }
 
-    /// The tenant of a request. There is one; `X-Scope-OrgID` is accepted and has no meaning.
-    fn tenant(&self) -> TenantId {
-        TenantId::anonymous()
+    /// Answers questions about what a request may read.
+    fn engine(&self, access: &Access) -> Engine {
+        Engine::new(Arc::clone(&self.store), access.readable())
     }
 
     /// Computes on a thread that may block, so that deadlines hold and other requests go on.
@@ -117,6 +125,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     }
     router
         .fallback(unknown)
+        .layer(middleware::from_fn(access::identify))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), host::check))
         .layer(CatchPanicLayer::custom(guard::answer_panic))
         .layer(middleware::from_fn(guard::explain_errors))

@@ -9,6 +9,7 @@ use connectrpc::{ConnectError, Encodable, RequestContext, Response, ServiceReque
 use spanflame_wire::push::v1::{PushRequest, PushResponse, PusherService};
 
 use super::App;
+use super::access::Access;
 use super::error::append_failed;
 use crate::ingest::{self, Budget, IngestError, Limits, SeriesLabels};
 use crate::model::Profile;
@@ -51,24 +52,26 @@ struct Refusals {
 impl PusherService for Pusher {
     async fn push<'a>(
         &'a self,
-        _: RequestContext,
+        context: RequestContext,
         request: ServiceRequest<'_, PushRequest>,
     ) -> ServiceResult<impl Encodable<PushResponse> + Send + use<'a>> {
         let app = &self.0;
+        let tenant = Access::of(context.extensions()).writable()?;
         app.metrics.pushes.inc();
         let samples = || request.series.iter().flat_map(|series| series.samples.iter());
         let total = samples().count();
         app.metrics.profile_bytes.inc_by(samples().map(|sample| sample.raw_profile.len() as u64).sum());
 
         let mut refusals = Refusals::default();
-        let inputs = inputs(request, &app.config.limits, &mut refusals);
-        let (appends, mut refusals) = app.compute(move |app| decode(app, inputs, refusals)).await;
+        let limits = app.limits(tenant);
+        let inputs = inputs(request, &limits, &mut refusals);
+        let (appends, mut refusals) = app.compute(move |app| decode(app, &limits, inputs, refusals)).await;
         // What was appended stays, whatever becomes of the rest: a sender that tries again may store it twice, never lose it.
         for append in appends {
             let (places, profiles): (Vec<Place>, Vec<Vec<Profile>>) = append.into_iter().unzip();
             let profiles: Vec<Profile> = profiles.into_iter().flatten().collect();
             let (stored, samples) = (profiles.len(), profiles.iter().map(|p| p.rows() as u64).sum());
-            match app.store.append(&app.tenant(), profiles).await {
+            match app.store.append(tenant, profiles).await {
                 Ok(()) => {
                     app.metrics.profiles.inc_by(stored as u64);
                     app.metrics.samples.inc_by(samples);
@@ -120,10 +123,14 @@ fn inputs(
 }
 
 /// The profiles in appends that the store takes.
-fn decode(app: &App, inputs: Vec<(Place, Bytes)>, mut refusals: Refusals) -> (Vec<Append>, Refusals) {
+fn decode(
+    app: &App,
+    limits: &Limits,
+    inputs: Vec<(Place, Bytes)>,
+    mut refusals: Refusals,
+) -> (Vec<Append>, Refusals) {
     let received_ms =
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as i64);
-    let limits = &app.config.limits;
     let mut budget = Budget::new(limits);
     let mut decoded = Vec::new();
     for (place, raw) in inputs {

@@ -18,10 +18,11 @@ use spanflame_wire::types::v1::{
 };
 
 use super::App;
+use super::access::Access;
 use super::flame::{self, FlameQuery};
 use crate::model;
 use crate::model::TimeRange;
-use crate::query::{QueryError, SeriesQuery, TimeSeries};
+use crate::query::{Engine, QueryError, SeriesQuery, TimeSeries};
 use crate::selector::LabelSelector;
 
 /// The most points that one time series may have.
@@ -32,18 +33,21 @@ const MAX_NAMES: usize = 100;
 
 pub(super) struct Querier(pub(super) Arc<App>);
 
+impl Querier {
+    fn engine(&self, context: &RequestContext) -> Engine {
+        self.0.engine(Access::of(context.extensions()))
+    }
+}
+
 impl QuerierService for Querier {
     async fn profile_types<'a>(
         &'a self,
-        _: RequestContext,
+        context: RequestContext,
         request: ServiceRequest<'_, ProfileTypesRequest>,
     ) -> ServiceResult<impl Encodable<ProfileTypesResponse> + Send + use<'a>> {
+        let engine = self.engine(&context);
         let range = flame::range(request.start, request.end)?;
-        let types = self
-            .0
-            .compute(move |app| app.engine.profile_types(&app.tenant(), range))
-            .await
-            .map_err(failed)?;
+        let types = self.0.compute(move |_| engine.profile_types(range)).await.map_err(failed)?;
         let profile_types = types
             .iter()
             .map(|profile_type| ProfileType {
@@ -61,9 +65,10 @@ impl QuerierService for Querier {
 
     async fn label_values<'a>(
         &'a self,
-        _: RequestContext,
+        context: RequestContext,
         request: ServiceRequest<'_, LabelValuesRequest>,
     ) -> ServiceResult<impl Encodable<LabelValuesResponse> + Send + use<'a>> {
+        let engine = self.engine(&context);
         let request = request.to_owned_message();
         if request.name.is_empty() {
             return Err(ConnectError::invalid_argument(
@@ -74,7 +79,7 @@ impl QuerierService for Querier {
         let range = flame::range(request.start, request.end)?;
         let names = self
             .0
-            .compute(move |app| app.engine.label_values(&app.tenant(), &request.name, &selector, range))
+            .compute(move |_| engine.label_values(&request.name, &selector, range))
             .await
             .map_err(failed)?;
         Response::ok(LabelValuesResponse { names, ..Default::default() })
@@ -82,32 +87,30 @@ impl QuerierService for Querier {
 
     async fn label_names<'a>(
         &'a self,
-        _: RequestContext,
+        context: RequestContext,
         request: ServiceRequest<'_, LabelNamesRequest>,
     ) -> ServiceResult<impl Encodable<LabelNamesResponse> + Send + use<'a>> {
+        let engine = self.engine(&context);
         let request = request.to_owned_message();
         let selector = matchers(&request.matchers)?;
         let range = flame::range(request.start, request.end)?;
-        let names = self
-            .0
-            .compute(move |app| app.engine.label_names(&app.tenant(), &selector, range))
-            .await
-            .map_err(failed)?;
+        let names = self.0.compute(move |_| engine.label_names(&selector, range)).await.map_err(failed)?;
         Response::ok(LabelNamesResponse { names, ..Default::default() })
     }
 
     async fn series<'a>(
         &'a self,
-        _: RequestContext,
+        context: RequestContext,
         request: ServiceRequest<'_, SeriesRequest>,
     ) -> ServiceResult<impl Encodable<SeriesResponse> + Send + use<'a>> {
+        let engine = self.engine(&context);
         let request = request.to_owned_message();
         at_most_max_names("label_names", &request.label_names)?;
         let selector = matchers(&request.matchers)?;
         let range = flame::range(request.start, request.end)?;
         let sets = self
             .0
-            .compute(move |app| app.engine.series(&app.tenant(), &request.label_names, &selector, range))
+            .compute(move |_| engine.series(&request.label_names, &selector, range))
             .await
             .map_err(failed)?;
         let labels_set =
@@ -117,32 +120,35 @@ impl QuerierService for Querier {
 
     async fn select_merge_stacktraces<'a>(
         &'a self,
-        _: RequestContext,
+        context: RequestContext,
         request: ServiceRequest<'_, SelectMergeStacktracesRequest>,
     ) -> ServiceResult<impl Encodable<SelectMergeStacktracesResponse> + Send + use<'a>> {
+        let engine = self.engine(&context);
         let query = FlameQuery::from_stacktraces(&request.to_owned_message())?;
-        let flamegraph = self.0.compute(move |app| query.answer(app)).await.map_err(failed)?.into();
+        let flamegraph = self.0.compute(move |app| query.answer(app, &engine)).await.map_err(failed)?.into();
         Response::ok(SelectMergeStacktracesResponse { flamegraph, ..Default::default() })
     }
 
     async fn select_merge_span_profile<'a>(
         &'a self,
-        _: RequestContext,
+        context: RequestContext,
         request: ServiceRequest<'_, SelectMergeSpanProfileRequest>,
     ) -> ServiceResult<impl Encodable<SelectMergeSpanProfileResponse> + Send + use<'a>> {
+        let engine = self.engine(&context);
         let query = FlameQuery::from_span_profile(&request.to_owned_message())?;
-        let flamegraph = self.0.compute(move |app| query.answer(app)).await.map_err(failed)?.into();
+        let flamegraph = self.0.compute(move |app| query.answer(app, &engine)).await.map_err(failed)?.into();
         Response::ok(SelectMergeSpanProfileResponse { flamegraph, ..Default::default() })
     }
 
     async fn select_series<'a>(
         &'a self,
-        _: RequestContext,
+        context: RequestContext,
         request: ServiceRequest<'_, SelectSeriesRequest>,
     ) -> ServiceResult<impl Encodable<SelectSeriesResponse> + Send + use<'a>> {
+        let engine = self.engine(&context);
         let request = request.to_owned_message();
         let query = Totals::new(&request)?;
-        let found = self.0.compute(move |app| query.answer(app)).await.map_err(failed)?;
+        let found = self.0.compute(move |_| query.answer(&engine)).await.map_err(failed)?;
         let series = found
             .into_iter()
             .map(|series| Series {
@@ -156,10 +162,11 @@ impl QuerierService for Querier {
 
     async fn get_profile_stats<'a>(
         &'a self,
-        _: RequestContext,
+        context: RequestContext,
         _: ServiceRequest<'_, GetProfileStatsRequest>,
     ) -> ServiceResult<impl Encodable<GetProfileStatsResponse> + Send + use<'a>> {
-        let stats = self.0.compute(|app| app.engine.stats(&app.tenant())).await;
+        let engine = self.engine(&context);
+        let stats = self.0.compute(move |_| engine.stats()).await;
         Response::ok(GetProfileStatsResponse {
             data_ingested: stats.profiles > 0,
             oldest_profile_time: stats.oldest_ms.unwrap_or_default(),
@@ -270,7 +277,7 @@ impl Totals {
         Ok(Self { profile_type, selector, range, step_ms, group_by: request.group_by.clone(), limit })
     }
 
-    fn answer(&self, app: &App) -> Result<Vec<TimeSeries>, QueryError> {
+    fn answer(&self, engine: &Engine) -> Result<Vec<TimeSeries>, QueryError> {
         let query = SeriesQuery {
             kind: &self.profile_type,
             selector: &self.selector,
@@ -279,7 +286,7 @@ impl Totals {
             group_by: &self.group_by,
             limit: self.limit,
         };
-        app.engine.select_series(&app.tenant(), &query)
+        engine.select_series(&query)
     }
 }
 

@@ -7,15 +7,16 @@ use axum::extract::{Path, Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use serde::{Deserialize, Serialize};
 use spanflame_wire::querier::v1::SelectMergeStacktracesResponse;
 
 use super::App;
+use super::access::Access;
 use super::error::ApiError;
 use super::flame::{self, FlameQuery};
 use crate::model::{SpanId, TraceId};
-use crate::query::{SpanFilter, SpanListFilter, SpanListItem, SpanSummary};
+use crate::query::{Engine, QueryError, SpanFilter, SpanListFilter, SpanListItem, SpanSummary};
 use crate::selector::LabelSelector;
 use crate::telemetry::SpanOutcome;
 
@@ -126,6 +127,7 @@ struct ListParams {
 
 async fn spans(
     State(app): State<Arc<App>>,
+    Extension(access): Extension<Access>,
     params: Result<Query<ListParams>, QueryRejection>,
 ) -> Result<Json<SpanList>, ApiError> {
     let Query(params) = params.map_err(bad_query)?;
@@ -137,22 +139,23 @@ async fn spans(
         text.parse::<TraceId>().map_err(|error| ApiError::invalid_argument(format!("traceId: {error}")))
     });
     let filter = SpanListFilter { service: params.service, trace_id: trace_id.transpose()? };
-    let spans = app.compute(move |app| app.engine.spans(&app.tenant(), &filter, limit)).await?;
+    let spans = app.compute(move |app| app.engine(&access).spans(&filter, limit)).await?;
     Ok(Json(SpanList { spans: spans.into_iter().map(SpanRow::from).collect() }))
 }
 
 async fn span(
     State(app): State<Arc<App>>,
+    Extension(access): Extension<Access>,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Span>, ApiError> {
     let id = span_id(id)?;
-    let found = app.compute(move |app| app.engine.span(&app.tenant(), id)).await?;
-    match found {
+    let engine = app.engine(&access);
+    match find(&app, &engine, id).await? {
         Some(span) => {
             app.metrics.span_query(SpanOutcome::Hit);
             Ok(Json(span.into()))
         }
-        None => Err(unknown_span(&app, id).await),
+        None => Err(unknown_span(&app, &engine, id).await),
     }
 }
 
@@ -167,6 +170,7 @@ struct ProfileParams {
 
 async fn profile(
     State(app): State<Arc<App>>,
+    Extension(access): Extension<Access>,
     id: Result<Path<String>, PathRejection>,
     params: Result<Query<ProfileParams>, QueryRejection>,
 ) -> Result<Response, ApiError> {
@@ -182,8 +186,9 @@ async fn profile(
     if let Some(format) = params.format.filter(|format| format != "flamegraph") {
         return Err(ApiError::invalid_argument(format!("format: expected flamegraph, got {format:?}")));
     }
-    let Some(span) = app.compute(move |app| app.engine.span(&app.tenant(), id)).await? else {
-        return Err(unknown_span(&app, id).await);
+    let engine = app.engine(&access);
+    let Some(span) = find(&app, &engine, id).await? else {
+        return Err(unknown_span(&app, &engine, id).await);
     };
     let profile_type = match asked.or_else(|| default_type(&span)) {
         Some(profile_type) => profile_type,
@@ -204,10 +209,15 @@ async fn profile(
         call_site: Vec::new(),
         max_nodes,
     };
-    let flamegraph = app.compute(move |app| query.answer(app)).await?.into();
+    let flamegraph = app.compute(move |app| query.answer(app, &engine)).await?.into();
     let answer = SelectMergeStacktracesResponse { flamegraph, ..Default::default() };
     let body = serde_json::to_vec(&answer).expect("a flame graph is JSON");
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+async fn find(app: &Arc<App>, engine: &Engine, id: SpanId) -> Result<Option<SpanSummary>, QueryError> {
+    let engine = engine.clone();
+    app.compute(move |_| engine.span(id)).await
 }
 
 fn default_type(span: &SpanSummary) -> Option<crate::model::ProfileType> {
@@ -230,8 +240,9 @@ fn bad_query(error: QueryRejection) -> ApiError {
     ApiError::invalid_argument(format!("query: {}", error.body_text()))
 }
 
-async fn unknown_span(app: &Arc<App>, id: SpanId) -> ApiError {
-    let stats = app.compute(|app| app.engine.stats(&app.tenant())).await;
+async fn unknown_span(app: &Arc<App>, engine: &Engine, id: SpanId) -> ApiError {
+    let engine = engine.clone();
+    let stats = app.compute(move |_| engine.stats()).await;
     let mut hints = Vec::new();
     if stats.profiles == 0 {
         hints.push("the server has received no profiles yet: check the address that the service pushes to");

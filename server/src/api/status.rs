@@ -6,10 +6,11 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 use axum::routing::get;
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use serde_json::{Value, json};
 
 use super::App;
+use super::access::Access;
 use crate::telemetry::Metrics;
 
 pub(super) fn router() -> Router<Arc<App>> {
@@ -24,8 +25,8 @@ async fn ready() -> &'static str {
     "ready\n"
 }
 
-async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
-    let stats = app.compute(|app| app.engine.stats(&app.tenant())).await;
+async fn metrics(State(app): State<Arc<App>>, Extension(access): Extension<Access>) -> impl IntoResponse {
+    let stats = app.compute(move |app| app.engine(&access).stats()).await;
     app.metrics.stored_profiles.set(stats.profiles);
     app.metrics.stored_spans.set(stats.spans);
     ([(header::CONTENT_TYPE, Metrics::CONTENT_TYPE)], app.metrics.encode())

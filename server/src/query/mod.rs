@@ -14,7 +14,7 @@ pub use self::flame::FlameGraph;
 pub use self::series::{SeriesQuery, TimeSeries};
 pub use self::spans::{EmptyReason, SpanListFilter, SpanListItem, SpanSummary, TypeTotal};
 use crate::model::{SpanId, TenantId, TraceId};
-use crate::store::{Store, StoreError};
+use crate::store::{Source, Store, StoreError};
 
 #[cfg(test)]
 mod tests;
@@ -69,7 +69,7 @@ impl SpanFilter {
     }
 }
 
-/// What there is of a tenant.
+/// What there is of some tenants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stats {
     /// Profiles stored.
@@ -82,22 +82,28 @@ pub struct Stats {
     pub newest_ms: Option<i64>,
 }
 
-/// Answers questions from a store. A profile is seen from the moment its append is acknowledged.
+/// Answers questions about some tenants' profiles. A profile is seen from the moment its append is acknowledged.
 #[derive(Clone)]
 pub struct Engine {
     store: Arc<Store>,
+    tenants: Arc<[TenantId]>,
 }
 
 impl Engine {
-    /// An engine over this store.
-    pub fn new(store: Arc<Store>) -> Self {
-        Self { store }
+    /// An engine over what this store has of these tenants, each of them named once.
+    pub fn new(store: Arc<Store>, tenants: Arc<[TenantId]>) -> Self {
+        Self { store, tenants }
     }
 
-    /// What there is of a tenant.
-    pub fn stats(&self, tenant: &TenantId) -> Stats {
+    /// What a question is answered from.
+    fn sources(&self) -> Vec<Arc<dyn Source>> {
+        self.tenants.iter().flat_map(|tenant| self.store.snapshot(tenant)).collect()
+    }
+
+    /// What there is.
+    pub fn stats(&self) -> Stats {
         let mut stats = Stats::default();
-        for source in self.store.snapshot(tenant) {
+        for source in self.sources() {
             stats.profiles += source.profiles();
             stats.spans += source.span_count();
             if let Some(bounds) = source.bounds() {

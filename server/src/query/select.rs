@@ -7,7 +7,7 @@ use foldhash::fast::RandomState;
 
 use super::flame::StackTree;
 use super::{Engine, FlameGraph, QueryError, SpanFilter};
-use crate::model::{ProfileType, SpanId, TenantId, TimeRange};
+use crate::model::{ProfileType, SpanId, TimeRange};
 use crate::selector::LabelSelector;
 use crate::store::{
     Chunk, FoundRun, FrameNames, SampleCounts, SeriesEntry, Source, SpanEntry, SpanLookup, StoreError,
@@ -141,10 +141,8 @@ impl Engine {
     /// The merged stack traces of all samples of type `kind` whose series pass `selector`, whose profiles overlap `range`
     /// and whose spans pass `filter`; with `call_site`, only of stack traces that begin with these functions, the root
     /// first. See [`FlameGraph`] for the form and `max_nodes` (0 for all). No samples give one bar of zero.
-    #[expect(clippy::too_many_arguments, reason = "each narrows the question in its own way")]
     pub fn flamegraph(
         &self,
-        tenant: &TenantId,
         kind: &ProfileType,
         selector: &LabelSelector,
         range: Option<TimeRange>,
@@ -152,7 +150,7 @@ impl Engine {
         call_site: &[String],
         max_nodes: usize,
     ) -> Result<FlameGraph, QueryError> {
-        let sources = self.store.snapshot(tenant);
+        let sources = self.sources();
         let mut entries = if filter.is_empty() { Vec::new() } else { entries(&sources, filter)? };
         let mut names = FrameNames::default();
         let call_site: Vec<u32> = call_site.iter().map(|name| names.of_text(name)).collect();

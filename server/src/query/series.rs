@@ -6,7 +6,7 @@ use foldhash::fast::RandomState;
 
 use super::select::{WantedNames, WantedSeries};
 use super::{Engine, QueryError};
-use crate::model::{ProfileType, SPAN_NAME, SYNTHETIC_LABELS, TenantId, TimeRange, label, same_name};
+use crate::model::{ProfileType, SPAN_NAME, SYNTHETIC_LABELS, TimeRange, label, same_name};
 use crate::selector::LabelSelector;
 use crate::store::{Chunk, SeriesEntry, Source};
 
@@ -38,13 +38,9 @@ pub struct TimeSeries {
 
 impl Engine {
     /// The types of profiles that overlap `range`, sorted by their ids.
-    pub fn profile_types(
-        &self,
-        tenant: &TenantId,
-        range: Option<TimeRange>,
-    ) -> Result<Vec<ProfileType>, QueryError> {
+    pub fn profile_types(&self, range: Option<TimeRange>) -> Result<Vec<ProfileType>, QueryError> {
         let mut types = BTreeMap::new();
-        self.visit_series(tenant, &LabelSelector::default(), range, |_, _, kind| {
+        self.visit_series(&LabelSelector::default(), range, |_, _, kind| {
             types.entry(kind.to_string()).or_insert_with(|| kind.clone());
             Ok(())
         })?;
@@ -54,12 +50,11 @@ impl Engine {
     /// Names of labels, the synthetic ones and `span_name` included, of series that pass `selector`, sorted.
     pub fn label_names(
         &self,
-        tenant: &TenantId,
         selector: &LabelSelector,
         range: Option<TimeRange>,
     ) -> Result<Vec<String>, QueryError> {
         let mut names: BTreeSet<String> = BTreeSet::new();
-        self.visit_series(tenant, selector, range, |source, series, _| {
+        self.visit_series(selector, range, |source, series, _| {
             if names.is_empty() {
                 names.extend(SYNTHETIC_LABELS.map(str::to_owned));
             }
@@ -79,14 +74,13 @@ impl Engine {
     /// Values of the label `name` in series that pass `selector`, sorted.
     pub fn label_values(
         &self,
-        tenant: &TenantId,
         name: &str,
         selector: &LabelSelector,
         range: Option<TimeRange>,
     ) -> Result<Vec<String>, QueryError> {
         let mut values: BTreeSet<String> = BTreeSet::new();
         let span_names = same_name(name, SPAN_NAME);
-        self.visit_series(tenant, selector, range, |source, series, kind| {
+        self.visit_series(selector, range, |source, series, kind| {
             if span_names {
                 for number in source.span_names(series.id)? {
                     let value = source.string(number)?;
@@ -108,13 +102,12 @@ impl Engine {
     /// Profiles with several types are as many series.
     pub fn series(
         &self,
-        tenant: &TenantId,
         label_names: &[String],
         selector: &LabelSelector,
         range: Option<TimeRange>,
     ) -> Result<Vec<Vec<(String, String)>>, QueryError> {
         let mut sets = BTreeSet::new();
-        self.visit_series(tenant, selector, range, |_, series, kind| {
+        self.visit_series(selector, range, |_, series, kind| {
             let mut set: Vec<(String, String)> = if label_names.is_empty() {
                 let own = series.labels.iter().map(|(name, _)| name);
                 let value = |name: &str| label(&series.labels, kind, name).unwrap_or_default().into_owned();
@@ -137,12 +130,11 @@ impl Engine {
     /// Visits every series that passes `selector` (span names aside) with each of its types.
     fn visit_series(
         &self,
-        tenant: &TenantId,
         selector: &LabelSelector,
         range: Option<TimeRange>,
         mut visit: impl FnMut(&dyn Source, &SeriesEntry, &ProfileType) -> Result<(), QueryError>,
     ) -> Result<(), QueryError> {
-        for source in self.store.snapshot(tenant) {
+        for source in self.sources() {
             for series in source.series(None)? {
                 if range.is_some_and(|range| !range.overlaps(&series.range)) {
                     continue;
@@ -157,11 +149,7 @@ impl Engine {
 
     /// Totals over time, the group with the largest sum first. A profile counts where it began: a point at `t` is the sum
     /// of those that began in `(t - step, t]`.
-    pub fn select_series(
-        &self,
-        tenant: &TenantId,
-        query: &SeriesQuery<'_>,
-    ) -> Result<Vec<TimeSeries>, QueryError> {
+    pub fn select_series(&self, query: &SeriesQuery<'_>) -> Result<Vec<TimeSeries>, QueryError> {
         let &SeriesQuery { range, step_ms, .. } = query;
         if step_ms < 1 {
             return Err(QueryError::Step { step_ms });
@@ -169,7 +157,7 @@ impl Engine {
         // Profiles that began within the step before the first point belong to it.
         let reach = TimeRange { start_ms: range.start_ms.saturating_sub(step_ms), ..range };
         let mut groups: HashMap<Vec<String>, BTreeMap<i64, i64>, RandomState> = HashMap::default();
-        for source in self.store.snapshot(tenant) {
+        for source in self.sources() {
             let source = source.as_ref();
             let wanted = WantedSeries::of(source, None, query.kind, query.selector, Some(reach))?;
             let mut names = WantedNames::new(source, query.selector);

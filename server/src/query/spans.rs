@@ -6,7 +6,7 @@ use foldhash::fast::RandomState;
 
 use super::select::{WantedNames, WantedSeries, entries, series_of};
 use super::{Engine, QueryError, SpanFilter};
-use crate::model::{Labels, ProfileType, SpanId, TenantId, TimeRange, TraceId};
+use crate::model::{Labels, ProfileType, SpanId, TimeRange, TraceId};
 use crate::selector::LabelSelector;
 use crate::store::{SampleCounts, SpanEntry, SpanLookup};
 
@@ -105,8 +105,8 @@ impl EmptyReason {
 
 impl Engine {
     /// What is known of a span, none if neither it nor a descendant has samples.
-    pub fn span(&self, tenant: &TenantId, id: SpanId) -> Result<Option<SpanSummary>, QueryError> {
-        let sources = self.store.snapshot(tenant);
+    pub fn span(&self, id: SpanId) -> Result<Option<SpanSummary>, QueryError> {
+        let sources = self.sources();
         let mut summary: Option<SpanSummary> = None;
         let mut name_as_root = None;
         for (source, entries) in sources.iter().zip(entries(&sources, &SpanFilter::spans([id]))?) {
@@ -172,13 +172,8 @@ impl Engine {
     }
 
     /// The spans with samples, those with the most CPU time of their own first.
-    pub fn spans(
-        &self,
-        tenant: &TenantId,
-        filter: &SpanListFilter,
-        limit: usize,
-    ) -> Result<Vec<SpanListItem>, QueryError> {
-        let sources = self.store.snapshot(tenant);
+    pub fn spans(&self, filter: &SpanListFilter, limit: usize) -> Result<Vec<SpanListItem>, QueryError> {
+        let sources = self.sources();
         let services: Vec<HashMap<u32, String>> = sources
             .iter()
             .map(|source| {
@@ -234,7 +229,6 @@ impl Engine {
     /// Why [`Engine::flamegraph`] has nothing for these spans; none if it has something, or the filter is empty.
     pub fn why_empty(
         &self,
-        tenant: &TenantId,
         kind: &ProfileType,
         selector: &LabelSelector,
         range: Option<TimeRange>,
@@ -243,7 +237,7 @@ impl Engine {
         if filter.is_empty() {
             return Ok(None);
         }
-        let sources = self.store.snapshot(tenant);
+        let sources = self.sources();
         let mut reason = EmptyReason::UnknownSpan;
         let everything = LabelSelector::default();
         for (source, entries) in sources.iter().zip(entries(&sources, filter)?) {

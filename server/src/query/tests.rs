@@ -21,13 +21,18 @@ impl Fixture {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(StoreOptions::new(dir.path())).unwrap());
-        Self { engine: Engine::new(Arc::clone(&store)), store, _dir: dir }
+        Self { engine: Engine::new(Arc::clone(&store), [tenant()].into()), store, _dir: dir }
     }
 
     fn of(builders: &[(&PprofBuilder, &[(&str, &str)])]) -> Self {
         let fixture = Self::new();
         builders.iter().for_each(|(builder, labels)| fixture.append(builder.profiles(labels)));
         fixture
+    }
+
+    /// What another tenant sees.
+    fn of_others(&self) -> Engine {
+        Engine::new(Arc::clone(&self.store), [TenantId::new("other").unwrap()].into())
     }
 
     fn append(&self, profiles: Vec<Profile>) {
@@ -48,7 +53,7 @@ impl Fixture {
     ) -> FlameGraph {
         let selector = LabelSelector::parse(selector).unwrap();
         let call_site: Vec<String> = call_site.iter().map(|name| name.to_string()).collect();
-        self.engine.flamegraph(&tenant(), &cpu(), &selector, range, filter, &call_site, 8192).unwrap()
+        self.engine.flamegraph(&cpu(), &selector, range, filter, &call_site, 8192).unwrap()
     }
 }
 
@@ -136,7 +141,7 @@ fn descendants_are_found_across_profiles_and_a_root_without_samples_has_them_too
     let grandchild = PprofBuilder::new().sample(&["b"], 2, &[("span_id", &hex(3)), ("parent_span_id", "#2")]);
     let fixture = Fixture::of(&[(&child, &[("pod", "a")]), (&grandchild, &[("pod", "b")])]);
     assert_eq!(fixture.graph("{}", None, &SpanFilter::spans([id(1)])).total, 3 * MS);
-    let summary = fixture.engine.span(&tenant(), id(1)).unwrap().unwrap();
+    let summary = fixture.engine.span(id(1)).unwrap().unwrap();
     assert_eq!((summary.cpu_nanos, summary.own_cpu_nanos, summary.name), (3 * MS, 0, None));
     assert_eq!(summary.trace_id.unwrap().to_string(), TRACE);
     // A cycle of parents, which no tracer makes but anyone can send.
@@ -159,7 +164,7 @@ fn a_root_without_samples_has_its_name_from_its_descendants() {
         PprofBuilder::new().sample(&["a"], 1, &labels).profiles(&[])
     };
     let fixture = Fixture::new();
-    let name = |span| fixture.engine.span(&tenant(), id(span)).unwrap().unwrap().name;
+    let name = |span| fixture.engine.span(id(span)).unwrap().unwrap().name;
     fixture.append(descendant(2, "#1", ""));
     assert_eq!(name(1), None);
     fixture.append(descendant(3, "#1", "GET /pay"));
@@ -172,10 +177,9 @@ fn a_root_without_samples_has_its_name_from_its_descendants() {
         PprofBuilder::new().sample(&["a"], 1, &[("span_id", &hex(1)), ("span_name", "own")]).profiles(&[]),
     );
     assert_eq!(name(1).as_deref(), Some("own"));
-    let names = fixture.engine.label_names(&tenant(), &LabelSelector::default(), None).unwrap();
+    let names = fixture.engine.label_names(&LabelSelector::default(), None).unwrap();
     assert!(!names.contains(&"local_root_span_name".to_owned()), "{names:?}");
-    let values =
-        fixture.engine.label_values(&tenant(), "span_name", &LabelSelector::default(), None).unwrap();
+    let values = fixture.engine.label_values("span_name", &LabelSelector::default(), None).unwrap();
     assert_eq!(values, ["db", "own"], "only names that samples are under select samples");
 }
 
@@ -211,8 +215,7 @@ fn empty_answers_have_reasons() {
     let why = |kind: &str, selector: &str, range, span| {
         let selector = LabelSelector::parse(selector).unwrap();
         let filter = SpanFilter::spans([id(span)]);
-        let reason =
-            fixture.engine.why_empty(&tenant(), &kind.parse().unwrap(), &selector, range, &filter).unwrap();
+        let reason = fixture.engine.why_empty(&kind.parse().unwrap(), &selector, range, &filter).unwrap();
         reason.map(EmptyReason::as_str)
     };
     assert_eq!(why(CPU, "{}", None, 77), Some("unknown_span"));
@@ -223,13 +226,13 @@ fn empty_answers_have_reasons() {
     assert_eq!(why(CPU, "{}", around(0, 1), 1), None);
     let everything = LabelSelector::default();
     let nothing = SpanFilter::default();
-    assert_eq!(fixture.engine.why_empty(&tenant(), &cpu(), &everything, None, &nothing).unwrap(), None);
+    assert_eq!(fixture.engine.why_empty(&cpu(), &everything, None, &nothing).unwrap(), None);
 }
 
 #[test]
 fn a_span_tells_what_is_known_of_it() {
     let fixture = Fixture::of(&[(&family(), &[]), (&family().at(START_MS + 10_000, 10_000), &[])]);
-    let summary = fixture.engine.span(&tenant(), id(1)).unwrap().unwrap();
+    let summary = fixture.engine.span(id(1)).unwrap().unwrap();
     assert_eq!(summary.name.as_deref(), Some("GET /pay"));
     assert_eq!(summary.trace_id.unwrap().to_string(), TRACE);
     assert_eq!((summary.parent, summary.local_root), (None, Some(id(1))));
@@ -239,9 +242,9 @@ fn a_span_tells_what_is_known_of_it() {
     assert_eq!((summary.own_samples, summary.own_cpu_nanos), (2, 2 * MS));
     let types: Vec<_> = summary.types.iter().map(|t| (t.kind.to_string(), t.total, t.samples)).collect();
     assert_eq!(types, [(CPU.to_owned(), 14 * MS, 14), (SAMPLES.to_owned(), 14, 14)]);
-    assert_eq!(fixture.engine.span(&tenant(), id(2)).unwrap().unwrap().parent, Some(id(1)));
-    assert_eq!(fixture.engine.span(&tenant(), id(77)).unwrap(), None);
-    assert_eq!(fixture.engine.span(&TenantId::new("other").unwrap(), id(1)).unwrap(), None);
+    assert_eq!(fixture.engine.span(id(2)).unwrap().unwrap().parent, Some(id(1)));
+    assert_eq!(fixture.engine.span(id(77)).unwrap(), None);
+    assert_eq!(fixture.of_others().span(id(1)).unwrap(), None);
 }
 
 #[test]
@@ -257,13 +260,13 @@ fn spans_are_listed_by_their_cpu_time() {
     let list = |service: Option<&str>, trace: bool, limit| -> Vec<(u64, i64)> {
         let trace_id = trace.then(|| TRACE.parse().unwrap());
         let filter = SpanListFilter { service: service.map(str::to_owned), trace_id };
-        let spans = fixture.engine.spans(&tenant(), &filter, limit).unwrap();
+        let spans = fixture.engine.spans(&filter, limit).unwrap();
         spans.iter().map(|span| (span.span_id.get(), span.cpu_nanos / MS)).collect()
     };
     assert_eq!(list(None, false, 3), [(7, 50), (5, 16), (9, 8)]);
     assert_eq!(list(Some("checkout"), true, 100), [(5, 16), (9, 8), (1, 4), (3, 4), (2, 2)]);
     assert_eq!(list(Some("nobody"), false, 100), []);
-    let first = &fixture.engine.spans(&tenant(), &SpanListFilter::default(), 2).unwrap()[1];
+    let first = &fixture.engine.spans(&SpanListFilter::default(), 2).unwrap()[1];
     assert_eq!((first.service.as_str(), first.name.as_deref()), ("checkout", Some("GET /other")));
     assert_eq!((first.samples, Some(first.range)), (16, around(0, 10_000)));
 }
@@ -273,28 +276,28 @@ fn labels_types_and_series_are_listed() {
     let fixture = Fixture::of(&[(&family(), &[("endpoint", "/pay")])]);
     let everything = LabelSelector::default();
     let engine = &fixture.engine;
-    let types = engine.profile_types(&tenant(), None).unwrap();
+    let types = engine.profile_types(None).unwrap();
     assert_eq!(types.iter().map(ToString::to_string).collect::<Vec<_>>(), [CPU, SAMPLES]);
-    assert_eq!(engine.profile_types(&tenant(), TimeRange::new(1000, 4000)).unwrap(), []);
-    let names = engine.label_names(&tenant(), &everything, None).unwrap();
+    assert_eq!(engine.profile_types(TimeRange::new(1000, 4000)).unwrap(), []);
+    let names = engine.label_names(&everything, None).unwrap();
     assert_eq!(names[..7], crate::model::SYNTHETIC_LABELS);
     assert_eq!(names[7..], ["endpoint", "service_name", "span_name"]);
     let values = |name: &str, selector: &str| {
-        engine.label_values(&tenant(), name, &LabelSelector::parse(selector).unwrap(), None).unwrap()
+        engine.label_values(name, &LabelSelector::parse(selector).unwrap(), None).unwrap()
     };
     assert_eq!(values("service_name", "{}"), ["checkout"]);
     assert_eq!(values("__profile_type__", "{}"), [CPU, SAMPLES]);
     assert_eq!(values("span_name", r#"{span_name=~"GET.*"}"#), ["GET /other", "GET /pay"]);
     assert!(values("absent", "{}").is_empty());
     assert!(values("service_name", r#"{endpoint="/other"}"#).is_empty());
-    assert!(engine.label_names(&TenantId::new("other").unwrap(), &everything, None).unwrap().is_empty());
+    assert!(fixture.of_others().label_names(&everything, None).unwrap().is_empty());
 
     let wanted = ["service_name".to_owned(), "__profile_type__".to_owned()];
-    let series = engine.series(&tenant(), &wanted, &everything, None).unwrap();
+    let series = engine.series(&wanted, &everything, None).unwrap();
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let set = |kind: &str| vec![pair("__profile_type__", kind), pair("service_name", "checkout")];
     assert_eq!(series, [set(CPU), set(SAMPLES)]);
-    let full = engine.series(&tenant(), &[], &everything, None).unwrap();
+    let full = engine.series(&[], &everything, None).unwrap();
     assert_eq!(full[0].len(), 9);
 }
 
@@ -329,7 +332,7 @@ fn series_are_sums_in_steps_that_end_at_their_points() {
             group_by: &group_by,
             limit,
         };
-        let series = fixture.engine.select_series(&tenant(), &query).unwrap();
+        let series = fixture.engine.select_series(&query).unwrap();
         series
             .into_iter()
             .map(|s| {
@@ -355,16 +358,16 @@ fn series_are_sums_in_steps_that_end_at_their_points() {
     let selector = LabelSelector::default();
     let range = around(0, 1).unwrap();
     let query = SeriesQuery { kind: &cpu(), selector: &selector, range, step_ms: 0, group_by: &[], limit: 0 };
-    let error = fixture.engine.select_series(&tenant(), &query).unwrap_err();
+    let error = fixture.engine.select_series(&query).unwrap_err();
     assert!(error.to_string().contains("step: expected at least 0.001 seconds"), "{error}");
 }
 
 #[test]
 fn stats_count() {
     let fixture = Fixture::new();
-    assert_eq!(fixture.engine.stats(&tenant()), Stats::default());
+    assert_eq!(fixture.engine.stats(), Stats::default());
     fixture.append(family().profiles(&[]));
-    let stats = fixture.engine.stats(&tenant());
+    let stats = fixture.engine.stats();
     assert_eq!((stats.profiles, stats.spans), (1, 5));
     assert_eq!((stats.oldest_ms, stats.newest_ms), (Some(START_MS), Some(START_MS + 10_000)));
 }
@@ -391,10 +394,10 @@ fn sums_stop_at_the_largest_number() {
     assert_eq!(fixture.graph("{}", None, &SpanFilter::default()).total, i64::MAX);
     let selector = LabelSelector::default();
     let filter = SpanFilter::default();
-    let folded = fixture.engine.flamegraph(&tenant(), &cpu(), &selector, None, &filter, &[], 1).unwrap();
+    let folded = fixture.engine.flamegraph(&cpu(), &selector, None, &filter, &[], 1).unwrap();
     assert_eq!(folded.total, i64::MAX);
-    assert_eq!(fixture.engine.span(&tenant(), id(1)).unwrap().unwrap().cpu_nanos, i64::MAX);
-    assert_eq!(fixture.engine.spans(&tenant(), &SpanListFilter::default(), 10).unwrap().len(), 2);
+    assert_eq!(fixture.engine.span(id(1)).unwrap().unwrap().cpu_nanos, i64::MAX);
+    assert_eq!(fixture.engine.spans(&SpanListFilter::default(), 10).unwrap().len(), 2);
 }
 
 /// Stack, count and span of samples.
@@ -431,7 +434,7 @@ proptest! {
         let filters = (0..4).map(|n| SpanFilter::spans(SpanId::new(n)));
         for filter in filters {
             let graph = |fixture: &Fixture| {
-                fixture.engine.flamegraph(&tenant(), &cpu(), &LabelSelector::default(), None, &filter, &[], max_nodes).unwrap()
+                fixture.engine.flamegraph(&cpu(), &LabelSelector::default(), None, &filter, &[], max_nodes).unwrap()
             };
             let (one, many) = (graph(&whole), graph(&split));
             prop_assert_eq!(&one, &many);
