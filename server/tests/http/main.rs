@@ -1,11 +1,14 @@
 //! The real binary on loopback, asked as Grafana, agents, the page and attackers ask it.
 
+mod access;
 mod contract;
 #[cfg(unix)]
 mod crash;
+mod edges;
 mod hostile;
 mod page;
 mod push;
 mod rest;
 mod startup;
 mod support;
+mod tls;
