@@ -93,7 +93,7 @@ pub struct ReasonLabel {
 /// Labels of [`Metrics::tenant_refusals`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct TenantReasonLabels {
-    /// The tenant, or [`OTHER_TENANTS`].
+    /// The tenant, or `(other)`.
     pub tenant: String,
     /// A short fixed name.
     pub reason: &'static str,
