@@ -104,6 +104,39 @@ fn pages_of_other_origins_ask_only_where_they_are_listed() {
 }
 
 #[test]
+fn a_page_of_another_origin_cannot_push_with_what_its_reader_once_typed_in() {
+    let server = Server::start();
+    let push = |headers: &[(&str, &str)]| server.push_with(headers, checkout());
+    let message = push(&[("origin", "https://evil.example")]).refused(403, "permission_denied");
+    assert!(message.contains("evil.example") && message.contains("cors_origins"), "{message}");
+    push(&[("sec-fetch-site", "cross-site")]).refused(403, "permission_denied");
+    assert_eq!(push(&[("sec-fetch-site", "same-origin"), ("origin", "https://behind.example")]).status, 200);
+    let server = Server::with_args(&["--cors-origins=https://app.example"]);
+    assert_eq!(server.push_with(&[("origin", "https://app.example")], checkout()).status, 200);
+}
+
+#[test]
+fn what_is_refused_before_its_handler_is_a_grpc_status_for_grpc() {
+    let server = Server::with_args(&["--max-request-bytes=4096"]);
+    let call = |path: &str, body: Vec<u8>| {
+        server.send_h2c(path, &[("content-type", "application/grpc"), ("te", "trailers")], body)
+    };
+    let answer = call(PUSH, grpc_frame(&[0; 10_000]));
+    assert_eq!((answer.status, answer.header("grpc-status")), (200, "8"));
+    assert!(answer.header("grpc-message").contains("max_request_bytes of 4096"), "{:?}", answer.headers);
+    let answer = call("/push.v1.PusherService/Pull", grpc_frame(&[]));
+    assert_eq!((answer.status, answer.header("grpc-status")), (200, "12"));
+    let answer = call("/no/such/path", grpc_frame(&[]));
+    assert_eq!((answer.status, answer.header("grpc-status")), (200, "5"));
+    let answer = server.send_h2c(
+        PUSH,
+        &[("content-type", "application/grpc"), ("host", "evil.example")],
+        grpc_frame(&[]),
+    );
+    assert_eq!((answer.status, answer.header("grpc-status")), (200, "7"));
+}
+
+#[test]
 fn too_many_queries_are_refused_at_once_and_pushes_go_on() {
     let server = Server::with_args(&["--max-query-requests=1"]);
     let mut held = unfinished(&server, QUERY);
