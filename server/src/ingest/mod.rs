@@ -2,6 +2,7 @@
 //!
 //! Foreign bytes are bounded before they are believed. Nothing is stored or asked here.
 
+mod assemble;
 mod budget;
 mod error;
 mod labels;
