@@ -149,6 +149,22 @@ pub(super) fn counts(values: &[i64]) -> bool {
     values.iter().all(|&value| value >= 0) && values.iter().any(|&value| value != 0)
 }
 
+/// Names of labels of samples that become columns and are never labels of a series.
+const COLUMNS: [&str; 7] = [
+    "local_root_span_id",
+    "local_root_span_name",
+    "parent_span_id",
+    "profile_id",
+    "span_id",
+    "span_name",
+    "trace_id",
+];
+
+/// Whether a label says something about the span of a sample.
+pub(super) fn is_of_span(label: &str) -> bool {
+    COLUMNS.contains(&label)
+}
+
 /// Puts together the profiles of one series from samples that all have values of the same types.
 pub(super) struct Assembler<'a> {
     series: &'a SeriesLabels,
@@ -157,9 +173,12 @@ pub(super) struct Assembler<'a> {
     limits: &'a Limits,
     symbols: SymbolsBuilder,
     groups: Groups,
+    /// What samples know of their span unless their labels say otherwise.
+    span: SpanRef,
     /// Samples seen.
     samples: usize,
     lines: Vec<Line>,
+    stack: Vec<u32>,
 }
 
 impl<'a> Assembler<'a> {
@@ -177,9 +196,16 @@ impl<'a> Assembler<'a> {
             limits,
             symbols: SymbolsBuilder::new(),
             groups: Groups::default(),
+            span: SpanRef::default(),
             samples: 0,
             lines: Vec::new(),
+            stack: Vec::new(),
         }
+    }
+
+    /// Has every sample know what these labels say of a span, unless its own labels say otherwise.
+    pub(super) fn for_all<'l>(&mut self, labels: impl IntoIterator<Item = (&'l str, LabelValue<'l>)>) {
+        self.span = self.labels(labels).0;
     }
 
     /// The number of a location that is this function.
@@ -259,6 +285,22 @@ impl<'a> Assembler<'a> {
         Ok(())
     }
 
+    /// [`Self::sample`] of a stack trace that begins with the root, for decoders that walk a tree. Costs no more than the
+    /// frames that are kept, however deep it is.
+    pub(super) fn path<'l>(
+        &mut self,
+        path: &[u32],
+        labels: impl IntoIterator<Item = (&'l str, LabelValue<'l>)>,
+        values: &[i64],
+    ) -> Result<(), IngestError> {
+        let mut stack = std::mem::take(&mut self.stack);
+        stack.clear();
+        stack.extend(path.iter().take(self.limits.max_stack_depth).rev());
+        let added = self.sample(&stack, labels, values);
+        self.stack = stack;
+        added
+    }
+
     /// The profiles: one for each set of labels that samples had.
     ///
     /// # Errors
@@ -289,8 +331,8 @@ impl<'a> Assembler<'a> {
         &mut self,
         labels: impl IntoIterator<Item = (&'l str, LabelValue<'l>)>,
     ) -> (SpanRef, Vec<(&'l str, &'l str)>) {
-        let mut span = SpanRef::default();
-        let mut legacy_span_id = None;
+        let mut span = self.span.clone();
+        let (mut span_id, mut legacy_span_id) = (None, None);
         let mut of_series: Vec<(&str, &str)> = Vec::new();
         for (name, value) in labels {
             let text = match value {
@@ -303,7 +345,7 @@ impl<'a> Assembler<'a> {
                 LabelValue::Number(number) => SpanId::new(number as u64),
             };
             match name {
-                "span_id" => span.span_id = text.parse().ok(),
+                "span_id" => span_id = text.parse().ok(),
                 "profile_id" => legacy_span_id = text.parse().ok(),
                 "trace_id" => span.trace_id = text.parse().ok(),
                 "parent_span_id" => span.parent = id(),
@@ -314,7 +356,7 @@ impl<'a> Assembler<'a> {
                 _ => of_series.push((name, text)),
             }
         }
-        span.span_id = span.span_id.or(legacy_span_id);
+        span.span_id = span_id.or(legacy_span_id).or(span.span_id);
         of_series.sort_by_key(|(name, _)| *name);
         of_series.dedup_by_key(|(name, _)| *name);
         (span, of_series)
