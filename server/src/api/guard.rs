@@ -71,7 +71,7 @@ pub(super) async fn explain_errors(request: Request, next: Next) -> Response {
 
 /// Refuses bodies beyond the limit, counted as they arrive, and bodies for which there is no memory.
 pub(super) async fn bound_body(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let push = request.uri().path().ends_with("/Push");
+    let push = takes_profiles(request.uri().path());
     let limit = if push { app.config.max_request_bytes } else { MAX_QUERY_BYTES };
     let grpc = is_grpc(request.headers());
     let Some(_memory) = reserve(&app, request.headers(), limit).await else {
@@ -89,6 +89,11 @@ pub(super) async fn bound_body(State(app): State<Arc<App>>, request: Request, ne
     let name = if push { "max_request_bytes of" } else { "for queries of" };
     let message = format!("request body: over the limit {name} {limit} bytes");
     ApiError::with_status(StatusCode::PAYLOAD_TOO_LARGE, message).into_response()
+}
+
+/// Whether requests for this path bring profiles.
+fn takes_profiles(path: &str) -> bool {
+    path.ends_with("/Push") || path.ends_with("/ingest")
 }
 
 /// Waits for the memory that a body may need: its length if it tells one and is not compressed, else all it may have.

@@ -8,6 +8,8 @@ mod error;
 mod flame;
 mod guard;
 mod host;
+mod ingest;
+mod intake;
 mod not_text;
 mod push;
 mod querier;
@@ -116,7 +118,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .merge(ui::router())
         .merge(rest::router())
         .merge(status::router())
-        .layer(CompressionLayer::new().gzip(true));
+        .layer(CompressionLayer::new().gzip(true))
+        .merge(ingest::router(&app));
     let rpc = ServiceExt::<Request>::map_response(service, sized);
     for method in methods {
         // Nothing else reads a body, so that nothing else takes memory for one.

@@ -12,10 +12,38 @@ use crate::model::{Profile, ProfileType};
 
 type Map<K, V> = HashMap<K, V, RandomState>;
 
+const YEAR_1970: std::ops::Range<i64> = 0..365 * 86_400 * 1_000_000_000;
+
+/// How an agent's pprof departs from what the format says. By default it does not.
+#[derive(Debug, Default)]
+pub(super) struct Dialect<'a> {
+    /// When profiling began, in Unix nanoseconds, if the profile names a time in 1970: some agents count otherwise.
+    pub(super) start_nanos: Option<i64>,
+    /// What becomes of the names of source files.
+    pub(super) file_names: FileNames,
+    /// Functions have no ids but the order of the locations, and names of types have dashes.
+    pub(super) dotnet: bool,
+    /// What every sample knows of its span unless its own labels tell.
+    pub(super) span: Vec<(&'a str, LabelValue<'a>)>,
+}
+
+/// Where a function's source file is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum FileNames {
+    /// Apart from its name.
+    #[default]
+    Apart,
+    /// Before its name: names in scripts say little.
+    BeforeNames,
+    /// Before its name unless the path is absolute.
+    BeforeNamesIfRelative,
+}
+
 /// Checks a pprof and turns it into profiles, one for each set of labels that its samples carry.
 pub(super) fn normalise(
     pprof: &ProfileView<'_>,
     series: &SeriesLabels,
+    dialect: &Dialect<'_>,
     limits: &Limits,
     budget: &mut Budget,
     received_ms: i64,
@@ -24,13 +52,17 @@ pub(super) fn normalise(
     if pprof.sample.len() > limits.max_samples {
         return Err(IngestError::over("sample", "max_samples", limits.max_samples, pprof.sample.len()));
     }
-    let types = types(pprof, &strings, &series.name)?;
+    let types = types(pprof, &strings, &series.name, dialect)?;
     let width = types.len();
-    let header =
-        Header { start_nanos: pprof.time_nanos, duration_nanos: pprof.duration_nanos, period: pprof.period };
+    let start_nanos = match dialect.start_nanos {
+        Some(start_nanos) if YEAR_1970.contains(&pprof.time_nanos) => start_nanos,
+        _ => pprof.time_nanos,
+    };
+    let header = Header { start_nanos, duration_nanos: pprof.duration_nanos, period: pprof.period };
     let header = header.check("time_nanos", limits, received_ms)?;
-    let mut tables = Tables::new(pprof, strings)?;
+    let mut tables = Tables::new(pprof, strings, dialect)?;
     let mut profiles = Assembler::new(series, types, header, limits);
+    profiles.for_all(dialect.span.iter().copied());
     for (at, sample) in pprof.sample.iter().enumerate() {
         if sample.value.len() != width {
             let message =
@@ -43,7 +75,7 @@ pub(super) fn normalise(
         }
         tables.read_labels(at, sample)?;
         if assemble::counts(&sample.value) {
-            tables.read_stack(sample, &mut profiles);
+            tables.read_stack(sample, limits, &mut profiles)?;
             profiles.sample(&tables.stack, tables.labels.iter().copied(), &sample.value)?;
         }
     }
@@ -77,6 +109,7 @@ fn types(
     pprof: &ProfileView<'_>,
     strings: &Strings<'_>,
     name: &str,
+    dialect: &Dialect<'_>,
 ) -> Result<Vec<ProfileType>, IngestError> {
     let value_type = |value_type: &ValueTypeView<'_>, field: &str| {
         let kind = strings.get(value_type.r#type, || format!("{field}.type"))?;
@@ -89,7 +122,25 @@ fn types(
         .enumerate()
         .map(|(at, sample_type)| value_type(sample_type, &format!("sample_type[{at}]")))
         .collect();
-    assemble::profile_types(name, &sample_types?, period.transpose()?.unwrap_or_default())
+    let (sample_types, period) = (sample_types?, period.transpose()?.unwrap_or_default());
+    if !dialect.dotnet {
+        return assemble::profile_types(name, &sample_types, period);
+    }
+    let plain: Vec<_> = sample_types.iter().map(|(kind, unit)| (kind.replace('-', "_"), *unit)).collect();
+    let plain: Vec<_> = plain.iter().map(|(kind, unit)| (kind.as_str(), *unit)).collect();
+    assemble::profile_types(name, &plain, period)
+}
+
+/// A function's name with that of its source file, if it is to be shown.
+fn with_file_name(function: &Frame<'_>, file_names: FileNames) -> Option<String> {
+    let path = function.filename;
+    let drive = path.as_bytes().get(1) == Some(&b':');
+    let shown = match file_names {
+        FileNames::Apart => false,
+        FileNames::BeforeNames => true,
+        FileNames::BeforeNamesIfRelative => !path.starts_with(['/', '\\']) && !drive,
+    };
+    (shown && !path.is_empty()).then(|| format!("{path} {}", function.name))
 }
 
 /// Tables of the input by id, and what is being read from them.
@@ -101,7 +152,9 @@ struct Tables<'a> {
     mappings: Map<u64, Binary<'a>>,
     /// Number of each location taken over; none for one that says nothing.
     known: Map<u64, Option<u32>>,
-    frames: Vec<Frame<'a>>,
+    file_names: FileNames,
+    /// Bytes of names that were put together here.
+    named: usize,
     /// Locations of the sample being read, the leaf first.
     stack: Vec<u32>,
     /// Its labels.
@@ -110,7 +163,11 @@ struct Tables<'a> {
 
 impl<'a> Tables<'a> {
     /// Checks that ids are set and unique, and that strings exist.
-    fn new(pprof: &'a ProfileView<'a>, strings: Strings<'a>) -> Result<Self, IngestError> {
+    fn new(
+        pprof: &'a ProfileView<'a>,
+        strings: Strings<'a>,
+        dialect: &Dialect<'_>,
+    ) -> Result<Self, IngestError> {
         let unique = |field: &str, at: usize, id: u64, fresh: bool| match (id, fresh) {
             (0, _) => Err(IngestError::invalid(format!("{field}[{at}].id"), "is 0: ids begin with 1")),
             (_, false) => {
@@ -121,6 +178,9 @@ impl<'a> Tables<'a> {
         let text = |index: i64, field: &str, at: usize, part: &str| {
             strings.get(index, || format!("{field}[{at}].{part}"))
         };
+        let in_order = dialect.dotnet
+            && pprof.function.len() == pprof.location.len()
+            && pprof.function.iter().all(|function| function.id == 0);
         let mut functions = Map::default();
         for (at, function) in pprof.function.iter().enumerate() {
             let checked = Frame {
@@ -130,8 +190,9 @@ impl<'a> Tables<'a> {
                 start_line: u32::try_from(function.start_line).unwrap_or(0),
                 line: 0,
             };
-            let fresh = functions.insert(function.id, checked).is_none();
-            unique("function", at, function.id, fresh)?;
+            let id = if in_order { pprof.location[at].id } else { function.id };
+            let fresh = functions.insert(id, checked).is_none();
+            unique("function", at, id, fresh)?;
         }
         let mut mappings = Map::default();
         for (at, mapping) in pprof.mapping.iter().enumerate() {
@@ -156,37 +217,62 @@ impl<'a> Tables<'a> {
             functions,
             mappings,
             known: Map::default(),
-            frames: Vec::new(),
+            file_names: dialect.file_names,
+            named: 0,
             stack: Vec::new(),
             labels: Vec::new(),
         })
     }
 
     /// Reads a sample's stack trace. References to nothing are left out.
-    fn read_stack(&mut self, sample: &SampleView<'_>, profiles: &mut Assembler<'_>) {
+    fn read_stack(
+        &mut self,
+        sample: &SampleView<'_>,
+        limits: &Limits,
+        profiles: &mut Assembler<'_>,
+    ) -> Result<(), IngestError> {
         self.stack.clear();
         for id in sample.location_id.iter() {
             let number = match self.known.get(id) {
                 Some(&known) => known,
                 None => {
-                    let number = self.take_over(*id, profiles);
+                    let number = self.take_over(*id, limits, profiles)?;
                     self.known.insert(*id, number);
                     number
                 }
             };
             self.stack.extend(number);
         }
+        Ok(())
     }
 
-    fn take_over(&mut self, id: u64, profiles: &mut Assembler<'_>) -> Option<u32> {
-        let location = self.locations.get(&id)?;
-        self.frames.clear();
-        for line in location.line.iter() {
-            let Some(&function) = self.functions.get(&line.function_id) else { continue };
-            self.frames.push(Frame { line: u32::try_from(line.line).unwrap_or(0), ..function });
+    fn take_over(
+        &mut self,
+        id: u64,
+        limits: &Limits,
+        profiles: &mut Assembler<'_>,
+    ) -> Result<Option<u32>, IngestError> {
+        let Some(location) = self.locations.get(&id) else { return Ok(None) };
+        let functions =
+            || location.line.iter().filter_map(|l| Some((l, self.functions.get(&l.function_id)?)));
+        let names: Vec<Option<String>> = match self.file_names {
+            FileNames::Apart => Vec::new(),
+            file_names => functions().map(|(_, function)| with_file_name(function, file_names)).collect(),
+        };
+        // A file of many functions has its name in each of theirs.
+        self.named += names.iter().flatten().map(String::len).sum::<usize>();
+        if self.named > limits.max_decoded_bytes {
+            let max = limits.max_decoded_bytes;
+            return Err(IngestError::over("names with their files", "max_decoded_bytes", max, self.named));
         }
+        let frames = functions().enumerate().map(|(at, (line, function))| Frame {
+            name: names.get(at).and_then(Option::as_deref).unwrap_or(function.name),
+            line: u32::try_from(line.line).unwrap_or(0),
+            ..*function
+        });
+        let frames: Vec<Frame<'_>> = frames.collect();
         let binary = self.mappings.get(&location.mapping_id).copied().unwrap_or_default();
-        profiles.location(&binary, location.address, &self.frames)
+        Ok(profiles.location(&binary, location.address, &frames))
     }
 
     /// Reads the labels of the sample with this number.

@@ -4,6 +4,7 @@ mod contract;
 #[cfg(unix)]
 mod crash;
 mod hostile;
+mod ingest;
 mod page;
 mod push;
 mod rest;
