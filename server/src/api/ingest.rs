@@ -31,11 +31,11 @@ async fn ingest(
     app.metrics.pushes.inc();
     let (head, body) = request.into_parts();
     let received_ms = intake::now_ms();
-    let described = async {
-        let tenant = access.writable()?;
-        Ok((tenant, describe(&app, &head.uri, &head.headers, received_ms)?))
-    };
-    let (tenant, upload) = match described.await {
+    let described = access.writable().map_err(ApiError::from).and_then(|tenant| {
+        let upload = describe(&app, &head.uri, &head.headers, received_ms)?;
+        Ok((tenant, upload))
+    });
+    let (tenant, upload) = match described {
         Ok(described) => described,
         Err(error) => {
             body::skim(body).await;

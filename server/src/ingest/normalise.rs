@@ -116,7 +116,7 @@ fn types(
         Ok((kind, strings.get(value_type.unit, || format!("{field}.unit"))?))
     };
     let period = pprof.period_type.as_option().map(|period| value_type(period, "period_type"));
-    let sample_types: Result<Vec<_>, _> = pprof
+    let sample_types: Result<Vec<_>, IngestError> = pprof
         .sample_type
         .iter()
         .enumerate()
@@ -252,7 +252,7 @@ impl<'a> Tables<'a> {
         limits: &Limits,
         profiles: &mut Assembler<'_>,
     ) -> Result<Option<u32>, IngestError> {
-        let Some(location) = self.locations.get(&id) else { return Ok(None) };
+        let Some(&location) = self.locations.get(&id) else { return Ok(None) };
         let functions =
             || location.line.iter().filter_map(|l| Some((l, self.functions.get(&l.function_id)?)));
         let names: Vec<Option<String>> = match self.file_names {
