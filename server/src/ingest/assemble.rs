@@ -309,7 +309,8 @@ impl<'a> Assembler<'a> {
         let symbols = Arc::new(self.symbols.finish());
         budget.take(symbols.heap_bytes())?;
         let profile = |group: Group| {
-            let labels = self.series.with(&group.labels, self.limits)?;
+            let own: Vec<(&str, &str)> = group.labels.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+            let labels = self.series.with(&own, self.limits)?;
             let profile = group.finish(labels, &self.types, self.header, &symbols);
             budget.take(profile.own_bytes())?;
             Ok(profile)

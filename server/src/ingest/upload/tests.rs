@@ -117,7 +117,8 @@ fn formats_are_named_or_told_by_the_media_type() {
 
 #[test]
 fn folded_text_is_counted() {
-    let text = "main;handler;hash 3\r\nmain;;idle 1\n\n# a comment\nmain;handler;hash 2\nmain;fn with blanks 4 \n 5\n";
+    let text =
+        "main;handler;hash 3\r\nmain;;idle 1\n\ncomment\nmain;handler;hash 2\nmain;fn with blanks 4 \n 5\n";
     let profile =
         one(decode("name=shop{pod=a}&from=1767225600&until=1767225610&spyName=rbspy", text).unwrap());
     assert_eq!(types(&profile), ["process_cpu:cpu:nanoseconds:cpu:nanoseconds"]);
