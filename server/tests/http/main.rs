@@ -1,8 +1,10 @@
 //! The real binary on loopback, asked as Grafana, agents, the page and attackers ask it.
 
+mod access;
 mod contract;
 #[cfg(unix)]
 mod crash;
+mod edges;
 mod hostile;
 mod ingest;
 mod page;
@@ -10,3 +12,4 @@ mod push;
 mod rest;
 mod startup;
 mod support;
+mod tls;
