@@ -7,6 +7,8 @@ mod crash;
 mod edges;
 mod hostile;
 mod ingest;
+mod jfr;
+mod otlp;
 mod page;
 mod push;
 mod rest;
