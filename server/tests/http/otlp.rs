@@ -14,7 +14,7 @@ use opentelemetry_proto::tonic::profiles::v1development::{
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message as _;
 
-use crate::support::{Answer, CPU, SPAN, Server, TRACE, gzip};
+use crate::support::{Answer, CPU, SPAN, Server, TRACE, grpc_frame, gzip};
 
 const PATH: &str = "/v1development/profiles";
 const RPC: &str = "/opentelemetry.proto.collector.profiles.v1development.ProfilesService/Export";
@@ -127,11 +127,6 @@ fn json(span: &str, trace: &str) -> String {
     )
 }
 
-fn frame(message: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(message.len()).expect("short").to_be_bytes();
-    [&[0], &length[..], message].concat()
-}
-
 /// Asserts that all was taken: an empty answer in this type.
 #[track_caller]
 fn taken(answer: &Answer, content_type: &str, body: &[u8]) {
@@ -189,20 +184,20 @@ fn grpc_is_taken_on_the_same_port() {
     let server = Server::start();
     let headers = [("content-type", "application/grpc"), ("te", "trailers")];
     let message = request(vec![profile()]).encode_to_vec();
-    let answer = server.send_h2c(RPC, &headers, frame(&message));
-    assert_eq!((answer.status, &answer.body[..]), (200, &frame(b"")[..]), "{:?}", answer.body);
+    let answer = server.send_h2c(RPC, &headers, grpc_frame(&message));
+    assert_eq!((answer.status, &answer.body[..]), (200, &grpc_frame(b"")[..]), "{:?}", answer.body);
     assert_eq!(answer.trailer("grpc-status"), "0");
     is_stored(&server);
 
     let mut bad = request(vec![profile()]);
     bad.resource_profiles[0].scope_profiles[0].profiles[0].samples[1].stack_index = 99;
-    let answer = server.send_h2c(RPC, &headers, frame(&bad.encode_to_vec()));
+    let answer = server.send_h2c(RPC, &headers, grpc_frame(&bad.encode_to_vec()));
     assert_eq!((answer.status, answer.trailer("grpc-status")), (200, "3"));
     assert!(answer.trailer("grpc-message").contains("stack_index"), "{}", answer.trailer("grpc-message"));
 
     let mut half = request(vec![profile(), profile()]);
     half.resource_profiles[0].scope_profiles[0].profiles[1].samples[0].link_index = -7;
-    let answer = server.send_h2c(RPC, &headers, frame(&half.encode_to_vec()));
+    let answer = server.send_h2c(RPC, &headers, grpc_frame(&half.encode_to_vec()));
     assert_eq!(answer.trailer("grpc-status"), "0");
     let said = ExportProfilesServiceResponse::decode(&answer.body[5..]).expect("an answer");
     assert_eq!(said.partial_success.expect("it is partial").rejected_profiles, 1);
