@@ -1,8 +1,9 @@
-//! The messages and services that Spanflame's server speaks: Pyroscope's push and query interfaces and the pprof
-//! profile, generated from `proto/`.
+//! The messages and services that Spanflame's server speaks: Pyroscope's push and query interfaces, OpenTelemetry's
+//! profiles, the pprof profile and the labels of Java recordings, generated from `proto/`.
 //!
 //! Nothing but generated code may live here: it is large and slow to compile, and has no opinion of its own.
-//! Module paths are the proto packages (`push::v1`, `types::v1`, `querier::v1`, `google::v1`).
+//! Module paths are the proto packages (`push::v1`, `types::v1`, `querier::v1`, `google::v1`,
+//! `opentelemetry::proto::profiles::v1development`, `jfr::v1`).
 
 // Generated code answers to the generator's rules, not to the house's.
 #[allow(missing_docs, unreachable_pub, clippy::all, rustdoc::all)]
@@ -10,4 +11,4 @@ mod generated {
     connectrpc::include_generated!("spanflame_wire.rs");
 }
 
-pub use generated::{google, push, querier, types};
+pub use generated::{google, jfr, opentelemetry, push, querier, types};

@@ -16,8 +16,10 @@ mod ingest;
 mod intake;
 mod mount;
 mod not_text;
+mod otlp;
 mod push;
 mod querier;
+mod refusals;
 mod rest;
 mod status;
 
@@ -32,6 +34,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post_service;
 use axum::{Router, middleware};
 use connectrpc::{CompressionRegistry, ConnectRpcBody, ConnectRpcService, DeadlinePolicy};
+use spanflame_wire::opentelemetry::proto::collector::profiles::v1development::ProfilesServiceExt;
 use spanflame_wire::push::v1::PusherServiceExt;
 use spanflame_wire::querier::v1::QuerierServiceExt;
 use tokio::sync::Semaphore;
@@ -145,7 +148,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .merge(rest::router())
         .merge(status::router())
         .layer(CompressionLayer::new().gzip(true))
-        .merge(ingest::router(&app));
+        .merge(ingest::router(&app))
+        .merge(otlp::router(&app));
     let rpc = ServiceExt::<Request>::map_response(service, sized);
     for method in methods {
         // Nothing else reads a body, so that nothing else takes memory for one.
@@ -185,12 +189,16 @@ fn rpc_service(app: &Arc<App>) -> Rpc {
     let router = connectrpc::Router::new();
     let router = PusherServiceExt::register(Arc::new(push::Pusher(Arc::clone(app))), router);
     let router = QuerierServiceExt::register(Arc::new(querier::Querier(Arc::clone(app))), router);
+    let router = ProfilesServiceExt::register(Arc::new(otlp::Profiles(Arc::clone(app))), router);
     let methods = router.methods().map(str::to_owned).collect();
     let longest = Duration::from_millis(app.config.ingest_timeout_ms.max(app.config.query_timeout_ms));
     // Bodies are bounded before they come here; this must not be tighter, since its refusal names no limit.
     let limits = connectrpc::Limits::default()
         .with_max_request_body_size(app.config.max_request_bytes.max(MAX_QUERY_BYTES))
         .with_max_message_size(app.config.max_message_bytes);
+    // A dictionary is many small parts by nature.
+    let exports = limits.with_element_memory_limit(app.limits.max_decoded_bytes);
+    let router = router.with_route_limits(otlp::RPC, exports);
     let service = ConnectRpcService::new(router)
         .with_limits(limits)
         .with_interceptor(not_text::NotText(Arc::clone(app)))
