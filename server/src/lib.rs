@@ -4,6 +4,7 @@
 //! [`query`] answers from the store, and the interface writes the answer. [`serve`] holds it together.
 
 mod api;
+pub mod attime;
 pub mod config;
 pub mod error;
 pub mod ingest;
@@ -11,6 +12,7 @@ pub mod model;
 pub mod query;
 pub mod selector;
 pub mod serve;
+mod settings;
 pub mod store;
 pub mod telemetry;
 mod ui;

@@ -11,7 +11,9 @@ use spanflame_wire::google::v1::__buffa::view::{LocationView, ProfileView, Sampl
 
 use super::labels::SeriesLabels;
 use super::{Budget, IngestError, Limits};
-use crate::model::{Function, Line, Mapping, Profile, ProfileType, SpanId, SpanRef, Symbols, SymbolsBuilder};
+use crate::model::{
+    Function, Line, Mapping, Profile, ProfileId, ProfileType, SpanId, SpanRef, Symbols, SymbolsBuilder,
+};
 
 type Map<K, V> = HashMap<K, V, RandomState>;
 
@@ -395,6 +397,7 @@ impl Group {
         let of_column = |column: usize| self.values.iter().skip(column).step_by(types.len()).copied();
         let used: Vec<usize> = (0..types.len()).filter(|&t| of_column(t).any(|value| value != 0)).collect();
         Profile {
+            id: ProfileId::random(),
             labels,
             types: used.iter().map(|&t| types[t].clone()).collect(),
             start_nanos: header.start_nanos,
