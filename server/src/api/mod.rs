@@ -8,10 +8,15 @@ mod error;
 mod flame;
 mod guard;
 mod host;
+mod legacy;
+mod not_object;
 mod not_text;
+mod over_time;
 mod push;
 mod querier;
 mod rest;
+mod side;
+mod stack_selector;
 mod status;
 
 use std::net::SocketAddr;
@@ -24,8 +29,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post_service;
 use axum::{Router, middleware};
 use connectrpc::{CompressionRegistry, ConnectRpcBody, ConnectRpcService, DeadlinePolicy};
+use spanflame_wire::capabilities::v1::FeatureFlagsServiceExt;
 use spanflame_wire::push::v1::PusherServiceExt;
 use spanflame_wire::querier::v1::QuerierServiceExt;
+use spanflame_wire::settings::v1::SettingsServiceExt;
+use spanflame_wire::version::v1::VersionExt;
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -37,6 +45,7 @@ use crate::config::Config;
 use crate::ingest::Limits;
 use crate::model::TenantId;
 use crate::query::Engine;
+use crate::settings::Settings;
 use crate::store::Store;
 use crate::telemetry::Metrics;
 use crate::ui;
@@ -51,6 +60,7 @@ pub(crate) struct App {
     config: Config,
     limits: Arc<Limits>,
     store: Arc<Store>,
+    settings: Settings,
     metrics: Metrics,
     hosts: host::Hosts,
     /// One permit for each request that may compute at a time.
@@ -67,6 +77,7 @@ impl App {
             metrics: Metrics::new(Arc::clone(&store)),
             hosts: host::Hosts::new(address, config.allowed_hosts.clone()),
             store,
+            settings: Settings::new(&config.data_dir),
             workers: Arc::new(Semaphore::new(cores * 2)),
             bodies: Arc::new(Semaphore::new(config.max_inflight_bytes / 1024)),
             limits: Arc::new(config.limits.clone()),
@@ -114,6 +125,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     let Rpc { service, methods } = rpc_service(&app);
     let mut router = Router::new()
         .merge(ui::router())
+        .merge(legacy::router())
         .merge(rest::router())
         .merge(status::router())
         .layer(CompressionLayer::new().gzip(true));
@@ -142,6 +154,9 @@ fn rpc_service(app: &Arc<App>) -> Rpc {
     let router = connectrpc::Router::new();
     let router = PusherServiceExt::register(Arc::new(push::Pusher(Arc::clone(app))), router);
     let router = QuerierServiceExt::register(Arc::new(querier::Querier(Arc::clone(app))), router);
+    let router = SettingsServiceExt::register(Arc::new(side::UserSettings(Arc::clone(app))), router);
+    let router = FeatureFlagsServiceExt::register(Arc::new(side::FeatureFlags), router);
+    let router = VersionExt::register(Arc::new(side::Versions), router);
     let methods = router.methods().map(str::to_owned).collect();
     // Bodies are bounded before they come here; this must not be tighter, since its refusal names no limit.
     let limits = connectrpc::Limits::default()
@@ -149,6 +164,7 @@ fn rpc_service(app: &Arc<App>) -> Rpc {
         .with_max_message_size(app.config.max_message_bytes);
     let service = ConnectRpcService::new(router)
         .with_limits(limits)
+        .with_interceptor(not_object::NotObject)
         .with_interceptor(not_text::NotText(Arc::clone(app)))
         .with_compression(CompressionRegistry::new().register(guard::Gzip::new(Arc::clone(app))))
         .with_deadline_policy(

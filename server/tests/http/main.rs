@@ -6,6 +6,8 @@ mod crash;
 mod hostile;
 mod page;
 mod push;
+mod queries;
 mod rest;
 mod startup;
 mod support;
+mod table;
