@@ -10,12 +10,15 @@ pub mod error;
 pub mod ingest;
 pub mod model;
 pub mod query;
+pub mod reload;
 pub mod selector;
 pub mod serve;
-mod settings;
+pub mod settings;
 pub mod store;
 pub mod telemetry;
+pub mod tokens;
 mod ui;
+mod user_settings;
 
 #[cfg(test)]
 mod testing;

@@ -8,8 +8,8 @@ use connectrpc::ConnectError;
 use http::HeaderMap;
 use spanflame_wire::querier::v1 as wire;
 
-use super::App;
 use super::stack_selector::stack_filter;
+use super::{App, bounds};
 use crate::model::{ProfileId, ProfileType, TimeRange};
 use crate::query::{
     EmptyReason, Engine, FlameGraphDiff, MergedProfile, MergedStacks, QueryError, Selection, SpanFilter,
@@ -17,10 +17,6 @@ use crate::query::{
 use crate::selector::LabelSelector;
 use crate::telemetry::SpanOutcome;
 
-/// How many nodes a graph has when the client names no number.
-pub(super) const DEFAULT_MAX_NODES: i64 = 8192;
-/// More nodes than this are refused.
-const MAX_MAX_NODES: i64 = 1 << 20;
 /// Ids that one query may name.
 const MAX_IDS: usize = 10_000;
 /// Switches the roll-up of descendants into their spans: on unless it says `false` or `0`.
@@ -33,9 +29,22 @@ pub(super) struct FlameQuery {
     pub(super) selector_text: String,
     /// The most nodes, none where the client named no number.
     pub(super) max_nodes: Option<usize>,
+    /// The most nodes of a graph.
+    pub(super) graph_nodes: usize,
 }
 
 impl FlameQuery {
+    /// A query with as many nodes as the client asked for.
+    pub(super) fn new(
+        selection: Selection,
+        selector_text: String,
+        max_nodes: Option<i64>,
+    ) -> Result<Self, ConnectError> {
+        let max_nodes = named_max_nodes(max_nodes)?;
+        let graph_nodes = max_nodes.unwrap_or_else(bounds::default_nodes);
+        Ok(Self { selection, selector_text, max_nodes, graph_nodes })
+    }
+
     /// Checks a `SelectMergeStacktraces` request, the profile type before all else: a client may not survive a good
     /// answer to a malformed one.
     pub(super) fn from_stacktraces(
@@ -62,8 +71,7 @@ impl FlameQuery {
                 .collect(),
             stacks: stack_filter(request.stack_trace_selector.as_option())?,
         };
-        let max_nodes = named_max_nodes(request.max_nodes)?;
-        Ok(Self { selection, selector_text: request.label_selector.clone(), max_nodes })
+        Self::new(selection, request.label_selector.clone(), request.max_nodes)
     }
 
     /// Checks a `SelectMergeSpanProfile` request.
@@ -100,11 +108,6 @@ impl FlameQuery {
             ..Default::default()
         };
         Self::from_stacktraces(&request, headers)
-    }
-
-    /// The most nodes of a graph.
-    pub(super) fn graph_nodes(&self) -> usize {
-        self.max_nodes.unwrap_or(DEFAULT_MAX_NODES as usize)
     }
 
     /// Merges by the names of frames; counts and, when nothing is found, logs how a query for spans ended.
@@ -153,7 +156,7 @@ pub(super) fn diff(
     right: &FlameQuery,
 ) -> Result<FlameGraphDiff, QueryError> {
     let named = left.max_nodes.max(right.max_nodes);
-    engine.diff(&left.selection, &right.selection, named.unwrap_or(DEFAULT_MAX_NODES as usize))
+    engine.diff(&left.selection, &right.selection, named.unwrap_or(left.graph_nodes))
 }
 
 /// Checks that the values of two queries can be compared.
@@ -227,27 +230,29 @@ pub(super) fn selector(field: &str, text: &str) -> Result<LabelSelector, Connect
 /// Reads a range of Unix milliseconds. Clients that know no range send zeros: that is all there is.
 pub(super) fn range(start: i64, end: i64) -> Result<Option<TimeRange>, ConnectError> {
     if start == 0 && end == 0 {
-        return Ok(None);
+        return bounds::range(None);
     }
-    TimeRange::new(start, end).map(Some).ok_or_else(|| {
+    let range = TimeRange::new(start, end).ok_or_else(|| {
         ConnectError::invalid_argument(format!("start, end: expected start <= end, got {start} and {end}"))
-    })
+    })?;
+    bounds::range(Some(range))
 }
 
 /// Reads a number of nodes, zero and none meaning the default.
 pub(super) fn max_nodes(asked: Option<i64>) -> Result<usize, ConnectError> {
-    Ok(named_max_nodes(asked)?.unwrap_or(DEFAULT_MAX_NODES as usize))
+    Ok(named_max_nodes(asked)?.unwrap_or_else(bounds::default_nodes))
 }
 
 /// Reads a number of nodes; zero is none.
 pub(super) fn named_max_nodes(asked: Option<i64>) -> Result<Option<usize>, ConnectError> {
     let nodes = asked.unwrap_or(0);
-    if !(0..=MAX_MAX_NODES).contains(&nodes) {
-        return Err(ConnectError::invalid_argument(format!(
-            "max_nodes: expected 0 to {MAX_MAX_NODES}, got {nodes}"
-        )));
+    let most = bounds::most_nodes();
+    match usize::try_from(nodes) {
+        Ok(nodes) if nodes <= most => Ok((nodes > 0).then_some(nodes)),
+        _ => Err(ConnectError::invalid_argument(format!(
+            "max_nodes: expected 0 to {most} (max_flamegraph_nodes), got {nodes}"
+        ))),
     }
-    Ok((nodes > 0).then_some(nodes as usize))
 }
 
 fn ids<T: FromStr<Err = impl std::fmt::Display>>(

@@ -11,10 +11,10 @@ use axum::routing::get;
 use axum::{Extension, Json, Router};
 use serde::Serialize;
 
-use super::App;
 use super::access::Access;
 use super::error::ApiError;
 use super::flame::{self, FlameQuery};
+use super::{App, bounds};
 use crate::attime;
 use crate::model::{ProfileType, TimeRange};
 use crate::query::{Aggregation, Engine, QueryError, Selection, TimeQuery, TimeSeries};
@@ -121,12 +121,21 @@ impl Side {
         })?;
         // What is no number has always been passed over.
         let named = ["maxNodes", "max-nodes"].iter().find_map(|name| params.get(*name)?.parse().ok());
-        let max_nodes = flame::named_max_nodes(named).map_err(|error| {
+        let range = seen(range)?;
+        let selection = Selection { selector, range: Some(range), ..Selection::of(kind) };
+        let query = FlameQuery::new(selection, text.to_owned(), named).map_err(|error| {
             ApiError::invalid_argument(error.message.unwrap_or_default().replace("max_nodes", "max-nodes"))
         })?;
-        let selection = Selection { selector, range: Some(range), ..Selection::of(kind) };
-        Ok(Self { query: FlameQuery { selection, selector_text: text.to_owned(), max_nodes }, range })
+        Ok(Self { query, range })
     }
+}
+
+/// What may be seen of a range.
+fn seen(range: TimeRange) -> Result<TimeRange, ApiError> {
+    let seen = bounds::range(Some(range)).map_err(|error| {
+        ApiError::invalid_argument(error.message.unwrap_or_default().replace("start, end", "from, until"))
+    })?;
+    Ok(seen.unwrap_or(range))
 }
 
 fn instant(params: &HashMap<String, String>, name: &str, now: i64) -> Result<Option<i64>, ApiError> {
@@ -187,7 +196,7 @@ fn single(
     aggregation: Aggregation,
 ) -> Result<Flamebearer, QueryError> {
     let Selection { kind, selector, stacks, .. } = &side.query.selection;
-    let graph = side.query.merge(app, engine)?.flame_graph(side.query.graph_nodes());
+    let graph = side.query.merge(app, engine)?.flame_graph(side.query.graph_nodes);
     let step_ms = step_ms(side.range);
     let query =
         |group_by| TimeQuery { kind, selector, stacks, range: side.range, step_ms, group_by, limit: 0 };
@@ -287,7 +296,7 @@ fn listed(params: &HashMap<String, String>) -> Result<(LabelSelector, Option<Tim
     let now = system_clock()().saturating_mul(1_000_000);
     let (from, until) = (instant(params, "from", now)?, instant(params, "until", now)?);
     if from.is_none() && until.is_none() {
-        return Ok((selector, None));
+        return Ok((selector, bounds::range(None)?));
     }
     let ms = |nanos: i64| nanos.div_euclid(1_000_000);
     let (start_ms, end_ms) = (from.map_or(i64::MIN, ms), ms(until.unwrap_or(now)));
@@ -296,7 +305,7 @@ fn listed(params: &HashMap<String, String>) -> Result<(LabelSelector, Option<Tim
             "from, until: expected from <= until, got {start_ms} and {end_ms} ms"
         ))
     })?;
-    Ok((selector, Some(range)))
+    Ok((selector, Some(seen(range)?)))
 }
 
 async fn label_values(

@@ -208,6 +208,7 @@ impl QuerierService for Querier {
         context: RequestContext,
         _: ServiceRequest<'_, GetProfileStatsRequest>,
     ) -> ServiceResult<impl Encodable<GetProfileStatsResponse> + Send + use<'a>> {
+        Access::of(context.extensions()).single()?;
         let engine = self.engine(&context);
         let stats = self.0.compute(move |_| engine.stats()).await;
         Response::ok(GetProfileStatsResponse {
@@ -286,9 +287,9 @@ impl Form {
         match self {
             Self::FlameGraph => {
                 answer.flamegraph =
-                    wire_graph(query.merge(app, engine)?.flame_graph(query.graph_nodes())).into();
+                    wire_graph(query.merge(app, engine)?.flame_graph(query.graph_nodes)).into();
             }
-            Self::Tree => answer.tree = query.merge(app, engine)?.tree_bytes(query.graph_nodes()),
+            Self::Tree => answer.tree = query.merge(app, engine)?.tree_bytes(query.graph_nodes),
             Self::Dot => answer.dot = query.merge(app, engine)?.dot(query.max_nodes.unwrap_or_default()),
             Self::Pprof => {
                 let profile = query.merge_profile(app, engine)?.pprof(query.max_nodes.unwrap_or_default());

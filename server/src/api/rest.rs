@@ -200,7 +200,12 @@ async fn profile(
         }
     };
     let selection = Selection { spans: SpanFilter::spans([id]), ..Selection::of(profile_type) };
-    let query = FlameQuery { selection, selector_text: String::new(), max_nodes: Some(max_nodes) };
+    let query = FlameQuery {
+        selection,
+        selector_text: String::new(),
+        max_nodes: Some(max_nodes),
+        graph_nodes: max_nodes,
+    };
     let graph =
         app.compute(move |app| Ok::<_, QueryError>(query.merge(app, &engine)?.flame_graph(max_nodes)));
     let flamegraph = flame::wire_graph(graph.await?).into();

@@ -14,8 +14,8 @@ use spanflame_wire::version::v1::{Version, VersionRequest, VersionResponse};
 
 use super::App;
 use super::access::Access;
-use crate::settings::{self, SettingsError};
 use crate::store::system_clock;
+use crate::user_settings::{self, SettingsError};
 
 /// The version of the query interface that clients may expect.
 const QUERIER_API: u64 = 1;
@@ -29,23 +29,16 @@ const FLAGS: [(&str, bool, &str); 5] = [
     ("v2StorageLayer", true, "heatmaps, exemplars, and selectors of traces and profiles"),
 ];
 
-pub(super) struct UserSettings(pub(super) Arc<App>);
+pub(super) struct Settings(pub(super) Arc<App>);
 
-impl SettingsService for UserSettings {
+impl SettingsService for Settings {
     async fn get<'a>(
         &'a self,
         context: RequestContext,
         _: ServiceRequest<'_, GetSettingsRequest>,
     ) -> ServiceResult<impl Encodable<GetSettingsResponse> + Send + use<'a>> {
-        let tenants = Access::of(context.extensions()).readable();
-        let [tenant] = &*tenants else {
-            return Err(ConnectError::invalid_argument(format!(
-                "X-Scope-OrgID: expected one tenant, whose settings to list, got {}",
-                tenants.len()
-            )));
-        };
-        let tenant = tenant.clone();
-        let kept = self.0.compute(move |app| app.settings.get(&tenant)).await.map_err(failed)?;
+        let tenant = Access::of(context.extensions()).single()?.clone();
+        let kept = self.0.compute(move |app| app.user_settings.get(&tenant)).await.map_err(failed)?;
         let settings = kept.into_iter().map(|(name, setting)| wire(name, setting)).collect();
         Response::ok(GetSettingsResponse { settings, ..Default::default() })
     }
@@ -61,9 +54,9 @@ impl SettingsService for UserSettings {
             return Err(ConnectError::invalid_argument("setting: expected a name and a value, got nothing"));
         };
         let modified_ms = if modifiedAt == 0 { system_clock()() } else { modifiedAt };
-        let setting = settings::Setting { value, modified_ms };
+        let setting = user_settings::Setting { value, modified_ms };
         let kept = self.0.compute(move |app| {
-            app.settings.set(&tenant, &name, setting.clone())?;
+            app.user_settings.set(&tenant, &name, setting.clone())?;
             Ok(wire(name, setting))
         });
         let setting = kept.await.map_err(failed)?.into();
@@ -71,7 +64,7 @@ impl SettingsService for UserSettings {
     }
 }
 
-fn wire(name: String, setting: settings::Setting) -> Setting {
+fn wire(name: String, setting: user_settings::Setting) -> Setting {
     Setting { name, value: setting.value, modifiedAt: setting.modified_ms, ..Default::default() }
 }
 
