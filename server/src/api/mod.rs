@@ -12,6 +12,8 @@ mod error;
 mod flame;
 mod guard;
 mod host;
+mod ingest;
+mod intake;
 mod legacy;
 mod mount;
 mod not_object;
@@ -154,7 +156,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .merge(legacy::router())
         .merge(rest::router())
         .merge(status::router())
-        .layer(CompressionLayer::new().gzip(true));
+        .layer(CompressionLayer::new().gzip(true))
+        .merge(ingest::router(&app));
     let rpc = ServiceExt::<Request>::map_response(service, sized);
     for method in methods {
         // Nothing else reads a body, so that nothing else takes memory for one.
