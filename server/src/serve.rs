@@ -77,7 +77,9 @@ impl Server {
         let address = resolve(&config).await?;
         let files = Files::open(&config)?;
         if config.authenticates() && files.tls.is_none() && !address.ip().is_loopback() {
-            tracing::warn!("tokens cross the network in clear text; set tls_cert_file, or have a proxy encrypt");
+            tracing::warn!(
+                "tokens cross the network in clear text; set tls_cert_file, or have a proxy encrypt"
+            );
         }
         let listener =
             TcpListener::bind(address).await.map_err(|source| ServeError::Bind { address, source })?;
