@@ -3,16 +3,19 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 12] = [
+    "capabilities/v1/feature_flags.proto",
     "google/v1/profile.proto",
-    "types/v1/types.proto",
+    "jfr/v1/labels.proto",
+    "opentelemetry/proto/collector/profiles/v1development/profiles_service.proto",
+    "opentelemetry/proto/common/v1/common.proto",
+    "opentelemetry/proto/profiles/v1development/profiles.proto",
+    "opentelemetry/proto/resource/v1/resource.proto",
     "push/v1/push.proto",
     "querier/v1/querier.proto",
-    "opentelemetry/proto/common/v1/common.proto",
-    "opentelemetry/proto/resource/v1/resource.proto",
-    "opentelemetry/proto/profiles/v1development/profiles.proto",
-    "opentelemetry/proto/collector/profiles/v1development/profiles_service.proto",
-    "jfr/v1/labels.proto",
+    "settings/v1/setting.proto",
+    "types/v1/types.proto",
+    "version/v1/version.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

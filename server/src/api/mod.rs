@@ -14,13 +14,18 @@ mod guard;
 mod host;
 mod ingest;
 mod intake;
+mod legacy;
 mod mount;
+mod not_object;
 mod not_text;
 mod otlp;
+mod over_time;
 mod push;
 mod querier;
 mod refusals;
 mod rest;
+mod side;
+mod stack_selector;
 mod status;
 
 use std::collections::HashMap;
@@ -34,9 +39,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post_service;
 use axum::{Router, middleware};
 use connectrpc::{CompressionRegistry, ConnectRpcBody, ConnectRpcService, DeadlinePolicy};
+use spanflame_wire::capabilities::v1::FeatureFlagsServiceExt;
 use spanflame_wire::opentelemetry::proto::collector::profiles::v1development::ProfilesServiceExt;
 use spanflame_wire::push::v1::PusherServiceExt;
 use spanflame_wire::querier::v1::QuerierServiceExt;
+use spanflame_wire::settings::v1::SettingsServiceExt;
+use spanflame_wire::version::v1::VersionExt;
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
 use tower::util::option_layer;
@@ -54,6 +62,7 @@ use crate::store::Store;
 use crate::telemetry::Metrics;
 use crate::tokens::Tokens;
 use crate::ui;
+use crate::user_settings::UserSettings;
 
 /// The largest body of a request other than Push, in bytes: queries are short.
 const MAX_QUERY_BYTES: usize = 1 << 20;
@@ -65,6 +74,7 @@ pub(crate) struct App {
     limits: Arc<Limits>,
     tenant_limits: HashMap<TenantId, Arc<Limits>>,
     store: Arc<Store>,
+    user_settings: UserSettings,
     metrics: Metrics,
     door: access::Door,
     hosts: host::Hosts,
@@ -98,6 +108,7 @@ impl App {
             admission: admit::Admission::new(&config),
             tenant_limits: config.tenants.iter().map(own).collect(),
             store,
+            user_settings: UserSettings::new(&config.data_dir),
             workers: Arc::new(Semaphore::new(cores * 2)),
             bodies: Arc::new(Semaphore::new(config.max_inflight_bytes / 1024)),
             limits: Arc::new(config.limits.clone()),
@@ -145,6 +156,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     let Rpc { service, methods } = rpc_service(&app);
     let mut router = Router::new()
         .merge(ui::router())
+        .merge(legacy::router())
         .merge(rest::router())
         .merge(status::router())
         .layer(CompressionLayer::new().gzip(true))
@@ -189,6 +201,9 @@ fn rpc_service(app: &Arc<App>) -> Rpc {
     let router = connectrpc::Router::new();
     let router = PusherServiceExt::register(Arc::new(push::Pusher(Arc::clone(app))), router);
     let router = QuerierServiceExt::register(Arc::new(querier::Querier(Arc::clone(app))), router);
+    let router = SettingsServiceExt::register(Arc::new(side::Settings(Arc::clone(app))), router);
+    let router = FeatureFlagsServiceExt::register(Arc::new(side::FeatureFlags), router);
+    let router = VersionExt::register(Arc::new(side::Versions), router);
     let router = ProfilesServiceExt::register(Arc::new(otlp::Profiles(Arc::clone(app))), router);
     let methods = router.methods().map(str::to_owned).collect();
     let longest = Duration::from_millis(app.config.ingest_timeout_ms.max(app.config.query_timeout_ms));
@@ -201,6 +216,7 @@ fn rpc_service(app: &Arc<App>) -> Rpc {
     let router = router.with_route_limits(otlp::RPC, exports);
     let service = ConnectRpcService::new(router)
         .with_limits(limits)
+        .with_interceptor(not_object::NotObject)
         .with_interceptor(not_text::NotText(Arc::clone(app)))
         .with_compression(CompressionRegistry::new().register(guard::Gzip::new(Arc::clone(app))))
         // How long a request may take at most depends on its class, which this does not know.

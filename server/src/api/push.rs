@@ -12,7 +12,7 @@ use super::access::Access;
 use super::intake;
 use super::refusals::Refusals;
 use crate::ingest::{self, Budget, IngestError, Limits, SeriesLabels};
-use crate::model::Profile;
+use crate::model::{Profile, ProfileId};
 
 /// How much of a label set an error text shows, in characters.
 const MAX_LABELS_SHOWN: usize = 200;
@@ -28,10 +28,11 @@ struct Series {
     labels: Result<SeriesLabels, IngestError>,
 }
 
-/// Where a profile stands: its series, and which of the series' samples it is.
+/// Where a profile stands: its series, and which of the series' samples it is; and the id that its sender gave it.
 struct Place {
     series: Arc<Series>,
     sample: usize,
+    id: Option<ProfileId>,
 }
 
 impl Display for Place {
@@ -81,7 +82,8 @@ fn inputs(
         let checked =
             Arc::new(Series { at, shown: show(labels()), labels: SeriesLabels::new(labels(), limits) });
         for (sample, raw) in series.samples.iter().enumerate() {
-            let place = Place { series: Arc::clone(&checked), sample };
+            // A name that is no UUID is the sender's own affair.
+            let place = Place { series: Arc::clone(&checked), sample, id: raw.ID.parse().ok() };
             seen += 1;
             if seen > limits.max_profiles_per_push {
                 refusals.add(&place, &IngestError::too_many_profiles(limits, seen));
@@ -108,7 +110,10 @@ fn decode(
             Err(error) => Err(error.clone()),
         };
         match profiles {
-            Ok(profiles) => decoded.push((place, profiles)),
+            Ok(mut profiles) => {
+                profiles.iter_mut().for_each(|profile| profile.id = place.id.unwrap_or(profile.id));
+                decoded.push((place, profiles));
+            }
             Err(error) => refusals.add(&place, &error),
         }
     }

@@ -16,8 +16,7 @@ use super::access::Access;
 use super::error::ApiError;
 use super::flame::{self, FlameQuery};
 use crate::model::{SpanId, TraceId};
-use crate::query::{Engine, QueryError, SpanFilter, SpanListFilter, SpanListItem, SpanSummary};
-use crate::selector::LabelSelector;
+use crate::query::{Engine, QueryError, Selection, SpanFilter, SpanListFilter, SpanListItem, SpanSummary};
 use crate::telemetry::SpanOutcome;
 
 /// Spans of one answer when the client names no number, and at most.
@@ -200,16 +199,16 @@ async fn profile(
             );
         }
     };
+    let selection = Selection { spans: SpanFilter::spans([id]), ..Selection::of(profile_type) };
     let query = FlameQuery {
-        profile_type,
-        selector: LabelSelector::default(),
+        selection,
         selector_text: String::new(),
-        range: None,
-        spans: SpanFilter::spans([id]),
-        call_site: Vec::new(),
-        max_nodes,
+        max_nodes: Some(max_nodes),
+        graph_nodes: max_nodes,
     };
-    let flamegraph = app.compute(move |app| query.answer(app, &engine)).await?.into();
+    let graph =
+        app.compute(move |app| Ok::<_, QueryError>(query.merge(app, &engine)?.flame_graph(max_nodes)));
+    let flamegraph = flame::wire_graph(graph.await?).into();
     let answer = SelectMergeStacktracesResponse { flamegraph, ..Default::default() };
     let body = serde_json::to_vec(&answer).expect("a flame graph is JSON");
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
