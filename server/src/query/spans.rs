@@ -226,7 +226,7 @@ impl Engine {
             .collect()
     }
 
-    /// Why [`Engine::flamegraph`] has nothing for these spans; none if it has something, or the filter is empty.
+    /// Why [`Engine::merge`] has nothing for these spans; none if it has something, or the filter is empty.
     pub fn why_empty(
         &self,
         kind: &ProfileType,
