@@ -10,7 +10,7 @@ use spanflame_wire::types::v1::StackTraceSelector;
 
 use super::App;
 use crate::model::{ProfileType, TimeRange};
-use crate::query::{EmptyReason, Engine, QueryError, SpanFilter};
+use crate::query::{EmptyReason, Engine, FlameGraph, QueryError, SpanFilter};
 use crate::selector::LabelSelector;
 use crate::telemetry::SpanOutcome;
 
@@ -82,8 +82,13 @@ impl FlameQuery {
         })
     }
 
-    /// Computes the graph; counts and, when it is empty, logs how a query for spans ended.
+    /// Computes the graph as Grafana knows it.
     pub(super) fn answer(&self, app: &App, engine: &Engine) -> Result<wire::FlameGraph, QueryError> {
+        Ok(wire_graph(self.graph(app, engine)?))
+    }
+
+    /// Computes the graph; counts and, when it is empty, logs how a query for spans ended.
+    pub(super) fn graph(&self, app: &App, engine: &Engine) -> Result<FlameGraph, QueryError> {
         let Self { profile_type, selector, range, spans, call_site, max_nodes, .. } = self;
         let graph = engine.flamegraph(profile_type, selector, *range, spans, call_site, *max_nodes)?;
         if !spans.is_empty() {
@@ -94,7 +99,7 @@ impl FlameQuery {
             };
             self.report(app, outcome);
         }
-        Ok(wire_graph(graph))
+        Ok(graph)
     }
 
     fn report(&self, app: &App, outcome: SpanOutcome) {
@@ -128,7 +133,8 @@ impl From<Option<EmptyReason>> for SpanOutcome {
     }
 }
 
-fn wire_graph(graph: crate::query::FlameGraph) -> wire::FlameGraph {
+/// The graph as Pyroscope's message.
+pub(super) fn wire_graph(graph: FlameGraph) -> wire::FlameGraph {
     wire::FlameGraph {
         names: graph.names,
         levels: graph.levels.into_iter().map(|values| wire::Level { values, ..Default::default() }).collect(),

@@ -114,7 +114,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     let Rpc { service, methods } = rpc_service(&app);
     let mut router = Router::new()
         .merge(ui::router())
-        .merge(rest::router())
+        .merge(rest::router(&app))
         .merge(status::router())
         .layer(CompressionLayer::new().gzip(true));
     let rpc = ServiceExt::<Request>::map_response(service, sized);

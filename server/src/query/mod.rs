@@ -12,7 +12,10 @@ use std::sync::Arc;
 
 pub use self::flame::FlameGraph;
 pub use self::series::{SeriesQuery, TimeSeries};
-pub use self::spans::{EmptyReason, SpanListFilter, SpanListItem, SpanSummary, TypeTotal};
+pub use self::spans::{
+    EmptyReason, ExplainQuery, Explanation, Loss, MatcherFinding, SpanCursor, SpanListFilter, SpanListItem,
+    SpanOrder, SpanSeries, SpanSummary, SpanTotals, Stages, TraceSummary, TreeSpan, TypeTotal,
+};
 use crate::model::{SpanId, TenantId, TraceId};
 use crate::store::{Source, Store, StoreError};
 
@@ -31,6 +34,14 @@ pub enum QueryError {
     Step {
         /// What was asked for, in milliseconds.
         step_ms: i64,
+    },
+    /// The question would take too long to answer.
+    #[error("the question is about more than {max} {what}: ask for less at a time")]
+    TooMuch {
+        /// What there is too much of.
+        what: &'static str,
+        /// How much there may be.
+        max: usize,
     },
 }
 
