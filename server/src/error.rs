@@ -32,12 +32,20 @@ pub enum ServeError {
     /// Other machines could reach the server, and nobody has to log in.
     #[error(
         "refusing to listen on {address}: other machines can reach it and there is no authentication; listen on \
-         127.0.0.1, or put an authenticating proxy in front and pass --allow-unauthenticated \
-         (allow_unauthenticated = true, SPANFLAME_ALLOW_UNAUTHENTICATED=true)"
+         127.0.0.1, or set up tokens (--tokens-file, SPANFLAME_TOKENS), or put an authenticating proxy in front and \
+         pass --allow-unauthenticated (allow_unauthenticated = true, SPANFLAME_ALLOW_UNAUTHENTICATED=true)"
     )]
     Exposed {
         /// The address.
         address: SocketAddr,
+    },
+    /// Files with tokens or certificates cannot be used.
+    #[error("{name}: {message}")]
+    Files {
+        /// The setting that names them.
+        name: &'static str,
+        /// What is wrong with them.
+        message: String,
     },
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {source}")]

@@ -9,10 +9,13 @@ pub mod error;
 pub mod ingest;
 pub mod model;
 pub mod query;
+pub mod reload;
 pub mod selector;
 pub mod serve;
+pub mod settings;
 pub mod store;
 pub mod telemetry;
+pub mod tokens;
 mod ui;
 
 #[cfg(test)]

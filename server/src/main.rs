@@ -1,12 +1,13 @@
 //! The `spanflame` command.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use spanflame_server::config::{Config, ServeArgs};
+use spanflame_server::config::{Config, ServeArgs, Shown};
 use spanflame_server::error::ServeError;
-use spanflame_server::serve::{Server, termination};
+use spanflame_server::serve::{Server, preflight, termination};
 use spanflame_server::telemetry;
 
 /// Keeps profiles and finds a span's flame graph by its id.
@@ -22,12 +23,37 @@ enum Command {
     #[command(args_override_self = true)]
     /// Take profiles in and answer queries until told to stop
     Serve(Box<ServeArgs>),
+    /// Look at the configuration
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    #[command(args_override_self = true)]
+    /// Say what is wrong with the settings, and end with status 1 if anything is
+    Check {
+        /// TOML file to check; the same as --config
+        file: Option<PathBuf>,
+        /// Print the settings in force, and where each comes from; secrets stay hidden
+        #[arg(long)]
+        print: bool,
+        #[command(flatten)]
+        args: Box<ServeArgs>,
+    },
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Command::Serve(args) = Cli::parse().command;
-    match serve(*args).await {
+    let result = match Cli::parse().command {
+        Command::Serve(args) => serve(*args).await,
+        Command::Config { command: ConfigCommand::Check { file, print, args } } => {
+            check(file, print, *args).await
+        }
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
@@ -36,17 +62,29 @@ async fn main() -> ExitCode {
     }
 }
 
+async fn check(file: Option<PathBuf>, print: bool, args: ServeArgs) -> Result<(), ServeError> {
+    let config = Config::load(ServeArgs { config: file.or(args.config.clone()), ..args })?;
+    preflight(&config).await?;
+    let mut stdout = std::io::stdout();
+    if print {
+        write!(stdout, "{}", Shown(&config))?
+    } else {
+        writeln!(stdout, "the configuration is good")?
+    }
+    Ok(stdout.flush()?)
+}
+
 async fn serve(args: ServeArgs) -> Result<(), ServeError> {
     let config = Config::load(args)?;
     telemetry::init_logging(&config)?;
     let stop = termination()?;
     let data_dir = config.data_dir.clone();
     let server = Server::bind(config).await?;
-    let address = server.address();
-    tracing::info!(%address, data_dir = %data_dir.display(), version = env!("CARGO_PKG_VERSION"), "listening");
+    let url = server.url();
+    tracing::info!(url, data_dir = %data_dir.display(), version = env!("CARGO_PKG_VERSION"), "listening");
     // Scripts wait for this line and read the port from it.
     let mut stdout = std::io::stdout();
-    writeln!(stdout, "listening on http://{address}").and_then(|()| stdout.flush())?;
+    writeln!(stdout, "listening on {url}").and_then(|()| stdout.flush())?;
     server.run(stop).await;
     Ok(())
 }

@@ -1,34 +1,25 @@
 //! Listens, accepts and stops: the server's life from an address to the last answered request. Knows no route.
 
+mod connections;
 mod opening;
+mod tls;
 
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream, lookup_host};
-use tokio::sync::Semaphore;
-use tower::util::ServiceExt;
+use tokio::net::{TcpListener, lookup_host};
 
-use self::opening::Opening;
+use self::connections::Connections;
 use crate::api::{self, App};
 use crate::config::Config;
 use crate::error::ServeError;
+use crate::reload::{Poll, Watched, Watcher};
 use crate::store::{Store, StoreOptions};
+use crate::telemetry;
+use crate::tokens::Tokens;
 
-/// How long requests in flight may take to end once the server is told to stop.
-const DRAIN: Duration = Duration::from_secs(10);
-/// How long a client may take to send its first bytes, and then a request's head, an idle connection's wait included.
-const HEADER_READ: Duration = Duration::from_secs(60);
-/// Connections beyond this wait in the system's queue.
-const MAX_CONNECTIONS: usize = 4096;
 /// How long to wait after the system could not hand over a connection, as when it is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -36,17 +27,54 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
+    base_path: String,
+    drain: Duration,
     app: Arc<App>,
+    files: Files,
+}
+
+/// What is read from files again when they change.
+struct Files {
+    tokens: Option<Arc<Watched<Tokens>>>,
+    tls: Option<Arc<Watched<tls::ServerConfig>>>,
+}
+
+impl Files {
+    fn open(config: &Config) -> Result<Self, ServeError> {
+        let named = |name| move |message| ServeError::Files { name, message };
+        let tokens = config.tokens_file.clone().map(|path| {
+            let multi_tenant = config.multi_tenant;
+            Watched::open("tokens", vec![path], move |files| {
+                let text = std::str::from_utf8(&files[0]).map_err(|error| error.to_string())?;
+                Tokens::parse(text, multi_tenant).map_err(|problems| problems.join("; "))
+            })
+        });
+        let tls = config.tls_cert_file.clone().zip(config.tls_key_file.clone()).map(|(certificate, key)| {
+            let paths = [certificate, key].into_iter().chain(config.tls_client_ca_file.clone()).collect();
+            Watched::open("certificates", paths, tls::load)
+        });
+        Ok(Self {
+            tokens: tokens.transpose().map_err(named("tokens_file"))?.map(Arc::new),
+            tls: tls.transpose().map_err(named("tls_cert_file, tls_key_file"))?.map(Arc::new),
+        })
+    }
+
+    fn watch(&self) -> Watcher {
+        let tokens = self.tokens.clone().map(|watched| watched as Arc<dyn Poll>);
+        let tls = self.tls.clone().map(|watched| watched as Arc<dyn Poll>);
+        Watcher::spawn(tokens.into_iter().chain(tls).collect())
+    }
 }
 
 impl Server {
     /// Opens the store and takes the address.
     ///
     /// # Errors
-    /// When the address can be reached from beyond this machine without permission, when it is taken, or when the
-    /// store cannot be opened.
+    /// When the address can be reached from beyond this machine without permission, when it is taken, when files with
+    /// tokens or certificates cannot be used, or when the store cannot be opened.
     pub async fn bind(config: Config) -> Result<Self, ServeError> {
         let address = resolve(&config).await?;
+        let files = Files::open(&config)?;
         let listener =
             TcpListener::bind(address).await.map_err(|source| ServeError::Bind { address, source })?;
         let address = listener.local_addr()?;
@@ -56,20 +84,28 @@ impl Server {
             .await
             .expect("opening the store does not panic")
             .map_err(|source| ServeError::Store { path, source })?;
-        let app = Arc::new(App::new(config, Arc::new(store), address));
-        Ok(Self { listener, address, app })
+        Ok(Self {
+            listener,
+            address,
+            base_path: config.base_path.clone(),
+            drain: Duration::from_millis(config.shutdown_timeout_ms),
+            app: Arc::new(App::new(config, Arc::new(store), address, files.tokens.clone())),
+            files,
+        })
     }
 
-    /// The address that clients reach, its port chosen by the system if the configuration said 0.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    /// Where clients reach it, the port chosen by the system if the configuration said 0.
+    pub fn url(&self) -> String {
+        let scheme = if self.files.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}{}", self.address, self.base_path)
     }
 
-    /// Answers requests until `stop` resolves; then lets those in flight end, for ten seconds at most, and closes the
-    /// store.
+    /// Answers requests until `stop` resolves; then lets those in flight end, for `shutdown_timeout_ms` at most, and
+    /// closes the store.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let router = api::router(Arc::clone(&self.app));
-        let connections = Connections::default();
+        let connections = Connections::new(self.files.tls.clone());
+        let _watcher = self.files.watch();
         let mut stop = pin!(stop);
         loop {
             tokio::select! {
@@ -85,8 +121,8 @@ impl Server {
         }
         drop(self.listener);
         tracing::info!("stopping");
-        if tokio::time::timeout(DRAIN, connections.graceful.shutdown()).await.is_err() {
-            tracing::warn!(after = ?DRAIN, "requests still in flight are cut off");
+        if tokio::time::timeout(self.drain, connections.shutdown()).await.is_err() {
+            tracing::warn!(after = ?self.drain, "requests still in flight are cut off");
         }
         let app = Arc::clone(&self.app);
         if tokio::task::spawn_blocking(move || app.close()).await.is_err() {
@@ -96,54 +132,14 @@ impl Server {
     }
 }
 
-struct Connections {
-    builder: auto::Builder<TokioExecutor>,
-    graceful: GracefulShutdown,
-    permits: Arc<Semaphore>,
-}
-
-type Permit = tokio::sync::OwnedSemaphorePermit;
-
-impl Default for Connections {
-    fn default() -> Self {
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_READ);
-        builder.http2().timer(TokioTimer::new()).keep_alive_interval(HEADER_READ).max_concurrent_streams(256);
-        Self {
-            builder,
-            graceful: GracefulShutdown::new(),
-            permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
-        }
-    }
-}
-
-impl Connections {
-    async fn accept(&self, listener: &TcpListener) -> std::io::Result<(TcpStream, Permit)> {
-        let permit = Arc::clone(&self.permits).acquire_owned().await.expect("the semaphore is never closed");
-        let (stream, _) = listener.accept().await?;
-        Ok((stream, permit))
-    }
-
-    fn serve(&self, stream: TcpStream, permit: Permit, router: Router) {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "cannot disable nagle's algorithm");
-        }
-        let service = router.map_request(|request: http::Request<_>| request.map(Body::new));
-        let connection = self
-            .builder
-            .serve_connection(
-                TokioIo::new(Opening::new(stream, HEADER_READ)),
-                TowerToHyperService::new(service),
-            )
-            .into_owned();
-        let connection = self.graceful.watch(connection);
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "connection ended");
-            }
-            drop(permit);
-        });
-    }
+/// Finds what would keep a server from starting, short of taking its address and opening its store.
+///
+/// # Errors
+/// The first that is found.
+pub async fn preflight(config: &Config) -> Result<(), ServeError> {
+    telemetry::log_filter(config)?;
+    resolve(config).await?;
+    Files::open(config).map(drop)
 }
 
 /// The address to listen on, if the configuration allows it.
@@ -153,7 +149,7 @@ async fn resolve(config: &Config) -> Result<SocketAddr, ServeError> {
     let address = *addresses.first().ok_or_else(|| {
         unknown(std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address"))
     })?;
-    if !address.ip().is_loopback() && !config.allow_unauthenticated {
+    if !address.ip().is_loopback() && !config.allow_unauthenticated && !config.authenticates() {
         return Err(ServeError::Exposed { address });
     }
     Ok(address)

@@ -1,10 +1,12 @@
 //! What the server tells about itself: log lines and metrics. Nothing here changes what it does.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::io::IsTerminal;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
@@ -16,6 +18,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, LogFormat};
 use crate::error::ServeError;
+use crate::model::TenantId;
 use crate::store::{Store, StoreStatus};
 
 /// Sends log lines to standard error from here on.
@@ -23,8 +26,7 @@ use crate::store::{Store, StoreStatus};
 /// # Errors
 /// When the filter cannot be read.
 pub fn init_logging(config: &Config) -> Result<(), ServeError> {
-    let filter = EnvFilter::try_new(&config.log)
-        .map_err(|error| ServeError::LogFilter { value: config.log.clone(), message: error.to_string() })?;
+    let filter = log_filter(config)?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second call, as by several servers in one test process, keeps the first subscriber.
     let _ = match config.log_format {
@@ -32,6 +34,15 @@ pub fn init_logging(config: &Config) -> Result<(), ServeError> {
         LogFormat::Json => lines.json().try_init(),
     };
     Ok(())
+}
+
+/// What the setting `log` says.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn log_filter(config: &Config) -> Result<EnvFilter, ServeError> {
+    EnvFilter::try_new(&config.log)
+        .map_err(|error| ServeError::LogFilter { value: config.log.clone(), message: error.to_string() })
 }
 
 /// How a query that named spans ended.
@@ -79,6 +90,33 @@ pub struct ReasonLabel {
     pub reason: &'static str,
 }
 
+/// Labels of [`Metrics::tenant_refusals`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct TenantReasonLabels {
+    /// The tenant, or [`OTHER_TENANTS`].
+    pub tenant: String,
+    /// A short fixed name.
+    pub reason: &'static str,
+}
+
+/// How many tenants are counted by name: anyone may make names up.
+const MAX_TENANTS: usize = 1000;
+/// The name under which the others are counted, which no tenant can have.
+const OTHER_TENANTS: &str = "(other)";
+
+tokio::task_local! {
+    /// The tenant that the current request is about, where tenants are kept apart.
+    static TENANT: TenantId;
+}
+
+/// Runs what is done for a tenant, so that refusals in it count as the tenant's.
+pub(crate) async fn for_tenant<T>(tenant: Option<TenantId>, work: impl Future<Output = T>) -> T {
+    match tenant {
+        Some(tenant) => TENANT.scope(tenant, work).await,
+        None => work.await,
+    }
+}
+
 /// Labels of [`Metrics::request_seconds`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RequestLabels {
@@ -111,6 +149,10 @@ pub struct Metrics {
     pub profile_bytes: Counter,
     /// Requests and profiles refused.
     pub refusals: Family<ReasonLabel, Counter>,
+    /// The same of requests that are about one tenant, where tenants are kept apart.
+    pub tenant_refusals: Family<TenantReasonLabels, Counter>,
+    /// Tenants that are counted by name.
+    counted_tenants: Mutex<HashSet<TenantId>>,
     /// Queries that named spans or traces.
     pub span_queries: Family<OutcomeLabel, Counter>,
     /// Time from request head to response head.
@@ -131,6 +173,8 @@ impl Metrics {
             samples: Counter::default(),
             profile_bytes: Counter::default(),
             refusals: Family::default(),
+            tenant_refusals: Family::default(),
+            counted_tenants: Mutex::default(),
             span_queries: Family::default(),
             request_seconds: Family::new_with_constructor(SecondsBuckets),
             stored_profiles: Gauge::default(),
@@ -146,6 +190,11 @@ impl Metrics {
             metrics.profile_bytes.clone(),
         );
         registry.register("refusals", "Requests and profiles refused", metrics.refusals.clone());
+        registry.register(
+            "tenant_refusals",
+            "Requests and profiles refused, by tenant where tenants are kept apart",
+            metrics.tenant_refusals.clone(),
+        );
         registry.register(
             "span_queries",
             "Queries that named spans or traces, by how they ended",
@@ -185,9 +234,21 @@ impl Metrics {
 
     /// Counts refusals; the reason is not shown before there is one.
     pub fn refuse_many(&self, reason: &'static str, count: u64) {
-        if count > 0 {
-            self.refusals.get_or_create(&ReasonLabel { reason }).inc_by(count);
+        if count == 0 {
+            return;
         }
+        self.refusals.get_or_create(&ReasonLabel { reason }).inc_by(count);
+        if let Ok(tenant) = TENANT.try_with(|tenant| self.counted_name(tenant)) {
+            self.tenant_refusals.get_or_create(&TenantReasonLabels { tenant, reason }).inc_by(count);
+        }
+    }
+
+    fn counted_name(&self, tenant: &TenantId) -> String {
+        let mut counted = self.counted_tenants.lock();
+        if counted.len() < MAX_TENANTS {
+            counted.insert(tenant.clone());
+        }
+        if counted.contains(tenant) { tenant.to_string() } else { OTHER_TENANTS.to_owned() }
     }
 }
 

@@ -8,16 +8,12 @@ use connectrpc::ConnectError;
 use spanflame_wire::querier::v1 as wire;
 use spanflame_wire::types::v1::StackTraceSelector;
 
-use super::App;
+use super::{App, bounds};
 use crate::model::{ProfileType, TimeRange};
 use crate::query::{EmptyReason, Engine, FlameGraph, QueryError, SpanFilter};
 use crate::selector::LabelSelector;
 use crate::telemetry::SpanOutcome;
 
-/// How many nodes a graph has when the client names no number.
-pub(super) const DEFAULT_MAX_NODES: i64 = 8192;
-/// More nodes than this are refused.
-const MAX_MAX_NODES: i64 = 1 << 20;
 /// Ids that one query may name.
 const MAX_IDS: usize = 10_000;
 
@@ -170,25 +166,25 @@ pub(super) fn selector(field: &str, text: &str) -> Result<LabelSelector, Connect
 /// Reads a range of Unix milliseconds. Clients that know no range send zeros: that is all there is.
 pub(super) fn range(start: i64, end: i64) -> Result<Option<TimeRange>, ConnectError> {
     if start == 0 && end == 0 {
-        return Ok(None);
+        return bounds::range(None);
     }
-    TimeRange::new(start, end).map(Some).ok_or_else(|| {
+    let range = TimeRange::new(start, end).ok_or_else(|| {
         ConnectError::invalid_argument(format!("start, end: expected start <= end, got {start} and {end}"))
-    })
+    })?;
+    bounds::range(Some(range))
 }
 
 /// Reads a number of nodes, zero and none meaning the default.
 pub(super) fn max_nodes(asked: Option<i64>) -> Result<usize, ConnectError> {
-    let nodes = match asked.unwrap_or(0) {
-        0 => DEFAULT_MAX_NODES,
-        nodes => nodes,
-    };
-    if !(1..=MAX_MAX_NODES).contains(&nodes) {
-        return Err(ConnectError::invalid_argument(format!(
-            "max_nodes: expected 0 to {MAX_MAX_NODES}, got {nodes}"
-        )));
+    let nodes = asked.unwrap_or(0);
+    let most = bounds::most_nodes();
+    match usize::try_from(nodes) {
+        Ok(0) => Ok(bounds::default_nodes()),
+        Ok(nodes) if nodes <= most => Ok(nodes),
+        _ => Err(ConnectError::invalid_argument(format!(
+            "max_nodes: expected 0 to {most} (max_flamegraph_nodes), got {nodes}"
+        ))),
     }
-    Ok(nodes as usize)
 }
 
 /// Function names of a call site, root first.

@@ -14,7 +14,7 @@ use connectrpc::{CompressionProvider, ConnectError, ErrorCode, GzipProvider};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::body::Bounded;
-use super::error::ApiError;
+use super::error::{ApiError, for_grpc};
 use super::{App, MAX_QUERY_BYTES};
 use crate::telemetry::RequestLabels;
 
@@ -40,13 +40,20 @@ pub(super) async fn observe(State(app): State<Arc<App>>, request: Request, next:
     response
 }
 
-/// Gives errors that a library answered in plain text, or with no text at all, the form that clients can read.
+/// Gives errors that a library answered in plain text, or with no text at all, the form that clients can read: that of
+/// Connect, or of gRPC where a gRPC client asks.
 pub(super) async fn explain_errors(request: Request, next: Next) -> Response {
-    let grpc = is_grpc(request.headers());
+    let grpc = request.headers().get(header::CONTENT_TYPE).filter(|_| is_grpc(request.headers())).cloned();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let response = next.run(request).await;
     let status = response.status();
-    if grpc || !(status.is_client_error() || status.is_server_error()) || is_json(response.headers()) {
+    if !(status.is_client_error() || status.is_server_error()) || is_grpc(response.headers()) {
+        return response;
+    }
+    if let Some(content_type) = grpc {
+        return for_grpc(response, content_type);
+    }
+    if is_json(response.headers()) {
         return response;
     }
     let (mut parts, body) = response.into_parts();
@@ -73,16 +80,15 @@ pub(super) async fn explain_errors(request: Request, next: Next) -> Response {
 pub(super) async fn bound_body(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let push = request.uri().path().ends_with("/Push");
     let limit = if push { app.config.max_request_bytes } else { MAX_QUERY_BYTES };
-    let grpc = is_grpc(request.headers());
     let Some(_memory) = reserve(&app, request.headers(), limit).await else {
         app.metrics.refuse("busy");
         let message = "too many requests are being read (max_inflight_bytes); try again";
-        return ApiError::new(ErrorCode::Unavailable, message).into_response();
+        return ApiError::new(ErrorCode::Unavailable, message).retry_after(1).into_response();
     };
     let (parts, body) = request.into_parts();
     let (body, overflow) = Bounded::new(body, limit);
     let response = next.run(Request::from_parts(parts, Body::new(body))).await;
-    if !overflow.drain().await || grpc {
+    if !overflow.drain().await {
         return response;
     }
     app.metrics.refuse("request_too_large");

@@ -3,17 +3,23 @@
 //! Handlers translate between the wire and the rooms behind it; nothing here decodes profiles, keeps or merges them.
 
 mod access;
+mod admit;
 mod body;
+mod bounds;
+mod class;
+mod cors;
 mod error;
 mod flame;
 mod guard;
 mod host;
+mod mount;
 mod not_text;
 mod push;
 mod querier;
 mod rest;
 mod status;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +34,7 @@ use spanflame_wire::push::v1::PusherServiceExt;
 use spanflame_wire::querier::v1::QuerierServiceExt;
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
+use tower::util::option_layer;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 
@@ -37,22 +44,26 @@ use crate::config::Config;
 use crate::ingest::Limits;
 use crate::model::TenantId;
 use crate::query::Engine;
+use crate::reload::Watched;
 use crate::store::Store;
 use crate::telemetry::Metrics;
+use crate::tokens::Tokens;
 use crate::ui;
 
 /// The largest body of a request other than Push, in bytes: queries are short.
 const MAX_QUERY_BYTES: usize = 1 << 20;
-/// The longest that a request may take, whatever its sender allows.
-const MAX_DURATION: Duration = Duration::from_secs(60);
 
 /// What handlers share.
 pub(crate) struct App {
     config: Config,
+    /// What a tenant may send that has no limits of its own, and what those with their own may.
     limits: Arc<Limits>,
+    tenant_limits: HashMap<TenantId, Arc<Limits>>,
     store: Arc<Store>,
     metrics: Metrics,
+    door: access::Door,
     hosts: host::Hosts,
+    admission: admit::Admission,
     /// One permit for each request that may compute at a time.
     workers: Arc<Semaphore>,
     /// One permit for each KiB of request bodies that may be in memory at a time.
@@ -60,12 +71,27 @@ pub(crate) struct App {
 }
 
 impl App {
-    /// The handlers' shared state over an open store, for a server that listens on this address.
-    pub(crate) fn new(config: Config, store: Arc<Store>, address: SocketAddr) -> Self {
+    /// The handlers' shared state over an open store, for a server that listens on this address and lets those in who
+    /// bring a token of the configuration or of this file.
+    pub(crate) fn new(
+        config: Config,
+        store: Arc<Store>,
+        address: SocketAddr,
+        tokens: Option<Arc<Watched<Tokens>>>,
+    ) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let door = access::Door::new(&config, tokens);
+        let own = |(tenant, limits): (&TenantId, &Limits)| (tenant.clone(), Arc::new(limits.clone()));
         Self {
             metrics: Metrics::new(Arc::clone(&store)),
-            hosts: host::Hosts::new(address, config.allowed_hosts.clone()),
+            // A page of another name brings no token, so that only an open door needs this lock.
+            hosts: host::Hosts::new(
+                address.ip().is_loopback() && !door.is_locked(),
+                config.allowed_hosts.clone(),
+            ),
+            door,
+            admission: admit::Admission::new(&config),
+            tenant_limits: config.tenants.iter().map(own).collect(),
             store,
             workers: Arc::new(Semaphore::new(cores * 2)),
             bodies: Arc::new(Semaphore::new(config.max_inflight_bytes / 1024)),
@@ -74,9 +100,9 @@ impl App {
         }
     }
 
-    /// What this tenant may send.
-    fn limits(&self, _: &TenantId) -> Arc<Limits> {
-        Arc::clone(&self.limits)
+    /// What this tenant may send and ask for.
+    fn limits(&self, tenant: &TenantId) -> Arc<Limits> {
+        Arc::clone(self.tenant_limits.get(tenant).unwrap_or(&self.limits))
     }
 
     /// Ends the store's work.
@@ -123,14 +149,28 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         let bounded = middleware::from_fn_with_state(Arc::clone(&app), guard::bound_body);
         router = router.route(&format!("/{method}"), post_service(rpc.clone()).route_layer(bounded));
     }
-    router
+    let base_path = app.config.base_path.clone();
+    let router = router
         .fallback(unknown)
-        .layer(middleware::from_fn(access::identify))
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), host::check))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), admit::admit))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), access::identify))
+        .layer(option_layer(cors::layer(&app.config.cors_origins)));
+    let router = outer(router, &app);
+    if base_path.is_empty() {
+        router
+    } else {
+        mount::below(base_path, router, outer(Router::new().fallback(unknown), &app))
+    }
+}
+
+/// What every answer passes, whatever it is to: its form, its name and its count.
+fn outer(router: Router<Arc<App>>, app: &Arc<App>) -> Router {
+    router
+        .layer(middleware::from_fn_with_state(Arc::clone(app), host::check))
         .layer(CatchPanicLayer::custom(guard::answer_panic))
         .layer(middleware::from_fn(guard::explain_errors))
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), guard::observe))
-        .with_state(app)
+        .layer(middleware::from_fn_with_state(Arc::clone(app), guard::observe))
+        .with_state(Arc::clone(app))
 }
 
 struct Rpc {
@@ -143,6 +183,7 @@ fn rpc_service(app: &Arc<App>) -> Rpc {
     let router = PusherServiceExt::register(Arc::new(push::Pusher(Arc::clone(app))), router);
     let router = QuerierServiceExt::register(Arc::new(querier::Querier(Arc::clone(app))), router);
     let methods = router.methods().map(str::to_owned).collect();
+    let longest = Duration::from_millis(app.config.ingest_timeout_ms.max(app.config.query_timeout_ms));
     // Bodies are bounded before they come here; this must not be tighter, since its refusal names no limit.
     let limits = connectrpc::Limits::default()
         .with_max_request_body_size(app.config.max_request_bytes.max(MAX_QUERY_BYTES))
@@ -151,9 +192,8 @@ fn rpc_service(app: &Arc<App>) -> Rpc {
         .with_limits(limits)
         .with_interceptor(not_text::NotText(Arc::clone(app)))
         .with_compression(CompressionRegistry::new().register(guard::Gzip::new(Arc::clone(app))))
-        .with_deadline_policy(
-            DeadlinePolicy::new().with_max(MAX_DURATION).with_default_timeout(MAX_DURATION),
-        );
+        // How long a request may take at most depends on its class, which this does not know.
+        .with_deadline_policy(DeadlinePolicy::new().with_max(longest).with_default_timeout(longest));
     Rpc { service, methods }
 }
 

@@ -165,6 +165,7 @@ impl QuerierService for Querier {
         context: RequestContext,
         _: ServiceRequest<'_, GetProfileStatsRequest>,
     ) -> ServiceResult<impl Encodable<GetProfileStatsResponse> + Send + use<'a>> {
+        Access::of(context.extensions()).single()?;
         let engine = self.engine(&context);
         let stats = self.0.compute(move |_| engine.stats()).await;
         Response::ok(GetProfileStatsResponse {

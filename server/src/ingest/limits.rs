@@ -1,55 +1,49 @@
-//! What an input may be at most.
+//! What an input may be at most, and what a question may ask for.
 
-/// Limits on one push and on each of its profiles. Each refusal names the limit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// Profiles of one push.
-    pub max_profiles_per_push: usize,
-    /// Bytes that the profiles of one push may take together: decompressed, and again as kept.
-    pub max_push_bytes: usize,
-    /// Bytes of one pprof after decompression.
-    pub max_profile_bytes: usize,
-    /// Memory that the parts of one decoded pprof may take, in bytes: small messages grow when they are decoded.
-    pub max_decoded_bytes: usize,
-    /// Samples of one pprof.
-    pub max_samples: usize,
-    /// Labels of one sample.
-    pub max_labels_per_sample: usize,
-    /// Frames of a stack trace; deeper ones lose frames at the leaf.
-    pub max_stack_depth: usize,
-    /// Bytes of a symbol or any other string; longer ones keep their end.
-    pub max_string_bytes: usize,
-    /// Labels of a series, sample labels included.
-    pub max_labels_per_series: usize,
-    /// Bytes of a label's name.
-    pub max_label_name_bytes: usize,
-    /// Bytes of a label's value.
-    pub max_label_value_bytes: usize,
-    /// Series that the sample labels of one pprof may split it into.
-    pub max_series_per_profile: usize,
-    /// How far before its arrival a profile may begin, in milliseconds; none for any time.
-    pub max_age_ms: Option<i64>,
-    /// How far after its arrival a profile may begin, in milliseconds: clocks differ.
-    pub max_ahead_ms: i64,
-}
+use crate::settings::settings;
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            max_profiles_per_push: 10_000,
-            max_push_bytes: 256 << 20,
-            max_profile_bytes: 64 << 20,
-            max_decoded_bytes: 256 << 20,
-            max_samples: 1_000_000,
-            max_labels_per_sample: 100,
-            max_stack_depth: 1000,
-            max_string_bytes: 65_535,
-            max_labels_per_series: 60,
-            max_label_name_bytes: 1024,
-            max_label_value_bytes: 2048,
-            max_series_per_profile: 5000,
-            max_age_ms: None,
-            max_ahead_ms: 10 * 60 * 1000,
-        }
+settings! {
+    /// What one tenant may send and ask for. Each refusal names the limit.
+    pub struct Limits {
+        /// Profiles of one push
+        max_profiles_per_push: usize = 10_000, "N";
+        /// Bytes that the profiles of one push may take together: decompressed, and again as kept
+        max_push_bytes: usize = 256 << 20, "BYTES";
+        /// Bytes of one profile, decompressed
+        max_profile_bytes: usize = 64 << 20, "BYTES";
+        /// Memory that the parts of one decoded profile may take, in bytes: small messages grow when they are decoded
+        max_decoded_bytes: usize = 256 << 20, "BYTES";
+        /// Samples of one profile
+        max_samples: usize = 1_000_000, "N";
+        /// Labels of one sample
+        max_labels_per_sample: usize = 100, "N";
+        /// Frames of a stack trace; deeper ones lose frames at the leaf
+        max_stack_depth: usize = 1000, "N";
+        /// Bytes of a symbol or any other string; longer ones keep their end
+        max_string_bytes: usize = 65_535, "BYTES";
+        /// Labels of a series, sample labels included
+        max_labels_per_series: usize = 60, "N";
+        /// Bytes of a label's name
+        max_label_name_bytes: usize = 1024, "BYTES";
+        /// Bytes of a label's value
+        max_label_value_bytes: usize = 2048, "BYTES";
+        /// Series that the sample labels of one profile may split it into
+        max_series_per_profile: usize = 5000, "N";
+        /// How far before its arrival a profile may begin, in milliseconds; 0 for any time
+        max_age_ms: Option<i64> = None, "MS";
+        /// How far after its arrival a profile may begin, in milliseconds: clocks differ
+        max_ahead_ms: i64 = 10 * 60 * 1000, "MS";
+        /// Bytes of request bodies, as sent, that a tenant may push per second; 0 for any number
+        ingestion_rate_bytes: u64 = 0, "BYTES";
+        /// Bytes that a tenant who was silent may push at once; 0 for one second's worth
+        ingestion_burst_bytes: u64 = 0, "BYTES";
+        /// Longest time range of a query in milliseconds; 0 for any
+        max_query_length_ms: u64 = 0, "MS";
+        /// How far back a query sees, in milliseconds; 0 for all that is kept
+        max_query_lookback_ms: u64 = 0, "MS";
+        /// Nodes of a flame graph when the query names no number
+        default_flamegraph_nodes: usize = 8192, "N";
+        /// Most nodes of a flame graph that a query may ask for
+        max_flamegraph_nodes: usize = 1 << 20, "N";
     }
 }

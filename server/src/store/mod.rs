@@ -215,6 +215,11 @@ impl Store {
         self.head.tenant(tenant)
     }
 
+    /// Whose profiles there are.
+    pub(crate) fn tenants(&self) -> Vec<TenantId> {
+        self.head.tenants().into_iter().collect()
+    }
+
     /// What the store did and how it stands.
     pub fn status(&self) -> StoreStatus {
         let counted = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);

@@ -1,8 +1,10 @@
 //! The real binary on loopback, asked as Grafana, agents, the page and attackers ask it.
 
+mod access;
 mod contract;
 #[cfg(unix)]
 mod crash;
+mod edges;
 mod hostile;
 mod page;
 mod push;
@@ -13,3 +15,4 @@ mod rest_formats;
 mod rest_lists;
 mod startup;
 mod support;
+mod tls;

@@ -91,11 +91,28 @@ impl Server {
         server
     }
 
+    /// A server with an empty store of its own and a file with these settings.
+    pub(crate) fn with_file(settings: &str, args: &[&str]) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = dir.path().join("spanflame.toml");
+        std::fs::write(&file, settings).expect("written");
+        let args = [&["--config", file.to_str().expect("a plain path")], args].concat();
+        let mut server = Self::on(dir.path(), &args);
+        server.data_dir = Some(dir);
+        server
+    }
+
     /// A server on this data directory.
     pub(crate) fn on(data_dir: &Path, args: &[&str]) -> Self {
+        Self::with_env(data_dir, args, &[])
+    }
+
+    /// The same with environment variables.
+    pub(crate) fn with_env(data_dir: &Path, args: &[&str], env: &[(&str, &str)]) -> Self {
         let data_dir = data_dir.to_str().expect("a plain path");
         let fixed = ["serve", "--listen", "127.0.0.1:0", "--data-dir", data_dir];
-        let mut child = command(&[&fixed, args].concat()).spawn().expect("the binary starts");
+        let mut command = command(&[&fixed, args].concat());
+        let mut child = command.envs(env.iter().copied()).spawn().expect("the binary starts");
         let log = Arc::new(parking_lot::Mutex::new(String::new()));
         let stderr = BufReader::new(child.stderr.take().expect("piped"));
         let copy = Arc::clone(&log);
@@ -188,8 +205,13 @@ impl Server {
     }
 
     pub(crate) fn push(&self, series: Vec<RawProfileSeries>) -> Answer {
-        let body = PushRequest { series, ..Default::default() }.encode_to_vec();
-        self.send(Method::POST, PUSH, &[("content-type", "application/proto")], body)
+        self.push_with(&[], series)
+    }
+
+    /// Pushes with more headers.
+    pub(crate) fn push_with(&self, headers: &[(&str, &str)], series: Vec<RawProfileSeries>) -> Answer {
+        let headers = [&[("content-type", "application/proto")], headers].concat();
+        self.send(Method::POST, PUSH, &headers, push_body(series))
     }
 
     /// Pushes what must be good.
@@ -235,6 +257,20 @@ impl Server {
         }
     }
 
+    /// Asks again until the answer is as wanted.
+    #[track_caller]
+    pub(crate) fn until(&self, ask: impl Fn(&Self) -> Answer, good: impl Fn(&Answer) -> bool) -> Answer {
+        let begun = Instant::now();
+        loop {
+            let answer = ask(self);
+            if good(&answer) {
+                return answer;
+            }
+            assert!(begun.elapsed() < DEADLINE, "{} {:?}\n{}", answer.status, answer.body, self.log.lock());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Asserts that the process lives and serves.
     #[track_caller]
     pub(crate) fn alive(&self) {
@@ -247,6 +283,24 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Writes a file anew in one step, so that nobody reads half of it.
+pub(crate) fn replace(path: &Path, text: &str) {
+    let new = path.with_extension("new");
+    std::fs::write(&new, text).expect("written");
+    std::fs::rename(&new, path).expect("replaced");
+}
+
+/// A Push in protobuf.
+pub(crate) fn push_body(series: Vec<RawProfileSeries>) -> Vec<u8> {
+    PushRequest { series, ..Default::default() }.encode_to_vec()
+}
+
+/// A message as gRPC frames it.
+pub(crate) fn grpc_frame(message: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(message.len()).expect("a short message");
+    [&[0], &length.to_be_bytes()[..], message].concat()
 }
 
 /// A stack with its time in nanoseconds and its labels.

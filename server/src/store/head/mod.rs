@@ -9,7 +9,7 @@
 mod spans;
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -46,6 +46,15 @@ impl Head {
         let partitions = self.partitions.read();
         let parts = partitions.values().filter_map(|partition| partition.tenant(tenant));
         parts.map(|part| part as Arc<dyn Source>).collect()
+    }
+
+    /// Who has anything.
+    pub(super) fn tenants(&self) -> BTreeSet<TenantId> {
+        let partitions = self.partitions.read();
+        partitions
+            .values()
+            .flat_map(|partition| partition.tenants.read().keys().cloned().collect::<Vec<_>>())
+            .collect()
     }
 
     /// Drops the oldest partition unless it is the only one, and tells its number and what was in it. Queries that have

@@ -19,7 +19,7 @@ import {
 import { canvas } from "../support/graph.ts";
 import { eventually } from "../support/poll.ts";
 import { mountUnder } from "../support/proxy.ts";
-import { push, testServer, type TestServer } from "../support/server.ts";
+import { push, startServer, testServer, type TestServer } from "../support/server.ts";
 
 let server: TestServer;
 let browser: Browser;
@@ -288,6 +288,37 @@ test("works under a sub-path", async () => {
     );
   } finally {
     mount.stop();
+  }
+});
+
+const binary = process.env["SPANFLAME_BIN"];
+test("asks for a token, and works below the server's own prefix", { skip: !binary }, async () => {
+  const token = "a-token-for-the-browser";
+  const locked = await startServer(binary!, ["--base-path", "/profiles"], {
+    SPANFLAME_TOKENS: `browser = { token = "${token}", admin = true }`,
+  });
+  const { origin } = new URL(locked.url);
+  try {
+    await push(locked, span.service, profileOf(span), { authorization: `Bearer ${token}` });
+    assert.equal((await fetch(`${locked.url}/`)).status, 401);
+    // What a user types into the browser's own dialogue.
+    const httpCredentials = { username: "anyone", password: token };
+    await withPage(
+      browser,
+      origin,
+      async (page) => {
+        await page.goto(locked.url);
+        assert.equal(path(page), "/profiles/");
+        await page.getByRole("link", { name: "POST /pay" }).click();
+        await canvas(page).waitFor();
+        assert.equal(path(page), `/profiles/span/${span.spanId}`);
+        await page.reload();
+        await canvas(page).waitFor();
+      },
+      { httpCredentials },
+    );
+  } finally {
+    await locked.stop();
   }
 });
 

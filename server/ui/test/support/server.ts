@@ -23,10 +23,19 @@ export async function testServer(): Promise<TestServer> {
   const binary = process.env["SPANFLAME_BIN"];
   if (!binary)
     throw new Error("set SPANFLAME_URL to a running server, or SPANFLAME_BIN to the server's binary");
+  return startServer(binary);
+}
+
+/** A server of this binary with an empty data directory, and with more arguments and variables. */
+export async function startServer(
+  binary: string,
+  args: string[] = [],
+  env: Record<string, string> = {},
+): Promise<TestServer> {
   const data = await mkdtemp(join(tmpdir(), "spanflame-ui-"));
-  const child = spawn(binary, ["serve", "--listen", "127.0.0.1:0", "--data-dir", data], {
+  const child = spawn(binary, ["serve", "--listen", "127.0.0.1:0", "--data-dir", data, ...args], {
     stdio: ["ignore", "pipe", "inherit"],
-    env: { ...process.env, SPANFLAME_LOG: "warn" },
+    env: { ...process.env, SPANFLAME_LOG: "warn", ...env },
   });
   const stop = async () => {
     await ended(child);
@@ -41,7 +50,12 @@ export async function testServer(): Promise<TestServer> {
 }
 
 /** Pushes a profile of a service as Pyroscope's clients do, in Connect's JSON form. */
-export async function push(server: TestServer, service: string, profile: ProfileInput): Promise<void> {
+export async function push(
+  server: TestServer,
+  service: string,
+  profile: ProfileInput,
+  headers: Record<string, string> = {},
+): Promise<void> {
   const body = {
     series: [
       {
@@ -55,7 +69,7 @@ export async function push(server: TestServer, service: string, profile: Profile
   };
   const response = await fetch(`${server.url}/push.v1.PusherService/Push`, {
     method: "POST",
-    headers: { "content-type": "application/json" },
+    headers: { "content-type": "application/json", ...headers },
     body: JSON.stringify(body),
   });
   if (!response.ok) throw new Error(`push: ${response.status} ${await response.text()}`);

@@ -1,0 +1,162 @@
+//! How much is taken on at a time: requests under way, the time that each may last, and what a tenant may push.
+//!
+//! What is too much is refused at once and cheaply, with the time after which to try again: a queue would only make
+//! everyone late.
+
+mod rate;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use connectrpc::ErrorCode;
+use http_body_util::BodyExt;
+use tokio::sync::Semaphore;
+
+use self::rate::{Bucket, Rate, Rates};
+use super::App;
+use super::access::Access;
+use super::body;
+use super::bounds::Bounds;
+use super::class::Class;
+use super::error::ApiError;
+use crate::config::Config;
+use crate::model::TenantId;
+
+/// What is under way, and how much of it there may be.
+pub(super) struct Admission {
+    ingest: Gate,
+    query: Gate,
+    status: Gate,
+    rates: Rates,
+}
+
+/// The requests of one class.
+struct Gate {
+    permits: Arc<Semaphore>,
+    /// How many there may be, and the setting that says so.
+    most: (usize, &'static str),
+    /// How long each may take, and the setting that says so.
+    timeout: (Duration, &'static str),
+}
+
+impl Gate {
+    fn new(most: usize, most_name: &'static str, timeout_ms: u64, timeout_name: &'static str) -> Self {
+        Self {
+            permits: Arc::new(Semaphore::new(most)),
+            most: (most, most_name),
+            timeout: (Duration::from_millis(timeout_ms), timeout_name),
+        }
+    }
+}
+
+impl Admission {
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            ingest: Gate::new(
+                config.max_ingest_requests,
+                "max_ingest_requests",
+                config.ingest_timeout_ms,
+                "ingest_timeout_ms",
+            ),
+            query: Gate::new(
+                config.max_query_requests,
+                "max_query_requests",
+                config.query_timeout_ms,
+                "query_timeout_ms",
+            ),
+            status: Gate::new(
+                config.max_status_requests,
+                "max_status_requests",
+                config.status_timeout_ms,
+                "status_timeout_ms",
+            ),
+            rates: Rates::default(),
+        }
+    }
+
+    fn gate(&self, class: Class) -> Option<&Gate> {
+        match class {
+            Class::Ingest => Some(&self.ingest),
+            Class::Query => Some(&self.query),
+            Class::Status | Class::Metrics => Some(&self.status),
+            Class::Ready => None,
+        }
+    }
+}
+
+/// Lets a request go on if it is not too much, for as long as it may take.
+pub(super) async fn admit(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let class = Class::of(&request);
+    let Some(gate) = app.admission.gate(class) else { return next.run(request).await };
+    let Ok(_permit) = Arc::clone(&gate.permits).try_acquire_owned() else {
+        app.metrics.refuse("overload");
+        let message = format!(
+            "{} of {}: that many requests are under way; try again, or raise the limit",
+            gate.most.1, gate.most.0
+        );
+        return refuse(request, ApiError::new(ErrorCode::Unavailable, message).retry_after(1)).await;
+    };
+    if class == Class::Ingest {
+        match meter(&app, request) {
+            Ok(metered) => request = metered,
+            Err((request, error)) => return refuse(*request, error).await,
+        }
+    }
+    let access = Access::of(request.extensions());
+    let each = access.readable().iter().map(|tenant| Bounds::of(&app.limits(tenant))).reduce(Bounds::and);
+    let (timeout, name) = gate.timeout;
+    match tokio::time::timeout(timeout, each.unwrap_or_default().within(next.run(request))).await {
+        Ok(response) => response,
+        Err(_) => {
+            app.metrics.refuse("timeout");
+            let message =
+                format!("not done within {} ms; {name} says how long it may take", timeout.as_millis());
+            ApiError::new(ErrorCode::DeadlineExceeded, message).into_response()
+        }
+    }
+}
+
+/// Charges what a request brings to its tenant as it arrives, unless the tenant has brought too much before.
+fn meter(app: &App, request: Request) -> Result<Request, (Box<Request>, ApiError)> {
+    let Ok(tenant) = Access::of(request.extensions()).writable() else { return Ok(request) };
+    let limits = app.limits(tenant);
+    let Some(rate) = Rate::new(limits.ingestion_rate_bytes, limits.ingestion_burst_bytes) else {
+        return Ok(request);
+    };
+    let bucket = app.admission.rates.bucket(tenant);
+    if let Err(wait) = bucket.open(rate, Instant::now()) {
+        app.metrics.refuse("ingestion_rate");
+        let error = too_fast(tenant, rate, &bucket, wait, app.config.multi_tenant);
+        return Err((Box::new(request), error));
+    }
+    Ok(request.map(|body| {
+        let charge = move |frame: http_body::Frame<Bytes>| {
+            bucket.charge(frame.data_ref().map_or(0, Bytes::len));
+            frame
+        };
+        Body::new(body.map_frame(charge))
+    }))
+}
+
+fn too_fast(tenant: &TenantId, rate: Rate, bucket: &Bucket, wait: Duration, multi_tenant: bool) -> ApiError {
+    let seconds = wait.as_secs_f64().ceil().max(1.0) as u64;
+    let place = if multi_tenant { format!(" in [tenants.{tenant}]") } else { String::new() };
+    let message = format!(
+        "ingestion_rate_bytes of {}: tenant {:?} has pushed {} bytes more than its rate and ingestion_burst_bytes of {} \
+         allow; try again in {seconds} s, or raise ingestion_rate_bytes{place}",
+        rate.per_second(),
+        tenant.as_str(),
+        bucket.debt(),
+        rate.burst(),
+    );
+    ApiError::new(ErrorCode::ResourceExhausted, message).retry_after(seconds)
+}
+
+async fn refuse(request: Request, error: ApiError) -> Response {
+    body::skim(request.into_body()).await;
+    error.into_response()
+}

@@ -1,0 +1,155 @@
+//! How much the current query may ask for: found out once for each request, and read where its range and the size of its
+//! answer are read.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use connectrpc::ConnectError;
+
+use crate::ingest::Limits;
+use crate::model::TimeRange;
+
+/// Later than any profile, whose times are nanoseconds; arithmetic with it is far from overflowing.
+const NEVER_MS: i64 = i64::MAX / 4;
+
+/// What a query may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Bounds {
+    /// The longest range, in milliseconds; 0 for any.
+    length_ms: u64,
+    /// How far back it sees, in milliseconds; 0 for all that is kept.
+    lookback_ms: u64,
+    default_nodes: usize,
+    most_nodes: usize,
+}
+
+tokio::task_local! {
+    static CURRENT: Bounds;
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self::of(&Limits::default())
+    }
+}
+
+impl Bounds {
+    /// What a tenant's limits say.
+    pub(super) fn of(limits: &Limits) -> Self {
+        Self {
+            length_ms: limits.max_query_length_ms,
+            lookback_ms: limits.max_query_lookback_ms,
+            default_nodes: limits.default_flamegraph_nodes,
+            most_nodes: limits.max_flamegraph_nodes,
+        }
+    }
+
+    /// What both allow: a query of several tenants keeps to the limits of each.
+    pub(super) fn and(self, other: Self) -> Self {
+        let least = |a: u64, b: u64| if a == 0 || b == 0 { a.max(b) } else { a.min(b) };
+        Self {
+            length_ms: least(self.length_ms, other.length_ms),
+            lookback_ms: least(self.lookback_ms, other.lookback_ms),
+            default_nodes: self.default_nodes.min(other.default_nodes),
+            most_nodes: self.most_nodes.min(other.most_nodes),
+        }
+    }
+
+    /// Does a request's work within them.
+    pub(super) async fn within<T>(self, work: impl Future<Output = T>) -> T {
+        CURRENT.scope(self, work).await
+    }
+
+    /// Those of the request that the current task is about.
+    fn current() -> Self {
+        CURRENT.try_with(|bounds| *bounds).unwrap_or_default()
+    }
+
+    /// What is seen of the range that a query names, or why it may not name it. Without a range it sees all it may.
+    fn range(self, named: Option<TimeRange>, now_ms: i64) -> Result<Option<TimeRange>, ConnectError> {
+        let signed = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+        let (length, lookback) = (signed(self.length_ms), signed(self.lookback_ms));
+        let first = |back: i64| if back == 0 { i64::MIN } else { now_ms.saturating_sub(back) };
+        let Some(range) = named else {
+            let start_ms = first(length).max(first(lookback));
+            return Ok((start_ms > i64::MIN).then_some(TimeRange { start_ms, end_ms: NEVER_MS }));
+        };
+        let got = range.end_ms.saturating_sub(range.start_ms);
+        if length > 0 && got > length {
+            return Err(ConnectError::invalid_argument(format!(
+                "start, end: a range of {got} ms is over the limit max_query_length_ms of {length}; ask for less, or \
+                 raise the limit"
+            )));
+        }
+        let start_ms = range.start_ms.max(first(lookback));
+        if start_ms <= range.end_ms {
+            return Ok(Some(TimeRange { start_ms, end_ms: range.end_ms }));
+        }
+        // All of it is too long ago: nothing is seen, which is no mistake.
+        Ok(Some(TimeRange { start_ms: NEVER_MS, end_ms: NEVER_MS }))
+    }
+}
+
+/// What the current query sees of the range that it names.
+pub(super) fn range(named: Option<TimeRange>) -> Result<Option<TimeRange>, ConnectError> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as i64);
+    Bounds::current().range(named, now)
+}
+
+/// How many nodes a flame graph has if the current query names no number.
+pub(super) fn default_nodes() -> usize {
+    Bounds::current().default_nodes
+}
+
+/// How many nodes the current query may name.
+pub(super) fn most_nodes() -> usize {
+    Bounds::current().most_nodes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_000_000;
+
+    fn range(start_ms: i64, end_ms: i64) -> TimeRange {
+        TimeRange { start_ms, end_ms }
+    }
+
+    #[test]
+    fn without_limits_everything_is_seen() {
+        let bounds = Bounds::default();
+        assert_eq!(bounds.range(None, NOW).unwrap(), None);
+        assert_eq!(bounds.range(Some(range(1000, 4000)), NOW).unwrap(), Some(range(1000, 4000)));
+        assert_eq!((bounds.default_nodes, bounds.most_nodes), (8192, 1 << 20));
+    }
+
+    #[test]
+    fn what_is_too_long_is_refused_and_what_is_too_long_ago_is_not_seen() {
+        let bounds = Bounds { length_ms: 100, lookback_ms: 1000, ..Bounds::default() };
+        assert_eq!(bounds.range(Some(range(NOW - 100, NOW)), NOW).unwrap(), Some(range(NOW - 100, NOW)));
+        let error = bounds.range(Some(range(NOW - 101, NOW)), NOW).unwrap_err().message.unwrap();
+        assert!(error.contains("101 ms is over the limit max_query_length_ms of 100"), "{error}");
+        assert!(bounds.range(Some(range(i64::MIN, i64::MAX)), NOW).is_err());
+        let seen = bounds.range(Some(range(NOW - 1050, NOW - 950)), NOW).unwrap();
+        assert_eq!(seen, Some(range(NOW - 1000, NOW - 950)));
+        let seen = bounds.range(Some(range(1000, 1100)), NOW).unwrap();
+        assert_eq!(seen, Some(range(NEVER_MS, NEVER_MS)), "no error: clients check their connection so");
+        assert_eq!(bounds.range(None, NOW).unwrap(), Some(range(NOW - 100, NEVER_MS)));
+    }
+
+    #[test]
+    fn several_tenants_have_the_limits_of_each() {
+        let a = Bounds { length_ms: 5, lookback_ms: 0, default_nodes: 10, most_nodes: 20 };
+        let b = Bounds { length_ms: 0, lookback_ms: 7, default_nodes: 5, most_nodes: 30 };
+        let both = Bounds { length_ms: 5, lookback_ms: 7, default_nodes: 5, most_nodes: 20 };
+        assert_eq!((a.and(b), b.and(a)), (both, both));
+        assert_eq!(a.and(a), a);
+    }
+
+    #[tokio::test]
+    async fn the_current_request_has_its_own() {
+        assert_eq!(most_nodes(), 1 << 20);
+        let few = Bounds { most_nodes: 3, default_nodes: 2, ..Bounds::default() };
+        assert_eq!(few.within(async { (default_nodes(), most_nodes()) }).await, (2, 3));
+    }
+}

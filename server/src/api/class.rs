@@ -1,0 +1,73 @@
+//! What kind of request a route takes: it decides the right that is needed, the time it may last and whose turn it is.
+//!
+//! A route that is not named here is a query: whoever may not read gets nothing from it. That a route adds profiles is
+//! told here so that it is refused before its body is read; [`super::access::Access::writable`] holds in any case.
+
+use axum::extract::{MatchedPath, Request};
+
+/// Routes that add profiles.
+const INGEST: &[&str] = &[
+    "/push.v1.PusherService/Push",
+    "/ingest",
+    "/pyroscope/ingest",
+    "/v1development/profiles",
+    "/otlp/v1development/profiles",
+    "/opentelemetry.proto.collector.profiles.v1development.ProfilesService/Export",
+];
+
+/// A kind of request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    /// Adds profiles.
+    Ingest,
+    /// Asks about profiles.
+    Query,
+    /// Asks about the server, and nothing of a tenant's: any token will do.
+    Status,
+    /// Asks for what the server counts, of all tenants.
+    Metrics,
+    /// Open to all, even when nothing else is answered: load balancers ask.
+    Ready,
+}
+
+impl Class {
+    /// The kind of a request that has been routed.
+    pub(super) fn of(request: &Request) -> Self {
+        let matched = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+        Self::of_route(matched.unwrap_or_else(|| request.uri().path()))
+    }
+
+    fn of_route(route: &str) -> Self {
+        match route {
+            "/ready" => Self::Ready,
+            "/metrics" => Self::Metrics,
+            // The page's files hold no data; it asks for that as everyone does.
+            "/" | "/span/{id}" | "/assets/{*name}" | "/api/v1/status/buildinfo" => Self::Status,
+            route if INGEST.contains(&route) => Self::Ingest,
+            _ => Self::Query,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_to_be_harmless_needs_the_right_to_read() {
+        for (route, class) in [
+            ("/ready", Class::Ready),
+            ("/metrics", Class::Metrics),
+            ("/", Class::Status),
+            ("/assets/{*name}", Class::Status),
+            ("/assets/../api/v1/spans", Class::Query),
+            ("/push.v1.PusherService/Push", Class::Ingest),
+            ("/ingest", Class::Ingest),
+            ("/querier.v1.QuerierService/Series", Class::Query),
+            ("/api/v1/spans/{span_id}", Class::Query),
+            ("/no/such", Class::Query),
+        ] {
+            assert_eq!(Class::of_route(route), class, "{route}");
+        }
+    }
+}

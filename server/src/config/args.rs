@@ -1,0 +1,93 @@
+//! The command line and environment of `spanflame serve`: a flag and a variable for each setting.
+
+use std::path::PathBuf;
+
+use clap::builder::ValueParser;
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, Command, value_parser};
+use toml::Value;
+
+use super::{Config, Origin, TOKENS_VARIABLE, all_settings};
+use crate::ingest::Limits;
+use crate::settings::{Setting, Settings};
+
+/// What the command line and the environment say.
+#[derive(Clone, Debug, Default)]
+pub struct ServeArgs {
+    /// The file with the same settings.
+    pub config: Option<PathBuf>,
+    /// The settings that were given, and where.
+    pub given: Vec<(&'static Setting, Value, Origin)>,
+    /// Tokens of the environment. There is no flag: everyone on a machine can see what a process was called with.
+    pub tokens: Option<String>,
+}
+
+impl clap::Args for ServeArgs {
+    fn augment_args(command: Command) -> Command {
+        let config = Arg::new("config")
+            .long("config")
+            .env("SPANFLAME_CONFIG")
+            .value_name("FILE")
+            .value_parser(value_parser!(PathBuf))
+            .help("TOML file with the same settings");
+        let config_default = Config::default();
+        let flag = |setting| flag(setting, &config_default);
+        command
+            .arg(config)
+            .args(Config::ALL.iter().map(flag))
+            .next_help_heading("What each tenant may")
+            .args(Limits::ALL.iter().map(flag))
+            .after_help(format!(
+                "{TOKENS_VARIABLE} may hold tokens, in the form of the file that --tokens-file names."
+            ))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl clap::FromArgMatches for ServeArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let given = all_settings().filter_map(|setting| {
+            let origin = match matches.value_source(setting.name)? {
+                ValueSource::EnvVariable => Origin::Environment,
+                _ => Origin::Flag,
+            };
+            Some((setting, matches.get_one::<Value>(setting.name)?.clone(), origin))
+        });
+        Ok(Self {
+            config: matches.get_one("config").cloned(),
+            given: given.collect(),
+            tokens: std::env::var(TOKENS_VARIABLE).ok(),
+        })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+fn flag(setting: &'static Setting, default: &Config) -> Arg {
+    let help: Vec<&str> = setting.help.lines().map(str::trim).collect();
+    let default = default.value(setting.name).map(|value| shown_default(&value)).unwrap_or_default();
+    let default = if default.is_empty() { default } else { format!(" [default: {default}]") };
+    let arg = Arg::new(setting.name)
+        .long(setting.flag())
+        .env(setting.variable())
+        .value_name(setting.placeholder)
+        .value_parser(ValueParser::new(setting.parse))
+        .allow_negative_numbers(true)
+        .help(format!("{}{default}", help.join(" ")));
+    if setting.switch { arg.num_args(0..=1).default_missing_value("true") } else { arg }
+}
+
+/// A default as help and documentation show it; nothing for none.
+pub(super) fn shown_default(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(shown_default).collect::<Vec<_>>().join(","),
+        value => value.to_string(),
+    }
+}

@@ -1,0 +1,97 @@
+//! Connections: how many there are, how each begins, and how all of them end. What they carry is not known here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tower::util::ServiceExt;
+
+use super::opening::Opening;
+use super::tls;
+use crate::reload::Watched;
+
+/// How long a client may take to send its first bytes, and then a request's head, an idle connection's wait included.
+const HEADER_READ: Duration = Duration::from_secs(60);
+/// How long a TLS handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Connections beyond this wait in the system's queue.
+const MAX_CONNECTIONS: usize = 4096;
+
+/// The right to have one connection.
+pub(super) type Permit = tokio::sync::OwnedSemaphorePermit;
+
+/// All connections of a server.
+pub(super) struct Connections {
+    builder: auto::Builder<TokioExecutor>,
+    graceful: GracefulShutdown,
+    permits: Arc<Semaphore>,
+    tls: Option<Arc<Watched<tls::ServerConfig>>>,
+}
+
+impl Connections {
+    /// Encrypted ones if there is a TLS configuration; each takes the one that is current when it begins.
+    pub(super) fn new(tls: Option<Arc<Watched<tls::ServerConfig>>>) -> Self {
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_READ);
+        builder.http2().timer(TokioTimer::new()).keep_alive_interval(HEADER_READ).max_concurrent_streams(256);
+        Self {
+            builder,
+            graceful: GracefulShutdown::new(),
+            permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            tls,
+        }
+    }
+
+    /// Waits for a client, and for room for it.
+    pub(super) async fn accept(&self, listener: &TcpListener) -> std::io::Result<(TcpStream, Permit)> {
+        let permit = Arc::clone(&self.permits).acquire_owned().await.expect("the semaphore is never closed");
+        let (stream, _) = listener.accept().await?;
+        Ok((stream, permit))
+    }
+
+    /// Serves a client in a task of its own, handshake included: a slow one holds up nobody else.
+    pub(super) fn serve(&self, stream: TcpStream, permit: Permit, router: Router) {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "cannot disable nagle's algorithm");
+        }
+        let (builder, watcher) = (self.builder.clone(), self.graceful.watcher());
+        let acceptor = self.tls.as_ref().map(|tls| TlsAcceptor::from(tls.get().shared()));
+        tokio::spawn(async move {
+            match acceptor {
+                None => converse(builder, watcher, stream, router).await,
+                Some(acceptor) => match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+                    Ok(Ok(stream)) => converse(builder, watcher, stream, router).await,
+                    Ok(Err(error)) => tracing::debug!(%error, "tls handshake failed"),
+                    Err(_) => tracing::debug!("tls handshake took too long"),
+                },
+            }
+            drop(permit);
+        });
+    }
+
+    /// Ends idle connections at once and the others after their requests under way.
+    pub(super) async fn shutdown(self) {
+        self.graceful.shutdown().await;
+    }
+}
+
+async fn converse<S>(builder: auto::Builder<TokioExecutor>, watcher: Watcher, stream: S, router: Router)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = router.map_request(|request: http::Request<_>| request.map(Body::new));
+    let stream = TokioIo::new(Opening::new(stream, HEADER_READ));
+    let connection = builder.serve_connection(stream, TowerToHyperService::new(service)).into_owned();
+    if let Err(error) = watcher.watch(connection).await {
+        tracing::debug!(%error, "connection ended");
+    }
+}

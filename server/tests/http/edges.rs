@@ -1,0 +1,325 @@
+//! What surrounds the routes: prefixes, origins, load, time, and how the server ends.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use http::Method;
+
+use crate::support::{
+    Answer, CPU, DEADLINE, PUSH, SPAN, Server, checkout, command, cpu_profile, grpc_frame, push_body, service,
+};
+
+const QUERY: &str = "/querier.v1.QuerierService/Series";
+
+fn address(server: &Server) -> String {
+    server.url().strip_prefix("http://").expect("http").to_owned()
+}
+
+/// A request whose body of two bytes lacks its second.
+fn unfinished(server: &Server, path: &str) -> TcpStream {
+    let address = address(server);
+    let mut stream = TcpStream::connect(&address).expect("connects");
+    stream.set_read_timeout(Some(DEADLINE)).expect("a socket option");
+    write!(
+        stream,
+        "POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\
+         connection: close\r\n\r\n{{"
+    )
+    .expect("writes");
+    stream
+}
+
+fn rest(mut stream: TcpStream) -> String {
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("reads");
+    answer
+}
+
+#[test]
+fn everything_is_below_the_base_path() {
+    let server = Server::with_args(&["--base-path=/pro/files"]);
+    assert!(server.url().ends_with("/pro/files"));
+    server.pushed(checkout());
+    assert_eq!(server.get(&format!("/api/v1/spans/{SPAN}")).status, 200);
+    assert_eq!(server.query("ProfileTypes", "{}").json()["profileTypes"][0]["ID"], CPU);
+    for path in ["/", "/span/x"] {
+        let page = server.get(path);
+        assert_eq!(page.status, 200);
+        // Relative links are right below any prefix.
+        assert!(!page.text().contains("=\"/"), "{}", page.text());
+    }
+    server.get("/no/such").refused(404, "not_found");
+    // The address itself lacks the slash that the links need.
+    let bare = server.get("");
+    assert_eq!((bare.status, bare.header("location")), (308, "/pro/files/"));
+
+    let address = address(&server);
+    let (host, _) = address.split_once('/').expect("a path");
+    for (path, status) in [("/ready", 404), ("/pro/filesx/ready", 404), ("/push.v1.PusherService/Push", 501)]
+    {
+        let mut stream = TcpStream::connect(host).expect("connects");
+        write!(
+            stream,
+            "POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        )
+        .expect("writes");
+        let answer = rest(stream).to_lowercase();
+        assert!(answer.starts_with(&format!("http/1.1 {status} ")), "{path}: {answer}");
+        assert!(answer.contains("\"code\":\"") && answer.contains("server: spanflame/"), "{path}: {answer}");
+    }
+    let metrics = server.get("/metrics");
+    assert!(metrics.text().contains("route=\"/api/v1/spans/{span_id}\""), "{}", metrics.text());
+}
+
+#[test]
+fn pages_of_other_origins_ask_only_where_they_are_listed() {
+    let preflight = |server: &Server, origin: &str| {
+        let headers = [
+            ("origin", origin),
+            ("access-control-request-method", "POST"),
+            ("access-control-request-headers", "authorization,content-type,x-scope-orgid"),
+        ];
+        server.send(Method::OPTIONS, QUERY, &headers, "")
+    };
+    let closed = Server::start();
+    let answer = preflight(&closed, "https://app.example");
+    assert_eq!((answer.status, answer.header("access-control-allow-origin")), (405, ""));
+
+    let tokens =
+        "cors_origins = ['https://app.example']\n[tokens.a]\ntoken = 'aaaaaaaaaaaaaaaa'\nread = true";
+    let server = Server::with_file(tokens, &[]);
+    let answer = preflight(&server, "https://app.example");
+    assert_eq!(answer.status, 200, "a browser asks without a token first");
+    assert_eq!(answer.header("access-control-allow-origin"), "https://app.example");
+    assert!(answer.header("access-control-allow-headers").contains("x-scope-orgid"));
+    assert_eq!(answer.header("access-control-allow-credentials"), "");
+    assert_eq!(preflight(&server, "https://evil.example").header("access-control-allow-origin"), "");
+    let ask = |headers: &[(&str, &str)]| server.send(Method::GET, "/api/v1/spans", headers, "");
+    let answer = ask(&[("origin", "https://app.example")]);
+    answer.refused(401, "unauthenticated");
+    assert_eq!(answer.header("access-control-allow-origin"), "https://app.example", "the page may read why");
+    let answer = ask(&[("origin", "https://app.example"), ("authorization", "Bearer aaaaaaaaaaaaaaaa")]);
+    assert_eq!(answer.status, 200);
+}
+
+#[test]
+fn too_many_queries_are_refused_at_once_and_pushes_go_on() {
+    let server = Server::with_args(&["--max-query-requests=1"]);
+    let mut held = unfinished(&server, QUERY);
+    let answer = server.until(|server| server.query("Series", "{}"), |answer| answer.status != 200);
+    let message = answer.refused(503, "unavailable");
+    assert!(message.contains("max_query_requests"), "{message}");
+    assert_eq!(answer.header("retry-after"), "1");
+    let grpc = [("content-type", "application/grpc"), ("te", "trailers")];
+    let answer = server.send_h2c(QUERY, &grpc, grpc_frame(&[]));
+    assert_eq!((answer.status, answer.header("grpc-status"), answer.header("retry-after")), (200, "14", "1"));
+    server.pushed(checkout());
+    assert_eq!(server.get("/metrics").status, 200);
+    server.alive();
+    held.write_all(b"}").expect("writes");
+    assert!(rest(held).starts_with("HTTP/1.1 200 "));
+    server.until(|server| server.query("Series", "{}"), |answer| answer.status == 200);
+    let metrics = server.get("/metrics");
+    assert!(metrics.text().contains("spanflame_refusals_total{reason=\"overload\"}"), "{}", metrics.text());
+}
+
+#[test]
+fn each_class_has_its_time() {
+    let server = Server::with_args(&["--query-timeout-ms=100"]);
+    let answer = rest(unfinished(&server, QUERY));
+    assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+    assert!(
+        answer.contains("\"code\":\"deadline_exceeded\"") && answer.contains("query_timeout_ms"),
+        "{answer}"
+    );
+    let metrics = server.get("/metrics");
+    assert!(
+        metrics.text().contains("spanflame_refusals_total{reason=\"timeout\"} 1\n"),
+        "{}",
+        metrics.text()
+    );
+    let server = Server::with_args(&["--ingest-timeout-ms=100"]);
+    let answer = rest(unfinished(&server, PUSH));
+    assert!(answer.starts_with("HTTP/1.1 504 ") && answer.contains("ingest_timeout_ms"), "{answer}");
+}
+
+#[test]
+fn a_tenant_in_debt_waits_and_the_others_do_not() {
+    // At a byte a second the debt is not paid within the test.
+    let server = Server::with_file(
+        "multi_tenant = true\n[tenants.slow]\ningestion_rate_bytes = 1\ningestion_burst_bytes = 1",
+        &[],
+    );
+    let slow = [("x-scope-orgid", "slow")];
+    // Much larger than the burst: it passes all the same.
+    let deep: Vec<String> = (0..500).map(|n| format!("function number {n}")).collect();
+    let stack: Vec<&str> = deep.iter().map(String::as_str).collect();
+    let large = || vec![service("large", &cpu_profile(1_767_225_605_000, &[(&stack, 10_000_000, &[])]))];
+    assert_eq!(server.push_with(&slow, large()).status, 200);
+    let answer = server.push_with(&slow, large());
+    let message = answer.refused(429, "resource_exhausted");
+    for part in ["ingestion_rate_bytes of 1", "\"slow\"", "ingestion_burst_bytes of 1", "[tenants.slow]"] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    assert!(answer.header("retry-after").parse::<u64>().expect("seconds") > 60);
+    for _ in 0..3 {
+        assert_eq!(server.push_with(&[("x-scope-orgid", "fast")], large()).status, 200);
+    }
+    let metrics = server.get("/metrics");
+    for line in [
+        "spanflame_refusals_total{reason=\"ingestion_rate\"} 1\n",
+        "spanflame_tenant_refusals_total{tenant=\"slow\",reason=\"ingestion_rate\"} 1\n",
+    ] {
+        assert!(metrics.text().contains(line), "{line}: {}", metrics.text());
+    }
+}
+
+#[test]
+fn a_tenant_may_have_limits_of_its_own() {
+    let server =
+        Server::with_file("multi_tenant = true\nmax_samples = 1\n[tenants.large]\nmax_samples = 1000", &[]);
+    let push = |tenant| server.push_with(&[("x-scope-orgid", tenant)], checkout());
+    let message = push("small").refused(400, "invalid_argument");
+    assert!(message.contains("over the limit max_samples of 1"), "{message}");
+    assert_eq!(push("large").status, 200);
+    let metrics = server.get("/metrics");
+    let line = "spanflame_tenant_refusals_total{tenant=\"small\",reason=\"over_limit\"} 1\n";
+    assert!(metrics.text().contains(line), "{line}: {}", metrics.text());
+}
+
+/// Every push that was acknowledged is there afterwards, and every one that was accepted is acknowledged.
+#[cfg(unix)]
+#[test]
+fn under_load_the_server_finishes_what_it_accepted() {
+    const THREADS: u64 = 4;
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut server = Server::on(dir.path(), &["--max-query-requests=1"]);
+    let stopping = AtomicBool::new(false);
+    let acknowledged: Vec<String> = std::thread::scope(|scope| {
+        let (server, stopping) = (&server, &stopping);
+        let pushing: Vec<_> = (0..THREADS)
+            .map(|thread| {
+                scope.spawn(move || {
+                    let mut acknowledged = Vec::new();
+                    while !stopping.load(Ordering::Relaxed) || acknowledged.is_empty() {
+                        let id = format!("{:016x}", (acknowledged.len() as u64 + 1) * THREADS + thread);
+                        let labels = [("span_id", id.as_str())];
+                        let profile = cpu_profile(1_767_225_605_000, &[(&["main"], 10_000_000, &labels)]);
+                        let body = push_body(vec![service("load", &profile)]).into();
+                        let headers = [("content-type", "application/proto")];
+                        // None once it takes no more connections; what it took it answers.
+                        let Some(answer) = server.try_post(PUSH, &headers, body) else { break };
+                        assert_eq!(answer.status, 200, "{:?}", answer.body);
+                        acknowledged.push(id);
+                    }
+                    acknowledged
+                })
+            })
+            .collect();
+        server.until(
+            |server| server.get("/metrics"),
+            |answer| !answer.text().contains("spanflame_profiles_total 0\n"),
+        );
+        let mut held = unfinished(server, QUERY);
+        // Only one query at a time: once another is refused, the first is under way.
+        server.until(|server| server.query("Series", "{}"), |answer| answer.status == 503);
+        rustix::process::kill_process(server.pid(), rustix::process::Signal::TERM)
+            .expect("the process is ours");
+        server.logged("stopping");
+        stopping.store(true, Ordering::Relaxed);
+        held.write_all(b"}").expect("the connection is kept until it is answered");
+        assert!(rest(held).starts_with("HTTP/1.1 200 "), "a request under way is answered");
+        pushing.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect()
+    });
+    assert!(server.ended().success());
+    server.logged("stopped");
+    assert!(acknowledged.len() >= THREADS as usize, "{acknowledged:?}");
+    let again = Server::on(dir.path(), &[]);
+    for id in &acknowledged {
+        assert_eq!(again.get(&format!("/api/v1/spans/{id}")).status, 200, "{id}");
+    }
+}
+
+#[test]
+fn the_configuration_can_be_checked_without_a_server() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("spanflame.toml");
+    let path = file.to_str().expect("plain");
+    let check = |text: &str, args: &[&str]| {
+        std::fs::write(&file, text).expect("written");
+        let output = command(&[&["config", "check", path], args].concat())
+            .env("SPANFLAME_LOG", "debug")
+            .env("HOME", dir.path())
+            .output()
+            .expect("the binary starts");
+        let text = |bytes| String::from_utf8(bytes).expect("text");
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let good = "max_samples = 5\n[tokens.a]\ntoken = 'aaaaaaaaaaaaaaaa'\nread = true";
+    let (code, out, error) = check(good, &[]);
+    assert_eq!((code, out.as_str(), error.as_str()), (Some(0), "the configuration is good\n", ""));
+    let (code, out, _) = check(good, &["--print", "--listen=127.0.0.1:9"]);
+    assert_eq!(code, Some(0));
+    for (setting, origin) in [
+        ("max_samples = 5", "# file, line 1"),
+        ("listen = \"127.0.0.1:9\"", "# command line"),
+        ("log = \"debug\"", "# environment"),
+        ("max_head_bytes = 1073741824", "# default"),
+    ] {
+        let line = out.lines().find(|line| line.starts_with(setting)).expect("it is shown");
+        assert!(line.ends_with(origin), "{line}");
+    }
+    assert!(out.contains("[tokens.a]") && !out.contains("aaaaaaaa"), "{out}");
+
+    let (code, out, error) = check("lisen = 1\nmax_samples = 'x'", &[]);
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert!(error.contains(":1: unknown setting \"lisen\"; did you mean \"listen\"?"), "{error}");
+    assert!(error.contains(":2: max_samples: expected a whole number"), "{error}");
+    for (text, wanted) in [
+        ("listen = '0.0.0.0:1'", "refusing to listen"),
+        ("listen = 'nowhere'", "listen = \"nowhere\""),
+        ("log = 'spanflame=loud'", "log = "),
+        ("tokens_file = '/no/such'", "tokens_file: cannot read /no/such"),
+        ("tls_cert_file = '/no/such'\ntls_key_file = '/no/such'", "tls_cert_file, tls_key_file: cannot read"),
+    ] {
+        // The environment's filter would win over the file's.
+        let (code, _, error) =
+            check(text, &["--log", if text.starts_with("log") { "spanflame=loud" } else { "info" }]);
+        assert!(code == Some(1) && error.contains(wanted), "{text}: {error}");
+    }
+    assert!(!dir.path().join(".local").exists(), "checking makes no data directory");
+}
+
+#[test]
+fn queries_have_their_limits_and_a_query_of_several_tenants_those_of_each() {
+    let server = Server::with_file(
+        "multi_tenant = true\n[tenants.a]\nmax_query_length_ms = 1000\n\
+         [tenants.b]\nmax_query_lookback_ms = 1000\nmax_flamegraph_nodes = 2\ndefault_flamegraph_nodes = 1",
+        &[],
+    );
+    for tenant in ["a", "b", "c"] {
+        assert_eq!(server.push_with(&[("x-scope-orgid", tenant)], checkout()).status, 200);
+    }
+    let ask = |tenants: &str, method: &str, more: &str| {
+        let body = format!(r#"{{"profile_typeID":"{CPU}","label_selector":"{{}}"{more}}}"#);
+        let headers = [("content-type", "application/json"), ("x-scope-orgid", tenants)];
+        server.send(Method::POST, &format!("/querier.v1.QuerierService/{method}"), &headers, body)
+    };
+    let day = r#","start":1767225600000,"end":1767312000000"#;
+    for tenants in ["a", "a|b", "a|c"] {
+        let message = ask(tenants, "SelectMergeStacktraces", day).refused(400, "invalid_argument");
+        assert!(message.contains("max_query_length_ms of 1000"), "{message}");
+    }
+    let total = |answer: Answer| answer.json()["flamegraph"]["total"].clone();
+    assert_eq!(total(ask("c", "SelectMergeStacktraces", day)), "40000000");
+    // Long ago: nothing is seen, which is no error.
+    for tenants in ["b", "b|c"] {
+        assert_eq!(total(ask(tenants, "SelectMergeStacktraces", day)), serde_json::Value::Null);
+        assert_eq!(ask(tenants, "ProfileTypes", day).json(), serde_json::json!({}));
+        let message =
+            ask(tenants, "SelectMergeStacktraces", r#","max_nodes":3"#).refused(400, "invalid_argument");
+        assert!(message.contains("expected 0 to 2 (max_flamegraph_nodes), got 3"), "{message}");
+    }
+    assert_eq!(ask("c", "SelectMergeStacktraces", r#","max_nodes":3"#).status, 200);
+}
