@@ -125,6 +125,38 @@ fn what_memory_could_not_hold_is_a_cause() {
 }
 
 #[test]
+fn limits_on_queries_are_told() {
+    let server = Server::with_args(&["--max-query-lookback-ms", "60000"]);
+    server.pushed(checkout());
+    // The samples are years old.
+    let hidden = of_span(&server, "");
+    assert_eq!((&hidden["empty"], &hidden["reason"]), (&json!(true), &json!("limits")));
+    assert_eq!(hidden["samples"]["selected"], 3);
+    assert!(
+        hidden["advice"].as_str().is_some_and(|advice| advice.contains("max_query_lookback_ms")),
+        "{hidden}"
+    );
+    assert_eq!(server.get("/api/v1/spans").json()["spans"], json!([]));
+    let profile = server.get(&format!("/api/v1/spans/{SPAN}/profile?format=folded"));
+    assert_eq!((profile.status, profile.text()), (200, ""));
+    // Nor would they be in a time that does not hold them.
+    let outside = of_span(&server, "from=1767229200000&until=1767229200001");
+    assert_eq!(outside["reason"], "outside_window");
+
+    let server = Server::with_args(&["--max-query-length-ms", "1000"]);
+    server.pushed(checkout());
+    let refused = of_span(&server, "from=1767225605000&until=1767225615000");
+    assert_eq!((&refused["empty"], &refused["reason"]), (&json!(true), &json!("limits")));
+    assert!(
+        refused["message"].as_str().is_some_and(|text| text.contains("max_query_length_ms")),
+        "{refused}"
+    );
+    let message =
+        server.get("/api/v1/spans?from=1767225605000&until=1767225615000").refused(400, "invalid_argument");
+    assert!(message.starts_with("from, until: "), "{message}");
+}
+
+#[test]
 fn bad_questions_name_the_field() {
     let server = Server::start();
     for (query, field) in [

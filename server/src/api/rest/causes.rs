@@ -27,10 +27,11 @@ impl Cause {
 }
 
 /// Reasons under which the metrics count profiles that were refused, and what to do about each.
-const REFUSALS: [(&str, &str); 4] = [
+const REFUSALS: [(&str, &str); 5] = [
     ("over_limit", "a refusal names the limit, the value seen and how to change it: see the sender's log"),
     ("request_too_large", "raise max_request_bytes and max_message_bytes, or let the sender push more often"),
     ("invalid_profile", "a refusal names what is wrong with the profile: see the sender's log"),
+    ("ingestion_rate", "push less at a time, or raise ingestion_rate_bytes"),
     ("store", "the disk did not take what was sent: see the server's log and spanflame_store_accepts_writes"),
 ];
 

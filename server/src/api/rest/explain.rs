@@ -10,9 +10,9 @@ use serde_json::Value;
 use super::Total;
 use super::causes::{self, Cause};
 use super::params::{self, Params};
-use crate::api::App;
 use crate::api::access::Access;
 use crate::api::error::ApiError;
+use crate::api::{App, bounds};
 use crate::model::{SpanId, TraceId};
 use crate::query::{EmptyReason, ExplainQuery, Explanation, SpanFilter, TypeTotal};
 
@@ -111,11 +111,17 @@ pub(super) async fn explain(
         (None, Some(trace)) => Subject::Trace(params::trace_id("trace", trace)?),
         (None, None) => Subject::Everything,
     };
+    let named = params::range(params.from, params.until)?;
+    // A query that limits refuse is one of those that this is asked about.
+    let (seen, refused) = match bounds::range(named) {
+        Ok(seen) => (seen, None),
+        Err(error) => (named, error.message),
+    };
     let query = ExplainQuery {
         filter: subject.filter(),
         kind: params.r#type.as_deref().map(params::profile_type).transpose()?,
         selector: params::selector(params.selector.as_deref())?,
-        range: params::range(params.from, params.until)?,
+        range: seen,
     };
     let answer = app.compute(move |app| {
         let engine = app.engine(&access);
@@ -128,10 +134,19 @@ pub(super) async fn explain(
             }
             _ => Vec::new(),
         };
-        let (message, advice) = told(&subject, &query, &explanation);
+        let too_long = refused.is_some();
+        let hidden = explanation.reason() == Some(EmptyReason::OutsideWindow)
+            && seen != named
+            && named.is_none_or(|named| explanation.window.is_some_and(|window| named.overlaps(&window)));
+        let (message, advice) = match refused {
+            Some(refusal) => (refusal, Some("ask for a shorter time, or raise the limit".to_owned())),
+            None if hidden => hidden_by_limits(&subject, &explanation),
+            None => told(&subject, &query, &explanation),
+        };
         Ok::<_, ApiError>(Answer {
-            empty: reason.is_some(),
+            empty: reason.is_some() || too_long,
             reason: match reason {
+                _ if too_long || hidden => "limits",
                 None => "hit",
                 Some(EmptyReason::UnknownSpan) if query.filter.is_empty() => "no_profiles",
                 Some(reason) => reason.as_str(),
@@ -194,6 +209,14 @@ fn told(subject: &Subject, query: &ExplainQuery, explanation: &Explanation) -> (
             )
         }
     }
+}
+
+fn hidden_by_limits(subject: &Subject, explanation: &Explanation) -> (String, Option<String>) {
+    let (name, samples) = (subject.name(), explanation.stages.selected);
+    (
+        format!("{name} has {samples} such samples, but they are longer ago than queries see"),
+        Some("raise the limits max_query_lookback_ms and max_query_length_ms".to_owned()),
+    )
 }
 
 fn mismatch(name: &str, explanation: &Explanation) -> (String, Option<String>) {

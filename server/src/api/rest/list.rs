@@ -114,7 +114,7 @@ impl ListParams {
             trace_id: self.trace_id.map(|text| params::trace_id("traceId", &text)).transpose()?,
             name: self.name,
             kind,
-            range: params::range(self.from, self.until)?,
+            range: params::seen(params::range(self.from, self.until)?)?,
             order,
             after: self.after.map(|text| cursor(order, &text)).transpose()?,
         })

@@ -5,7 +5,7 @@ use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 
 use crate::api::error::ApiError;
-use crate::api::flame;
+use crate::api::{bounds, flame};
 use crate::model::{ProfileType, SpanId, TimeRange, TraceId};
 use crate::selector::LabelSelector;
 
@@ -83,6 +83,13 @@ pub(super) fn profile_type(text: &str) -> Result<ProfileType, ApiError> {
 pub(super) fn selector(text: Option<&str>) -> Result<LabelSelector, ApiError> {
     LabelSelector::parse(text.unwrap_or_default())
         .map_err(|error| ApiError::invalid_argument(format!("selector: {error}")))
+}
+
+/// What the request may see of the time that it names.
+pub(super) fn seen(named: Option<TimeRange>) -> Result<Option<TimeRange>, ApiError> {
+    bounds::range(named).map_err(|error| {
+        ApiError::invalid_argument(error.message.unwrap_or_default().replace("start, end", "from, until"))
+    })
 }
 
 /// Reads a time in Unix milliseconds, either end of which may be open; none where both are.

@@ -12,10 +12,10 @@ use spanflame_wire::querier::v1::SelectMergeStacktracesResponse;
 use super::causes;
 use super::format::{self, Drawn, TooLong};
 use super::params::{self, Params, SpanPath, TracePath};
-use crate::api::App;
 use crate::api::access::Access;
 use crate::api::error::ApiError;
 use crate::api::flame::{self, FlameQuery};
+use crate::api::{App, bounds};
 use crate::model::ProfileType;
 use crate::query::{FlameGraph, SpanFilter, TypeTotal};
 use crate::selector::LabelSelector;
@@ -114,7 +114,7 @@ impl ProfileParams {
         })?;
         let format = Format::read(self.format.as_deref())?;
         let all = format.is_export() && self.max_nodes.unwrap_or(0) == 0;
-        let max_nodes = if all { 0 } else { nodes };
+        let max_nodes = if all { bounds::most_nodes() } else { nodes };
         Ok(Asked { kind, format, max_nodes, roll_up: self.roll_up.unwrap_or(true) })
     }
 }
@@ -189,7 +189,7 @@ async fn answer(
         profile_type: kind.clone(),
         selector: LabelSelector::default(),
         selector_text: String::new(),
-        range: None,
+        range: params::seen(None)?,
         spans,
         call_site: Vec::new(),
         max_nodes: asked.max_nodes,
