@@ -4,6 +4,7 @@
 //! [`query`] answers from the store, and the interface writes the answer. [`serve`] holds it together.
 
 mod api;
+pub mod attime;
 pub mod config;
 pub mod error;
 pub mod ingest;

@@ -6,9 +6,15 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
+use axum::http::{HeaderMap, StatusCode, header};
+use connectrpc::CompressionProvider;
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
+
+use super::App;
+use super::error::ApiError;
+use super::guard::Gzip;
 
 /// How much of a refused body is read on, so that its sender gets to read the answer instead of a broken pipe.
 const DRAIN_BYTES: usize = 256 << 20;
@@ -48,6 +54,36 @@ impl Overflow {
         throw_away(rest, DRAIN_BYTES, DRAIN_TIME).await;
         true
     }
+}
+
+/// All of the body of a request with these headers, decompressed if they say that it is compressed. That it is bounded is
+/// seen to before.
+///
+/// # Errors
+/// When it ends early, is longer than `max_message_bytes` once decompressed, or is compressed with anything but gzip.
+pub(super) async fn read(app: &Arc<App>, headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
+    let encoding = headers.get(header::CONTENT_ENCODING).map(|value| value.as_bytes().to_ascii_lowercase());
+    let gzip = match encoding.as_deref() {
+        None | Some(b"" | b"identity") => false,
+        Some(b"gzip" | b"x-gzip") => true,
+        Some(other) => {
+            skim(body).await;
+            let got = String::from_utf8_lossy(other);
+            let message = format!("Content-Encoding: expected gzip or none, got {got:?}");
+            return Err(ApiError::with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
+        }
+    };
+    let whole = body.collect().await.map_err(|error| {
+        let message = format!("request body: it ended before it was all there: {error}");
+        ApiError::with_status(StatusCode::REQUEST_TIMEOUT, message)
+    })?;
+    let bytes = whole.to_bytes();
+    if !gzip || bytes.is_empty() {
+        return Ok(bytes);
+    }
+    let gzip = Gzip::new(Arc::clone(app));
+    let decompress = move |app: &App| gzip.decompress_with_limit(&bytes, app.config.max_message_bytes);
+    Ok(app.compute(decompress).await?)
 }
 
 /// Reads over the body of a request that is answered without it: a client that is still sending would see a broken pipe

@@ -14,6 +14,7 @@ use connectrpc::{CompressionProvider, ConnectError, ErrorCode, GzipProvider};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::body::Bounded;
+use super::class::Class;
 use super::error::{ApiError, for_grpc};
 use super::{App, MAX_QUERY_BYTES};
 use crate::telemetry::RequestLabels;
@@ -78,7 +79,7 @@ pub(super) async fn explain_errors(request: Request, next: Next) -> Response {
 
 /// Refuses bodies beyond the limit, counted as they arrive, and bodies for which there is no memory.
 pub(super) async fn bound_body(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let push = request.uri().path().ends_with("/Push");
+    let push = Class::of(&request) == Class::Ingest;
     let limit = if push { app.config.max_request_bytes } else { MAX_QUERY_BYTES };
     let Some(_memory) = reserve(&app, request.headers(), limit).await else {
         app.metrics.refuse("busy");

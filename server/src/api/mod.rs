@@ -12,6 +12,8 @@ mod error;
 mod flame;
 mod guard;
 mod host;
+mod ingest;
+mod intake;
 mod mount;
 mod not_text;
 mod push;
@@ -142,7 +144,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .merge(ui::router())
         .merge(rest::router(&app))
         .merge(status::router())
-        .layer(CompressionLayer::new().gzip(true));
+        .layer(CompressionLayer::new().gzip(true))
+        .merge(ingest::router(&app));
     let rpc = ServiceExt::<Request>::map_response(service, sized);
     for method in methods {
         // Nothing else reads a body, so that nothing else takes memory for one.

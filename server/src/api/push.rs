@@ -2,7 +2,6 @@
 
 use std::fmt::{Display, Write as _};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use connectrpc::{ConnectError, Encodable, RequestContext, Response, ServiceRequest, ServiceResult};
@@ -10,10 +9,9 @@ use spanflame_wire::push::v1::{PushRequest, PushResponse, PusherService};
 
 use super::App;
 use super::access::Access;
-use super::error::append_failed;
+use super::intake;
 use crate::ingest::{self, Budget, IngestError, Limits, SeriesLabels};
 use crate::model::Profile;
-use crate::store::ErrorKind;
 
 /// How many refused profiles an error text lists.
 const MAX_LISTED: usize = 20;
@@ -36,9 +34,6 @@ struct Place {
     series: Arc<Series>,
     sample: usize,
 }
-
-/// What is made durable in one go: inputs and the profiles made of each.
-type Append = Vec<(Place, Vec<Profile>)>;
 
 /// The refused profiles of one push.
 #[derive(Default)]
@@ -65,26 +60,10 @@ impl PusherService for Pusher {
         let mut refusals = Refusals::default();
         let limits = app.limits(tenant);
         let inputs = inputs(request, &limits, &mut refusals);
-        let (appends, mut refusals) = app.compute(move |app| decode(app, &limits, inputs, refusals)).await;
-        // What was appended stays, whatever becomes of the rest: a sender that tries again may store it twice, never lose it.
-        for append in appends {
-            let (places, profiles): (Vec<Place>, Vec<Vec<Profile>>) = append.into_iter().unzip();
-            let profiles: Vec<Profile> = profiles.into_iter().flatten().collect();
-            let (stored, samples) = (profiles.len(), profiles.iter().map(|p| p.rows() as u64).sum());
-            match app.store.append(tenant, profiles).await {
-                Ok(()) => {
-                    app.metrics.profiles.inc_by(stored as u64);
-                    app.metrics.samples.inc_by(samples);
-                }
-                Err(error) if error.kind() == ErrorKind::InvalidRequest => {
-                    refusals.over_limit += places.len() as u64;
-                    places.iter().for_each(|place| refusals.list(place, &error));
-                }
-                Err(error) => {
-                    app.metrics.refuse("store");
-                    return Err(append_failed(&error));
-                }
-            }
+        let (decoded, mut refusals) = app.compute(move |_| decode(&limits, inputs, refusals)).await;
+        for (places, error) in intake::append(app, tenant, decoded).await? {
+            refusals.over_limit += places.len() as u64;
+            places.iter().for_each(|place| refusals.list(place, &error));
         }
         if refusals.count() == 0 {
             return Response::ok(PushResponse::default());
@@ -122,15 +101,13 @@ fn inputs(
     inputs
 }
 
-/// The profiles in appends that the store takes.
+/// The profiles of each input that is good.
 fn decode(
-    app: &App,
     limits: &Limits,
     inputs: Vec<(Place, Bytes)>,
     mut refusals: Refusals,
-) -> (Vec<Append>, Refusals) {
-    let received_ms =
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as i64);
+) -> (Vec<(Place, Vec<Profile>)>, Refusals) {
+    let received_ms = intake::now_ms();
     let mut budget = Budget::new(limits);
     let mut decoded = Vec::new();
     for (place, raw) in inputs {
@@ -143,7 +120,7 @@ fn decode(
             Err(error) => refusals.add(&place, &error),
         }
     }
-    (app.store.fitting(decoded), refusals)
+    (decoded, refusals)
 }
 
 impl Refusals {

@@ -30,8 +30,15 @@ pub enum IngestError {
 }
 
 impl IngestError {
-    pub(super) fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
+    pub(crate) fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self::Invalid { field: field.into(), message: message.into() }
+    }
+
+    /// The same about a field that is a part of this one.
+    pub(super) fn within(mut self, outer: &str) -> Self {
+        let (Self::Invalid { field, .. } | Self::OverLimit { field, .. }) = &mut self;
+        *field = format!("{outer}.{field}");
+        self
     }
 
     /// A push has more profiles than it may; this is one of those beyond.

@@ -2,12 +2,14 @@
 //!
 //! Foreign bytes are bounded before they are believed. Nothing is stored or asked here.
 
+mod assemble;
 mod budget;
 mod error;
 mod labels;
 mod limits;
 mod normalise;
 mod pprof;
+mod upload;
 
 use bytes::Bytes;
 
@@ -15,8 +17,10 @@ pub use budget::Budget;
 pub use error::IngestError;
 pub use labels::SeriesLabels;
 pub use limits::Limits;
+pub use upload::{AppName, Format, Parts, Upload};
 
 use crate::model::Profile;
+use normalise::Dialect;
 
 #[cfg(test)]
 mod tests;
@@ -46,5 +50,5 @@ pub fn decode_profile(
 ) -> Result<Vec<Profile>, IngestError> {
     let bytes = pprof::decompress(raw_profile, limits, budget)?;
     let profile = pprof::decode(&bytes, limits)?;
-    normalise::normalise(&profile, series, limits, budget, received_ms)
+    normalise::normalise(&profile, series, &Dialect::default(), limits, budget, received_ms)
 }

@@ -14,11 +14,21 @@ const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// The profile's bytes, decompressed if they are gzipped.
 pub(super) fn decompress(raw: Bytes, limits: &Limits, budget: &mut Budget) -> Result<Bytes, IngestError> {
-    let max = limits.max_profile_bytes;
-    let over = |got| IngestError::over(FIELD, "max_profile_bytes", max, got);
     if raw.is_empty() {
         return Err(IngestError::invalid(FIELD, "is empty: send a pprof profile, gzipped or not"));
     }
+    gunzip(FIELD, raw, limits, budget)
+}
+
+/// The bytes of a field that holds a profile of any format, decompressed if they are gzipped.
+pub(super) fn gunzip(
+    field: &str,
+    raw: Bytes,
+    limits: &Limits,
+    budget: &mut Budget,
+) -> Result<Bytes, IngestError> {
+    let max = limits.max_profile_bytes;
+    let over = |got| IngestError::over(field, "max_profile_bytes", max, got);
     if !raw.starts_with(&GZIP_MAGIC) {
         // It is in memory already, as a part of the request.
         return if raw.len() > max { Err(over(raw.len())) } else { Ok(raw) };
@@ -29,7 +39,7 @@ pub(super) fn decompress(raw: Bytes, limits: &Limits, budget: &mut Budget) -> Re
     MultiGzDecoder::new(&raw[..])
         .take(most as u64 + 1)
         .read_to_end(&mut bytes)
-        .map_err(|error| IngestError::invalid(FIELD, format!("is not complete gzip: {error}")))?;
+        .map_err(|error| IngestError::invalid(field, format!("is not complete gzip: {error}")))?;
     // What is refused below has cost its decompression too.
     budget.take(bytes.len())?;
     if bytes.len() > max { Err(over(bytes.len())) } else { Ok(bytes.into()) }

@@ -6,6 +6,7 @@ mod contract;
 mod crash;
 mod edges;
 mod hostile;
+mod ingest;
 mod page;
 mod push;
 mod rest;

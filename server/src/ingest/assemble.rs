@@ -1,0 +1,475 @@
+//! Samples of any format become profiles of the model.
+//!
+//! A decoder says what its samples are made of, in the format's own words: frames, labels, values. What those mean is
+//! decided here alone, so that the same sample is the same in every format. No format appears here.
+
+use std::collections::HashMap;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+
+use super::labels::SeriesLabels;
+use super::{Budget, IngestError, Limits};
+use crate::model::{
+    Function, Labels, Line, Mapping, Profile, ProfileType, SpanId, SpanRef, Symbols, SymbolsBuilder,
+};
+
+type Map<K, V> = HashMap<K, V, RandomState>;
+
+/// A function at a line of its source. What is not known is empty or 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Frame<'a> {
+    /// Name for people.
+    pub(super) name: &'a str,
+    /// Name as the linker knows it.
+    pub(super) system_name: &'a str,
+    /// Source file.
+    pub(super) filename: &'a str,
+    /// Line at which the function starts.
+    pub(super) start_line: u32,
+    /// Line that was executed.
+    pub(super) line: u32,
+}
+
+/// A file mapped into the process. What is not known is empty or 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Binary<'a> {
+    /// First address.
+    pub(super) start: u64,
+    /// One past the last address.
+    pub(super) limit: u64,
+    /// Offset in the file of the first address.
+    pub(super) offset: u64,
+    /// The file.
+    pub(super) filename: &'a str,
+    /// Its build id.
+    pub(super) build_id: &'a str,
+}
+
+/// The value of a sample's label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LabelValue<'a> {
+    /// Text; empty as if the label were not there.
+    Text(&'a str),
+    /// A number: it can be an id, and is of no account in any other label.
+    Number(i64),
+}
+
+/// What is said once for all samples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Header {
+    /// When profiling began, in Unix nanoseconds.
+    pub(super) start_nanos: i64,
+    /// How long it lasted, in nanoseconds.
+    pub(super) duration_nanos: i64,
+    /// The sampling period in the period type's unit, 0 when not told.
+    pub(super) period: i64,
+}
+
+impl Header {
+    /// Checks the start, which came in this field, against the time of arrival; one that is 0 becomes that time.
+    /// Negative durations and periods become 0.
+    pub(super) fn check(self, field: &str, limits: &Limits, received_ms: i64) -> Result<Self, IngestError> {
+        let header = Self { duration_nanos: self.duration_nanos.max(0), period: self.period.max(0), ..self };
+        if header.start_nanos == 0 {
+            return Ok(Self { start_nanos: received_ms.saturating_mul(1_000_000), ..header });
+        }
+        let began_ms = header.start_nanos.div_euclid(1_000_000);
+        let ahead = began_ms.saturating_sub(received_ms);
+        if ahead > limits.max_ahead_ms {
+            return Err(IngestError::OverLimit {
+                field: format!(
+                    "{field}: {began_ms} ms is in the future, check the clock: milliseconds ahead"
+                ),
+                limit: "max_ahead_ms",
+                max: limits.max_ahead_ms,
+                got: ahead,
+            });
+        }
+        match limits.max_age_ms {
+            Some(max) if ahead.saturating_neg() > max => Err(IngestError::OverLimit {
+                field: format!("{field}: {began_ms} ms is too long ago: milliseconds"),
+                limit: "max_age_ms",
+                max,
+                got: ahead.saturating_neg(),
+            }),
+            _ => Ok(header),
+        }
+    }
+}
+
+/// The profile types of a profile of this name whose samples have values of these types and units, at a period of this
+/// type and unit; both of them empty where none was told.
+pub(super) fn profile_types(
+    name: &str,
+    sample_types: &[(&str, &str)],
+    period: (&str, &str),
+) -> Result<Vec<ProfileType>, IngestError> {
+    let check = |field: &str, (kind, unit): (&str, &str)| {
+        if [kind, unit].iter().any(|text| text.contains(':')) || kind.contains('-') {
+            let message = format!("expected names without colons and dashes, got {kind:?} in {unit:?}");
+            return Err(IngestError::invalid(field, message));
+        }
+        Ok(())
+    };
+    check("period_type", period)?;
+    let mut types: Vec<ProfileType> = Vec::with_capacity(sample_types.len());
+    for (at, &(sample_type, sample_unit)) in sample_types.iter().enumerate() {
+        let field = format!("sample_type[{at}]");
+        check(&field, (sample_type, sample_unit))?;
+        if sample_type.is_empty() {
+            return Err(IngestError::invalid(field, "has no type: name what is counted, as cpu"));
+        }
+        // Wall-clock profilers that also count CPU time do so under the name of their own profile.
+        let name = if name == "wall" && sample_type == "cpu" { "process_cpu" } else { name };
+        let kind = ProfileType {
+            name: name.into(),
+            sample_type: sample_type.into(),
+            sample_unit: sample_unit.into(),
+            period_type: period.0.into(),
+            period_unit: period.1.into(),
+        };
+        if types.contains(&kind) {
+            let message = format!("{sample_type}/{sample_unit} is there twice: send it once");
+            return Err(IngestError::invalid(field, message));
+        }
+        types.push(kind);
+    }
+    if types.is_empty() {
+        return Err(IngestError::invalid("sample_type", "is empty: name at least one, as cpu/nanoseconds"));
+    }
+    Ok(types)
+}
+
+/// Whether a sample with these values says anything: no value is negative, and not all are 0. Others are dropped; who
+/// knows that beforehand need not name their frames.
+pub(super) fn counts(values: &[i64]) -> bool {
+    values.iter().all(|&value| value >= 0) && values.iter().any(|&value| value != 0)
+}
+
+/// Names of labels of samples that become columns and are never labels of a series.
+const COLUMNS: [&str; 7] = [
+    "local_root_span_id",
+    "local_root_span_name",
+    "parent_span_id",
+    "profile_id",
+    "span_id",
+    "span_name",
+    "trace_id",
+];
+
+/// Whether a label says something about the span of a sample.
+pub(super) fn is_of_span(label: &str) -> bool {
+    COLUMNS.contains(&label)
+}
+
+/// Puts together the profiles of one series from samples that all have values of the same types.
+pub(super) struct Assembler<'a> {
+    series: &'a SeriesLabels,
+    types: Vec<ProfileType>,
+    header: Header,
+    limits: &'a Limits,
+    symbols: SymbolsBuilder,
+    groups: Groups,
+    /// What samples know of their span unless their labels say otherwise.
+    span: SpanRef,
+    /// Samples seen.
+    samples: usize,
+    lines: Vec<Line>,
+    stack: Vec<u32>,
+}
+
+impl<'a> Assembler<'a> {
+    /// An assembler of a series whose samples have one value for each of these types.
+    pub(super) fn new(
+        series: &'a SeriesLabels,
+        types: Vec<ProfileType>,
+        header: Header,
+        limits: &'a Limits,
+    ) -> Self {
+        Self {
+            series,
+            types,
+            header,
+            limits,
+            symbols: SymbolsBuilder::new(),
+            groups: Groups::default(),
+            span: SpanRef::default(),
+            samples: 0,
+            lines: Vec::new(),
+            stack: Vec::new(),
+        }
+    }
+
+    /// Has every sample know what these labels say of a span, unless its own labels say otherwise.
+    pub(super) fn for_all<'l>(&mut self, labels: impl IntoIterator<Item = (&'l str, LabelValue<'l>)>) {
+        self.span = self.labels(labels).0;
+    }
+
+    /// The number of a location that is this function.
+    pub(super) fn frame(&mut self, frame: Frame<'_>) -> u32 {
+        self.location(&Binary::default(), 0, &[frame]).expect("a location with a function says something")
+    }
+
+    /// The number of a location in a binary, with its functions: several where some were inlined, the innermost first.
+    /// None where it has neither functions nor an address: it says nothing and belongs in no stack trace.
+    pub(super) fn location(
+        &mut self,
+        binary: &Binary<'_>,
+        address: u64,
+        frames: &[Frame<'_>],
+    ) -> Option<u32> {
+        let mut lines = std::mem::take(&mut self.lines);
+        lines.clear();
+        for frame in frames {
+            let function = Function {
+                name: self.string(frame.name),
+                system_name: self.string(frame.system_name),
+                filename: self.string(frame.filename),
+                start_line: frame.start_line,
+            };
+            lines.push(Line { function: self.symbols.function(function), line: frame.line });
+        }
+        let filename = self.string(binary.filename);
+        let build_id = self.string(binary.build_id);
+        let number = if lines.is_empty() {
+            let Binary { start, limit, offset, .. } = *binary;
+            let mapping = self.symbols.mapping(Mapping { start, limit, offset, filename, build_id });
+            (address != 0).then(|| self.symbols.location(mapping, address, &[]))
+        } else {
+            // Addresses differ from process to process; where the functions are known they only keep equal stack traces
+            // apart.
+            let mapping = self.symbols.mapping(Mapping { filename, build_id, ..Mapping::default() });
+            Some(self.symbols.location(mapping, 0, &lines))
+        };
+        self.lines = lines;
+        number
+    }
+
+    /// Adds a sample: the locations of its stack trace, the leaf first, its labels, and one value for each type.
+    ///
+    /// Labels `span_id`, `profile_id` (its old name), `trace_id`, `parent_span_id`, `local_root_span_id`, `span_name`
+    /// and `local_root_span_name` become columns, and one that is no id is as if it were not there. Other labels with
+    /// text become labels of the series unless that has them already.
+    ///
+    /// # Errors
+    /// When there are more samples, sets of labels, or bytes than the limits allow.
+    ///
+    /// # Panics
+    /// When the number of values is not that of the types, or a location is not of this assembler.
+    pub(super) fn sample<'l>(
+        &mut self,
+        stack: &[u32],
+        labels: impl IntoIterator<Item = (&'l str, LabelValue<'l>)>,
+        values: &[i64],
+    ) -> Result<(), IngestError> {
+        assert_eq!(values.len(), self.types.len(), "one value for each type");
+        self.samples += 1;
+        if self.samples > self.limits.max_samples {
+            return Err(IngestError::over("sample", "max_samples", self.limits.max_samples, self.samples));
+        }
+        if !counts(values) {
+            return Ok(());
+        }
+        let (span, of_series) = self.labels(labels);
+        // The leaf comes first: what is too deep is cut there.
+        let stack = self.symbols.stack(&stack[stack.len().saturating_sub(self.limits.max_stack_depth)..]);
+        self.groups.with_labels(&of_series, self.limits)?.add(span, stack, values);
+        // Stack traces that share their frames in the input each have their own here.
+        let (max, got) = (self.limits.max_decoded_bytes, self.symbols.bytes());
+        if got > max {
+            return Err(IngestError::over("stack traces", "max_decoded_bytes", max, got));
+        }
+        Ok(())
+    }
+
+    /// [`Self::sample`] of a stack trace that begins with the root, for decoders that walk a tree. Costs no more than the
+    /// frames that are kept, however deep it is.
+    pub(super) fn path<'l>(
+        &mut self,
+        path: &[u32],
+        labels: impl IntoIterator<Item = (&'l str, LabelValue<'l>)>,
+        values: &[i64],
+    ) -> Result<(), IngestError> {
+        let mut stack = std::mem::take(&mut self.stack);
+        stack.clear();
+        stack.extend(path.iter().take(self.limits.max_stack_depth).rev());
+        let added = self.sample(&stack, labels, values);
+        self.stack = stack;
+        added
+    }
+
+    /// The profiles: one for each set of labels that samples had.
+    ///
+    /// # Errors
+    /// When they are more than the budget has left, or their labels more than the limits allow.
+    pub(super) fn finish(self, budget: &mut Budget) -> Result<Vec<Profile>, IngestError> {
+        let symbols = Arc::new(self.symbols.finish());
+        budget.take(symbols.heap_bytes())?;
+        let profile = |group: Group| {
+            let own: Vec<(&str, &str)> = group.labels.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+            let labels = self.series.with(&own, self.limits)?;
+            let profile = group.finish(labels, &self.types, self.header, &symbols);
+            budget.take(profile.own_bytes())?;
+            Ok(profile)
+        };
+        self.groups.groups.into_iter().map(profile).collect()
+    }
+
+    /// Takes a string over; of one that is too long its end, which tells symbols apart better than their beginning.
+    fn string(&mut self, text: &str) -> u32 {
+        let mut start = text.len().saturating_sub(self.limits.max_string_bytes);
+        while !text.is_char_boundary(start) {
+            start += 1;
+        }
+        self.symbols.string(&text[start..])
+    }
+
+    /// What labels say of the span, and those of the series, sorted by name.
+    fn labels<'l>(
+        &mut self,
+        labels: impl IntoIterator<Item = (&'l str, LabelValue<'l>)>,
+    ) -> (SpanRef, Vec<(&'l str, &'l str)>) {
+        let mut span = self.span.clone();
+        let (mut span_id, mut legacy_span_id) = (None, None);
+        let mut of_series: Vec<(&str, &str)> = Vec::new();
+        for (name, value) in labels {
+            let text = match value {
+                LabelValue::Text(text) => text,
+                LabelValue::Number(_) => "",
+            };
+            // A relative's id is a number, or 16 hexadecimal characters.
+            let id = || match value {
+                LabelValue::Text(text) => text.parse().ok(),
+                LabelValue::Number(number) => SpanId::new(number as u64),
+            };
+            match name {
+                "span_id" => span_id = text.parse().ok(),
+                "profile_id" => legacy_span_id = text.parse().ok(),
+                "trace_id" => span.trace_id = text.parse().ok(),
+                "parent_span_id" => span.parent = id(),
+                "local_root_span_id" => span.local_root = id(),
+                "span_name" => span.name = self.string(text),
+                "local_root_span_name" => span.local_root_name = self.string(text),
+                _ if text.is_empty() || name.is_empty() || self.series.overrides(name) => {}
+                _ => of_series.push((name, text)),
+            }
+        }
+        span.span_id = span_id.or(legacy_span_id).or(span.span_id);
+        of_series.sort_by_key(|(name, _)| *name);
+        of_series.dedup_by_key(|(name, _)| *name);
+        (span, of_series)
+    }
+}
+
+/// Rows of samples with the same labels.
+struct Group {
+    /// Sorted by name.
+    labels: Vec<(String, String)>,
+    spans: Vec<SpanRef>,
+    span_numbers: Map<SpanRef, u32>,
+    rows: Map<(u32, u32), u32>,
+    row_stacks: Vec<u32>,
+    row_spans: Vec<u32>,
+    /// Row after row.
+    values: Vec<i64>,
+}
+
+impl Group {
+    fn new(labels: &[(&str, &str)]) -> Self {
+        Self {
+            labels: labels.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            spans: vec![SpanRef::default()],
+            span_numbers: Map::from_iter([(SpanRef::default(), 0)]),
+            rows: Map::default(),
+            row_stacks: Vec::new(),
+            row_spans: Vec::new(),
+            values: Vec::new(),
+        }
+    }
+
+    fn has(&self, labels: &[(&str, &str)]) -> bool {
+        self.labels.len() == labels.len()
+            && self.labels.iter().zip(labels).all(|(own, other)| own.0 == other.0 && own.1 == other.1)
+    }
+
+    fn add(&mut self, span: SpanRef, stack: u32, values: &[i64]) {
+        let span = match self.span_numbers.get(&span) {
+            Some(&number) => number,
+            None => {
+                let number = self.spans.len() as u32;
+                self.spans.push(span.clone());
+                self.span_numbers.insert(span, number);
+                number
+            }
+        };
+        let next = self.row_stacks.len() as u32;
+        let row = *self.rows.entry((span, stack)).or_insert(next);
+        if row == next {
+            self.row_stacks.push(stack);
+            self.row_spans.push(span);
+            self.values.extend_from_slice(values);
+        } else {
+            let sums = &mut self.values[row as usize * values.len()..][..values.len()];
+            for (sum, value) in sums.iter_mut().zip(values) {
+                *sum = sum.saturating_add(*value);
+            }
+        }
+    }
+
+    fn finish(
+        self,
+        labels: Labels,
+        types: &[ProfileType],
+        header: Header,
+        symbols: &Arc<Symbols>,
+    ) -> Profile {
+        let of_column = |column: usize| self.values.iter().skip(column).step_by(types.len()).copied();
+        let used: Vec<usize> = (0..types.len()).filter(|&t| of_column(t).any(|value| value != 0)).collect();
+        Profile {
+            labels,
+            types: used.iter().map(|&t| types[t].clone()).collect(),
+            start_nanos: header.start_nanos,
+            duration_nanos: header.duration_nanos,
+            period: header.period,
+            symbols: Arc::clone(symbols),
+            values: used.iter().flat_map(|&t| of_column(t)).collect(),
+            spans: self.spans,
+            row_stacks: self.row_stacks,
+            row_spans: self.row_spans,
+        }
+    }
+}
+
+/// The groups in the order in which they were met.
+#[derive(Default)]
+struct Groups {
+    groups: Vec<Group>,
+    numbers: HashTable<usize>,
+    hasher: RandomState,
+}
+
+impl Groups {
+    fn with_labels(&mut self, labels: &[(&str, &str)], limits: &Limits) -> Result<&mut Group, IngestError> {
+        let Self { groups, numbers, hasher } = self;
+        let hash = hasher.hash_one(labels);
+        let number = match numbers.find(hash, |&number| groups[number].has(labels)) {
+            Some(&number) => number,
+            None => {
+                let (max, next) = (limits.max_series_per_profile, groups.len());
+                if next >= max {
+                    let field =
+                        "sample.label: distinct sets of labels (ids and the like are no labels: drop them)";
+                    return Err(IngestError::over(field, "max_series_per_profile", max, next + 1));
+                }
+                groups.push(Group::new(labels));
+                // Pairs hash alike, whether they own their text or not.
+                numbers.insert_unique(hash, next, |&number| hasher.hash_one(&*groups[number].labels));
+                next
+            }
+        };
+        Ok(&mut groups[number])
+    }
+}
