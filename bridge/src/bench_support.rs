@@ -18,6 +18,12 @@ pub fn handler() -> Handler {
     sampler::handler()
 }
 
+/// Lets the handler at this address, which calls the sampler's, stand in its place. Without that a sampler whose handler
+/// is replaced stops its clocks.
+pub fn accept_wrapper(handler: usize) {
+    crate::sys::signal::accept_wrapper(handler);
+}
+
 /// What a timer of the calling thread carries as `si_value`. Registers the thread, so sampling must be on.
 ///
 /// Together with `SI_TIMER` as the code, `rt_tgsigqueueinfo` makes a signal that is taken for a timer's.

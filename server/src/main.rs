@@ -63,6 +63,7 @@ async fn main() -> ExitCode {
 }
 
 async fn check(file: Option<PathBuf>, print: bool, args: ServeArgs) -> Result<(), ServeError> {
+    args.mistyped.iter().for_each(|what| eprintln!("warning: {what}"));
     let config = Config::load(ServeArgs { config: file.or(args.config.clone()), ..args })?;
     preflight(&config).await?;
     let mut stdout = std::io::stdout();
@@ -75,8 +76,10 @@ async fn check(file: Option<PathBuf>, print: bool, args: ServeArgs) -> Result<()
 }
 
 async fn serve(args: ServeArgs) -> Result<(), ServeError> {
+    let mistyped = args.mistyped.clone();
     let config = Config::load(args)?;
     telemetry::init_logging(&config)?;
+    mistyped.iter().for_each(|what| tracing::warn!("{what}"));
     let stop = termination()?;
     let data_dir = config.data_dir.clone();
     let server = Server::bind(config).await?;

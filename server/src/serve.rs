@@ -2,6 +2,7 @@
 
 mod connections;
 mod opening;
+mod stall;
 mod tls;
 
 use std::net::SocketAddr;
@@ -75,6 +76,11 @@ impl Server {
     pub async fn bind(config: Config) -> Result<Self, ServeError> {
         let address = resolve(&config).await?;
         let files = Files::open(&config)?;
+        if config.authenticates() && files.tls.is_none() && !address.ip().is_loopback() {
+            tracing::warn!(
+                "tokens cross the network in clear text; set tls_cert_file, or have a proxy encrypt"
+            );
+        }
         let listener =
             TcpListener::bind(address).await.map_err(|source| ServeError::Bind { address, source })?;
         let address = listener.local_addr()?;

@@ -1,6 +1,6 @@
 //! What a setting is. Said once, it has a field, a default, a key in the file, a flag, a variable and a line of help.
 //!
-//! Knows no particular setting: [`settings!`] declares them where they are used.
+//! Knows no particular setting: `settings!` declares them where they are used.
 
 use std::path::PathBuf;
 
@@ -33,7 +33,7 @@ impl Setting {
     }
 }
 
-/// A set of settings, as [`settings!`] declares it.
+/// A set of settings, as `settings!` declares it.
 pub trait Settings {
     /// All of them, in the order in which they are documented.
     const ALL: &'static [Setting];

@@ -93,7 +93,7 @@ pub struct ReasonLabel {
 /// Labels of [`Metrics::tenant_refusals`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct TenantReasonLabels {
-    /// The tenant, or [`OTHER_TENANTS`].
+    /// The tenant, or `(other)`.
     pub tenant: String,
     /// A short fixed name.
     pub reason: &'static str,
@@ -306,5 +306,33 @@ impl Collector for StoreMetrics {
             write(name, help, &ConstGauge::new(value))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::StoreOptions;
+
+    #[tokio::test]
+    async fn refusals_count_for_their_tenant_and_names_are_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let metrics = Metrics::new(Arc::new(Store::open(StoreOptions::new(dir.path().to_owned())).unwrap()));
+        metrics.refuse("host");
+        for n in 0..MAX_TENANTS + 5 {
+            let tenant = TenantId::new(&format!("t{n}")).unwrap();
+            for_tenant(Some(tenant), async { metrics.refuse_many("over_limit", 2) }).await;
+        }
+        for_tenant(None, async { metrics.refuse("timeout") }).await;
+        let text = metrics.encode();
+        for line in [
+            "spanflame_refusals_total{reason=\"host\"} 1\n".to_owned(),
+            format!("spanflame_refusals_total{{reason=\"over_limit\"}} {}\n", 2 * (MAX_TENANTS + 5)),
+            "spanflame_tenant_refusals_total{tenant=\"t0\",reason=\"over_limit\"} 2\n".to_owned(),
+            "spanflame_tenant_refusals_total{tenant=\"(other)\",reason=\"over_limit\"} 10\n".to_owned(),
+        ] {
+            assert!(text.contains(&line), "{line}");
+        }
+        assert_eq!(text.matches("spanflame_tenant_refusals_total{").count(), MAX_TENANTS + 1);
     }
 }

@@ -358,4 +358,20 @@ mod tests {
         assert!(Tokens::parse(text, false).unwrap_err()[0].contains("multi_tenant is off"));
         assert!(Tokens::parse(&text.replace("team-a", "anonymous"), false).is_ok());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_panics_and_no_secret_is_repeated(
+            name in "[a-z]{1,4}",
+            secret in "[!-&(-~]{8,40}",
+            rest in "[a-z0-9 ='\\[\\],.\n-]{0,40}",
+        ) {
+            let text = format!("[{name}]\ntoken = '{secret}'\n{rest}");
+            if let Err(problems) = Tokens::parse(&text, true) {
+                // Only what the secret itself says may be secret.
+                let said = problems.join("\n");
+                proptest::prop_assert!(!said.contains(&secret) || rest.contains(&secret), "{}", said);
+            }
+        }
+    }
 }

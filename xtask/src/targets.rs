@@ -7,21 +7,25 @@ use spanflame_bench_rig::Measurement;
 
 use crate::shell;
 
-/// The benchmarks of `spanflame-benches` and the targets that each measures.
-const BENCHES: &[(&str, &[&str])] = &[
-    ("instructions", &["B1", "B3"]),
-    ("handler", &["B2"]),
-    ("delivery", &["B4", "B5"]),
-    ("attribution", &["B6"]),
-    ("context", &["B7"]),
-    ("span", &["B8"]),
-    ("overhead", &["B9"]),
-    ("upkeep", &["B12", "B13", "B14", "B15"]),
-    ("governed", &["B10"]),
-    ("shortest", &["B11"]),
-    ("stack", &["B16"]),
-    ("storm", &["B17"]),
-    ("footprint", &["B18"]),
+const BRIDGE: &str = "spanflame-benches";
+const SERVER: &str = "spanflame-server";
+
+/// The benchmarks by package and name, and the targets that each measures.
+const BENCHES: &[(&str, &str, &[&str])] = &[
+    (BRIDGE, "instructions", &["B1", "B3"]),
+    (BRIDGE, "handler", &["B2"]),
+    (BRIDGE, "delivery", &["B4", "B5"]),
+    (BRIDGE, "attribution", &["B6"]),
+    (BRIDGE, "context", &["B7"]),
+    (BRIDGE, "span", &["B8"]),
+    (BRIDGE, "overhead", &["B9"]),
+    (BRIDGE, "upkeep", &["B12", "B13", "B14", "B15"]),
+    (BRIDGE, "governed", &["B10"]),
+    (BRIDGE, "shortest", &["B11"]),
+    (BRIDGE, "stack", &["B16"]),
+    (BRIDGE, "storm", &["B17"]),
+    (BRIDGE, "footprint", &["B18"]),
+    (SERVER, "server", &["S1", "S2", "S3", "S4"]),
 ];
 
 #[derive(clap::Args)]
@@ -32,26 +36,29 @@ pub(crate) struct Args {
     /// Short runs: the shape of a figure, not the figure
     #[arg(long)]
     quick: bool,
+    /// Address of a Grafana Pyroscope server to measure the server beside, as http://127.0.0.1:4040; none is started
+    #[arg(long, value_name = "URL")]
+    pyroscope: Option<String>,
 }
 
 fn known(id: &str) -> Result<String, String> {
     let id = id.to_uppercase();
-    let mut all = BENCHES.iter().flat_map(|(_, ids)| *ids);
+    let mut all = BENCHES.iter().flat_map(|(_, _, ids)| *ids);
     if all.any(|known| *known == id) {
         return Ok(id);
     }
-    let all: Vec<_> = BENCHES.iter().flat_map(|(_, ids)| *ids).copied().collect();
+    let all: Vec<_> = BENCHES.iter().flat_map(|(_, _, ids)| *ids).copied().collect();
     Err(format!("no such target is measured; there are {}", all.join(", ")))
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let mut failed = Vec::new();
-    for (bench, ids) in BENCHES {
+    for (package, bench, ids) in BENCHES {
         let wanted = |id: &str| args.ids.is_empty() || args.ids.iter().any(|asked| asked == id);
         if !ids.iter().any(|id| wanted(id)) {
             continue;
         }
-        match measure(bench, args.quick) {
+        match measure(package, bench, args) {
             Ok(measurements) => {
                 measurements.iter().filter(|found| wanted(&found.id)).for_each(|found| println!("{found}"));
             }
@@ -65,14 +72,17 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if failed.is_empty() { Ok(()) } else { bail!("could not measure: {}", failed.join(", ")) }
 }
 
-fn measure(bench: &str, quick: bool) -> anyhow::Result<Vec<Measurement>> {
+fn measure(package: &str, bench: &str, args: &Args) -> anyhow::Result<Vec<Measurement>> {
     if bench == "instructions" {
         shell::need("valgrind", &["valgrind"])?;
     }
     let mut command = shell::cargo();
-    command.args(["bench", "--quiet", "--package", "spanflame-benches", "--bench", bench, "--", "--json"]);
-    if quick {
+    command.args(["bench", "--quiet", "--package", package, "--bench", bench, "--", "--json"]);
+    if args.quick {
         command.arg("--quick");
+    }
+    if let Some(url) = args.pyroscope.as_deref().filter(|_| package == SERVER) {
+        command.args(["--pyroscope", url]);
     }
     let output = command.stderr(Stdio::inherit()).output().context("cannot run cargo bench")?;
     if !output.status.success() {

@@ -227,6 +227,9 @@ pub trait Subject: Sized + Send + Sync {
         Ok(0)
     }
 
+    /// Is told of the handler that now stands before its own and calls it.
+    fn accept_wrapper(&self, _handler: usize) {}
+
     /// Throws away the samples that are pending, outside any timing, and tells how many there were.
     fn discard(&self) -> u64 {
         0

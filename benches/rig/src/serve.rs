@@ -58,7 +58,7 @@ fn answer<S: Subject>(slot: &mut Option<S>, request: Request) -> Result<serde_js
         }
         Request::Overhead { hz, rounds, segment_millis } => {
             let subject = slot.as_mut().context(NOT_STARTED)?;
-            Wrapped::install()?;
+            subject.accept_wrapper(Wrapped::install()?.address());
             to_value(overhead::run(subject, hz, rounds, Duration::from_millis(segment_millis))?)
         }
         Request::OverheadOfRestarts { hz, rounds, segment_millis, settle_millis } => {

@@ -82,6 +82,10 @@ impl Subject for Spanflame {
         Ok(value)
     }
 
+    fn accept_wrapper(&self, handler: usize) {
+        bench_support::accept_wrapper(handler);
+    }
+
     fn discard(&self) -> u64 {
         match self {
             Self::Bare { sampler, .. } => sampler.lock().drain(),

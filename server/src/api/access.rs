@@ -13,6 +13,7 @@ use connectrpc::{ConnectError, ErrorCode};
 use super::App;
 use super::body;
 use super::class::Class;
+use super::cors;
 use super::error::ApiError;
 use crate::config::Config;
 use crate::model::TenantId;
@@ -78,6 +79,8 @@ fn one(tenants: &[TenantId]) -> Result<&TenantId, ConnectError> {
 /// Who may come in.
 pub(super) struct Door {
     multi_tenant: bool,
+    /// Origins whose pages may push.
+    origins: Vec<String>,
     /// Tokens of the configuration and of the file that it names; none where nobody has to log in.
     tokens: Option<(Tokens, Option<Arc<Watched<Tokens>>>)>,
 }
@@ -100,7 +103,7 @@ impl Door {
     /// The door of a server with these settings, and the tokens of its file.
     pub(super) fn new(config: &Config, file: Option<Arc<Watched<Tokens>>>) -> Self {
         let tokens = config.authenticates().then(|| (config.tokens.clone(), file));
-        Self { multi_tenant: config.multi_tenant, tokens }
+        Self { multi_tenant: config.multi_tenant, origins: config.cors_origins.clone(), tokens }
     }
 
     /// Whether requests have to bring a token.
@@ -109,6 +112,12 @@ impl Door {
     }
 
     fn admit(&self, class: Class, headers: &HeaderMap) -> Result<Access, Refusal> {
+        if let (Class::Ingest, Some(origin)) = (class, cors::stranger(headers, &self.origins)) {
+            return Err(ConnectError::permission_denied(format!(
+                "origin: a page of {origin:?} may not push; add it to cors_origins if it is yours"
+            ))
+            .into());
+        }
         if class == Class::Ready {
             return Ok(Access { readable: [].into(), writable: Err(ConnectError::permission_denied("")) });
         }

@@ -18,6 +18,8 @@ pub struct ServeArgs {
     pub config: Option<PathBuf>,
     /// The settings that were given, and where.
     pub given: Vec<(&'static Setting, Value, Origin)>,
+    /// Variables that are probably meant for the server and are no settings, with what was probably meant.
+    pub mistyped: Vec<String>,
     /// Tokens of the environment. There is no flag: everyone on a machine can see what a process was called with.
     pub tokens: Option<String>,
 }
@@ -59,6 +61,7 @@ impl clap::FromArgMatches for ServeArgs {
         Ok(Self {
             config: matches.get_one("config").cloned(),
             given: given.collect(),
+            mistyped: std::env::vars_os().filter_map(|(name, _)| mistyped(name.to_str()?)).collect(),
             tokens: std::env::var(TOKENS_VARIABLE).ok(),
         })
     }
@@ -67,6 +70,15 @@ impl clap::FromArgMatches for ServeArgs {
         *self = Self::from_arg_matches(matches)?;
         Ok(())
     }
+}
+
+/// What is wrong with a variable's name. The bridge's variables begin alike, so that a name must be very near.
+fn mistyped(name: &str) -> Option<String> {
+    let rest = name.strip_prefix("SPANFLAME_")?.to_lowercase();
+    let names = || all_settings().map(|setting| setting.name).chain(["config", "tokens"]);
+    let near = names().find(|known| *known != rest && strsim::damerau_levenshtein(known, &rest) <= 2)?;
+    let known = names().any(|known| known == rest);
+    (!known).then(|| format!("{name} is no setting; did you mean SPANFLAME_{}?", near.to_uppercase()))
 }
 
 fn flag(setting: &'static Setting, default: &Config) -> Arg {
@@ -89,5 +101,31 @@ pub(super) fn shown_default(value: &Value) -> String {
         Value::String(text) => text.clone(),
         Value::Array(items) => items.iter().map(shown_default).collect::<Vec<_>>().join(","),
         value => value.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_are_mistyped_or_somebody_elses() {
+        let said = mistyped("SPANFLAME_LISTN").expect("it is near");
+        assert_eq!(said, "SPANFLAME_LISTN is no setting; did you mean SPANFLAME_LISTEN?");
+        for good in [
+            "SPANFLAME_LISTEN",
+            "SPANFLAME_LOG",
+            "SPANFLAME_CONFIG",
+            "SPANFLAME_TOKENS",
+            "SPANFLAME_FREQUENCY",
+            "SPANFLAME_MAX_SPAN_NAMES",
+            "SPANFLAME_SCOPE",
+            "SPANFLAME_CLOCK",
+            "SPANFLAME_BIN",
+            "SPANFLAME_URL",
+            "LISTN",
+        ] {
+            assert_eq!(mistyped(good), None, "{good}");
+        }
     }
 }

@@ -40,7 +40,7 @@ settings! {
         allow_unauthenticated: bool = false, "BOOL";
         /// Host names under which a server on loopback without tokens answers beside localhost, as those of a proxy
         allowed_hosts: Vec<String> = Vec::new(), "NAME,…";
-        /// Origins whose pages may ask from a browser, as https://app.example; * for any
+        /// Origins whose pages may ask from a browser, as `https://app.example`; `*` for any
         cors_origins: Vec<String> = Vec::new(), "ORIGIN,…";
         /// Keep tenants apart: requests name theirs in X-Scope-OrgID
         multi_tenant: bool = false, "BOOL";

@@ -205,3 +205,15 @@ fn the_documentation_lists_every_setting() {
     let args = ServeArgs::from_arg_matches(&matches).expect("good flags");
     assert_eq!(args.given.len(), 1);
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_file_panics(
+        line in "(max_samples|listen|tokens|tenants|base_path|max_age_ms|[a-z_]{1,12}) ?= ?(-?[0-9]{1,20}|true|'[ -&(-~]{0,12}'|\\[.{0,6}\\]|.{0,6})",
+        table in "(\\[(tokens|tenants|[a-z.]{1,8})(\\.[a-z'|]{0,6})?\\]\n[a-z_]{1,12} = [0-9]{1,4})?",
+    ) {
+        let _ = load(&format!("{line}\n{table}\n"), &[]);
+    }
+}

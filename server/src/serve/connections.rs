@@ -16,11 +16,14 @@ use tokio_rustls::TlsAcceptor;
 use tower::util::ServiceExt;
 
 use super::opening::Opening;
+use super::stall::Stall;
 use super::tls;
 use crate::reload::Watched;
 
 /// How long a client may take to send its first bytes, and then a request's head, an idle connection's wait included.
 const HEADER_READ: Duration = Duration::from_secs(60);
+/// How long a client may take nothing of an answer that it is sent.
+const WRITE_STALL: Duration = Duration::from_secs(30);
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Connections beyond this wait in the system's queue.
@@ -89,7 +92,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = router.map_request(|request: http::Request<_>| request.map(Body::new));
-    let stream = TokioIo::new(Opening::new(stream, HEADER_READ));
+    let stream = TokioIo::new(Stall::new(Opening::new(stream, HEADER_READ), WRITE_STALL));
     let connection = builder.serve_connection(stream, TowerToHyperService::new(service)).into_owned();
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(%error, "connection ended");

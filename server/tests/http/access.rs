@@ -141,6 +141,28 @@ fn tokens_let_in_and_rights_decide_what_for() {
     }
 }
 
+/// Whatever a route is called, whoever may only read is refused before the body is looked at.
+#[test]
+fn every_way_in_needs_the_right_to_write() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = locked(dir.path(), &tokens());
+    let reader = bearer(READER);
+    for path in [
+        PUSH,
+        "/ingest",
+        "/pyroscope/ingest",
+        "/v1development/profiles",
+        "/opentelemetry.proto.collector.profiles.v1development.ProfilesService/Export",
+    ] {
+        let post = |headers: &[(&str, &str)]| server.send(Method::POST, path, headers, "no profile");
+        post(&[]).refused(401, "unauthenticated");
+        let message = post(&[("authorization", &reader)]).refused(403, "permission_denied");
+        assert!(message.contains("the right write"), "{path}: {message}");
+        let message = post(&[("origin", "https://evil.example")]).refused(403, "permission_denied");
+        assert!(message.contains("cors_origins"), "{path}: {message}");
+    }
+}
+
 #[test]
 fn a_token_for_certain_tenants_decides_and_narrows() {
     let server = Server::with_file(
@@ -197,6 +219,7 @@ fn with_tokens_the_server_may_be_reached_from_elsewhere() {
     let tokens = format!("reader = {{ token = '{READER}', read = true }}");
     let server = Server::with_env(dir.path(), &["--listen=0.0.0.0:0"], &[("SPANFLAME_TOKENS", &tokens)]);
     assert!(server.url().starts_with("http://0.0.0.0:"));
+    server.logged("clear text");
     server.alive();
     server.get("/api/v1/spans").refused(401, "unauthenticated");
     let output = command(&["serve", "--listen=0.0.0.0:0", "--data-dir", "/nowhere"])

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use http::Method;
 
@@ -28,6 +29,26 @@ fn unfinished(server: &Server, path: &str) -> TcpStream {
     )
     .expect("writes");
     stream
+}
+
+/// A query that is under way, on a server that takes one at a time, and the answer to another that came beside it.
+fn held(server: &Server) -> (TcpStream, String) {
+    let mut both = [unfinished(server, QUERY), unfinished(server, QUERY)];
+    for stream in &both {
+        stream.set_read_timeout(Some(Duration::from_millis(20))).expect("a socket option");
+    }
+    let begun = Instant::now();
+    // Neither ends by itself, so that the one which is answered was refused.
+    let refused = loop {
+        if let Some(at) = both.iter().position(|stream| stream.peek(&mut [0]).is_ok()) {
+            break at;
+        }
+        assert!(begun.elapsed() < DEADLINE, "both queries are under way");
+    };
+    both.iter().for_each(|stream| stream.set_read_timeout(Some(DEADLINE)).expect("a socket option"));
+    both.swap(0, 1 - refused);
+    let [held, refused] = both;
+    (held, rest(refused))
 }
 
 fn rest(mut stream: TcpStream) -> String {
@@ -104,10 +125,44 @@ fn pages_of_other_origins_ask_only_where_they_are_listed() {
 }
 
 #[test]
+fn a_page_of_another_origin_cannot_push_with_what_its_reader_once_typed_in() {
+    let server = Server::start();
+    let push = |headers: &[(&str, &str)]| server.push_with(headers, checkout());
+    let message = push(&[("origin", "https://evil.example")]).refused(403, "permission_denied");
+    assert!(message.contains("evil.example") && message.contains("cors_origins"), "{message}");
+    push(&[("sec-fetch-site", "cross-site")]).refused(403, "permission_denied");
+    assert_eq!(push(&[("sec-fetch-site", "same-origin"), ("origin", "https://behind.example")]).status, 200);
+    let server = Server::with_args(&["--cors-origins=https://app.example"]);
+    assert_eq!(server.push_with(&[("origin", "https://app.example")], checkout()).status, 200);
+}
+
+#[test]
+fn what_is_refused_before_its_handler_is_a_grpc_status_for_grpc() {
+    let server = Server::with_args(&["--max-request-bytes=4096"]);
+    let call = |path: &str, body: Vec<u8>| {
+        server.send_h2c(path, &[("content-type", "application/grpc"), ("te", "trailers")], body)
+    };
+    let answer = call(PUSH, grpc_frame(&[0; 10_000]));
+    assert_eq!((answer.status, answer.header("grpc-status")), (200, "8"));
+    assert!(answer.header("grpc-message").contains("max_request_bytes of 4096"), "{:?}", answer.headers);
+    let answer = call("/push.v1.PusherService/Pull", grpc_frame(&[]));
+    assert_eq!((answer.status, answer.header("grpc-status")), (200, "12"));
+    let answer = call("/no/such/path", grpc_frame(&[]));
+    assert_eq!((answer.status, answer.header("grpc-status")), (200, "5"));
+    let answer = server.send_h2c(
+        PUSH,
+        &[("content-type", "application/grpc"), ("host", "evil.example")],
+        grpc_frame(&[]),
+    );
+    assert_eq!((answer.status, answer.header("grpc-status")), (200, "7"));
+}
+
+#[test]
 fn too_many_queries_are_refused_at_once_and_pushes_go_on() {
     let server = Server::with_args(&["--max-query-requests=1"]);
-    let mut held = unfinished(&server, QUERY);
-    let answer = server.until(|server| server.query("Series", "{}"), |answer| answer.status != 200);
+    let (mut held, refused) = held(&server);
+    assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
+    let answer = server.query("Series", "{}");
     let message = answer.refused(503, "unavailable");
     assert!(message.contains("max_query_requests"), "{message}");
     assert_eq!(answer.header("retry-after"), "1");
@@ -221,9 +276,7 @@ fn under_load_the_server_finishes_what_it_accepted() {
             |server| server.get("/metrics"),
             |answer| !answer.text().contains("spanflame_profiles_total 0\n"),
         );
-        let mut held = unfinished(server, QUERY);
-        // Only one query at a time: once another is refused, the first is under way.
-        server.until(|server| server.query("Series", "{}"), |answer| answer.status == 503);
+        let (mut held, _) = held(server);
         rustix::process::kill_process(server.pid(), rustix::process::Signal::TERM)
             .expect("the process is ours");
         server.logged("stopping");

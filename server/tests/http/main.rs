@@ -5,6 +5,7 @@ mod contract;
 #[cfg(unix)]
 mod crash;
 mod edges;
+mod errors;
 mod hostile;
 mod ingest;
 mod page;

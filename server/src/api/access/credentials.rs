@@ -50,4 +50,20 @@ mod tests {
         assert_eq!(secret(&[b'x'; 5000]), None);
         assert_eq!(secret(b"Bearer \xff"), None);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_token_survives_both_schemes(token in "[!-~]{1,64}", user in "[ -9;-~]{0,16}") {
+            let basic = format!("Basic {}", BASE64.encode(format!("{user}:{token}")));
+            proptest::prop_assert_eq!(secret(basic.as_bytes()), Some(token.clone().into_bytes()));
+            let bearer = format!("Bearer {token}");
+            proptest::prop_assert_eq!(secret(bearer.as_bytes()), Some(token.into_bytes()));
+        }
+
+        #[test]
+        fn no_header_panics(value in proptest::collection::vec(proptest::num::u8::ANY, 0..64), basic in "[A-Za-z0-9+/=]{0,32}") {
+            secret(&value);
+            secret(format!("Basic {basic}").as_bytes());
+        }
+    }
 }

@@ -14,7 +14,7 @@ fn door(multi_tenant: bool, locked: bool) -> Door {
     let bound = format!("[team]\ntoken = '{TEAM}'\nread = ['a', 'b']\nwrite = ['a']\n");
     let text = if multi_tenant { text + &bound } else { text };
     let tokens = locked.then(|| (Tokens::parse(&text, multi_tenant).unwrap(), None));
-    Door { multi_tenant, tokens }
+    Door { multi_tenant, origins: Vec::new(), tokens }
 }
 
 fn headers(token: Option<&str>, tenants: Option<&str>) -> HeaderMap {
