@@ -3,8 +3,15 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-const FILES: [&str; 4] =
-    ["google/v1/profile.proto", "types/v1/types.proto", "push/v1/push.proto", "querier/v1/querier.proto"];
+const FILES: [&str; 7] = [
+    "capabilities/v1/feature_flags.proto",
+    "google/v1/profile.proto",
+    "push/v1/push.proto",
+    "querier/v1/querier.proto",
+    "settings/v1/setting.proto",
+    "types/v1/types.proto",
+    "version/v1/version.proto",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("proto");

@@ -18,6 +18,7 @@ pub mod store;
 pub mod telemetry;
 pub mod tokens;
 mod ui;
+mod user_settings;
 
 #[cfg(test)]
 mod testing;

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use spanflame_wire::google::v1::{Function, Label, Line, Location, Profile as Pprof, Sample, ValueType};
 
 use crate::ingest::{Limits, decode_series};
-use crate::model::Profile;
+use crate::model::{Profile, ProfileId};
 
 /// 2026-01-01T00:00:00Z in Unix milliseconds.
 pub(crate) const START_MS: i64 = 1_767_225_600_000;
@@ -94,6 +94,12 @@ impl PprofBuilder {
     pub(crate) fn profiles(&self, labels: &[(&str, &str)]) -> Vec<Profile> {
         decode_series(series_labels(labels), self.bytes(), &Limits::default(), START_MS + 10_000).unwrap()
     }
+}
+
+/// The profiles as if they had one id, to be compared by all else.
+pub(crate) fn without_ids(mut profiles: Vec<Profile>) -> Vec<Profile> {
+    profiles.iter_mut().for_each(|profile| profile.id = ProfileId::derived(0));
+    profiles
 }
 
 pub(crate) fn series_labels(labels: &[(&str, &str)]) -> Vec<(String, String)> {

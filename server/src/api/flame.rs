@@ -1,123 +1,184 @@
-//! Flame-graph queries of every route: what they may ask, and why an answer is empty.
+//! Queries for merged samples, of every route: what they may ask, and why an answer is empty.
 //!
 //! Grafana shows nothing at all for an empty span, so that the server's log and metrics are where the reason is found.
 
 use std::str::FromStr;
 
 use connectrpc::ConnectError;
+use http::HeaderMap;
 use spanflame_wire::querier::v1 as wire;
-use spanflame_wire::types::v1::StackTraceSelector;
 
+use super::stack_selector::stack_filter;
 use super::{App, bounds};
-use crate::model::{ProfileType, TimeRange};
-use crate::query::{EmptyReason, Engine, FlameGraph, QueryError, SpanFilter};
+use crate::model::{ProfileId, ProfileType, TimeRange};
+use crate::query::{
+    EmptyReason, Engine, FlameGraphDiff, MergedProfile, MergedStacks, QueryError, Selection, SpanFilter,
+};
 use crate::selector::LabelSelector;
 use crate::telemetry::SpanOutcome;
 
 /// Ids that one query may name.
 const MAX_IDS: usize = 10_000;
+/// Switches the roll-up of descendants into their spans: on unless it says `false` or `0`.
+const ROLL_UP: &str = "x-spanflame-roll-up";
 
-/// A flame graph to compute.
+/// Samples to merge.
 pub(super) struct FlameQuery {
-    pub(super) profile_type: ProfileType,
-    pub(super) selector: LabelSelector,
+    pub(super) selection: Selection,
     /// The selector as it was sent, for the log.
     pub(super) selector_text: String,
-    pub(super) range: Option<TimeRange>,
-    pub(super) spans: SpanFilter,
-    pub(super) call_site: Vec<String>,
-    pub(super) max_nodes: usize,
+    /// The most nodes, none where the client named no number.
+    pub(super) max_nodes: Option<usize>,
+    /// The most nodes of a graph.
+    pub(super) graph_nodes: usize,
 }
 
 impl FlameQuery {
+    /// A query with as many nodes as the client asked for.
+    pub(super) fn new(
+        selection: Selection,
+        selector_text: String,
+        max_nodes: Option<i64>,
+    ) -> Result<Self, ConnectError> {
+        let max_nodes = named_max_nodes(max_nodes)?;
+        let graph_nodes = max_nodes.unwrap_or_else(bounds::default_nodes);
+        Ok(Self { selection, selector_text, max_nodes, graph_nodes })
+    }
+
     /// Checks a `SelectMergeStacktraces` request, the profile type before all else: a client may not survive a good
     /// answer to a malformed one.
     pub(super) fn from_stacktraces(
         request: &wire::SelectMergeStacktracesRequest,
+        headers: &HeaderMap,
     ) -> Result<Self, ConnectError> {
-        let profile_type = profile_type(&request.profile_typeID)?;
-        if !request.profile_id_selector.is_empty() {
-            return Err(ConnectError::unimplemented(
-                "profile_id_selector: this server does not keep profile ids",
-            ));
-        }
+        let kind = profile_type(&request.profile_typeID)?;
         if !request.span_selector.is_empty() && !request.trace_id_selector.is_empty() {
             return Err(ConnectError::invalid_argument(
                 "span_selector, trace_id_selector: expected one of them, got both",
             ));
         }
-        flame_format(request.format)?;
-        Ok(Self {
-            profile_type,
+        let selection = Selection {
+            kind,
             selector: selector("label_selector", &request.label_selector)?,
-            selector_text: request.label_selector.clone(),
             range: range(request.start, request.end)?,
             spans: SpanFilter {
                 span_ids: ids("span_selector", &request.span_selector)?,
                 trace_ids: ids("trace_id_selector", &request.trace_id_selector)?,
-                ..Default::default()
+                roll_up: roll_up(headers)?,
             },
-            call_site: call_site(request.stack_trace_selector.as_option()),
-            max_nodes: max_nodes(request.max_nodes)?,
-        })
+            profiles: ids::<ProfileId>("profile_id_selector", &request.profile_id_selector)?
+                .into_iter()
+                .collect(),
+            stacks: stack_filter(request.stack_trace_selector.as_option())?,
+        };
+        Self::new(selection, request.label_selector.clone(), request.max_nodes)
     }
 
     /// Checks a `SelectMergeSpanProfile` request.
     pub(super) fn from_span_profile(
         request: &wire::SelectMergeSpanProfileRequest,
+        headers: &HeaderMap,
     ) -> Result<Self, ConnectError> {
-        Self::from_stacktraces(&wire::SelectMergeStacktracesRequest {
+        let request = wire::SelectMergeStacktracesRequest {
             profile_typeID: request.profile_typeID.clone(),
             label_selector: request.label_selector.clone(),
             span_selector: request.span_selector.clone(),
             start: request.start,
             end: request.end,
             max_nodes: request.max_nodes,
-            format: request.format,
             ..Default::default()
-        })
+        };
+        Self::from_stacktraces(&request, headers)
     }
 
-    /// Computes the graph as Grafana knows it.
-    pub(super) fn answer(&self, app: &App, engine: &Engine) -> Result<wire::FlameGraph, QueryError> {
-        Ok(wire_graph(self.graph(app, engine)?))
+    /// Checks a `SelectMergeProfile` request.
+    pub(super) fn from_profile(
+        request: &wire::SelectMergeProfileRequest,
+        headers: &HeaderMap,
+    ) -> Result<Self, ConnectError> {
+        let request = wire::SelectMergeStacktracesRequest {
+            profile_typeID: request.profile_typeID.clone(),
+            label_selector: request.label_selector.clone(),
+            start: request.start,
+            end: request.end,
+            max_nodes: request.max_nodes,
+            stack_trace_selector: request.stack_trace_selector.clone(),
+            profile_id_selector: request.profile_id_selector.clone(),
+            trace_id_selector: request.trace_id_selector.clone(),
+            ..Default::default()
+        };
+        Self::from_stacktraces(&request, headers)
     }
 
-    /// Computes the graph; counts and, when it is empty, logs how a query for spans ended.
-    pub(super) fn graph(&self, app: &App, engine: &Engine) -> Result<FlameGraph, QueryError> {
-        let Self { profile_type, selector, range, spans, call_site, max_nodes, .. } = self;
-        let graph = engine.flamegraph(profile_type, selector, *range, spans, call_site, *max_nodes)?;
-        if !spans.is_empty() {
-            let outcome = if graph.total > 0 {
-                SpanOutcome::Hit
-            } else {
-                engine.why_empty(profile_type, selector, *range, spans)?.into()
-            };
-            self.report(app, outcome);
+    /// Merges by the names of frames; counts and, when nothing is found, logs how a query for spans ended.
+    pub(super) fn merge(&self, app: &App, engine: &Engine) -> Result<MergedStacks, QueryError> {
+        let merged = engine.merge(&self.selection)?;
+        self.report(app, engine, merged.total())?;
+        Ok(merged)
+    }
+
+    /// The same by whole locations.
+    pub(super) fn merge_profile(&self, app: &App, engine: &Engine) -> Result<MergedProfile, QueryError> {
+        let merged = engine.merge_profile(&self.selection)?;
+        self.report(app, engine, merged.total())?;
+        Ok(merged)
+    }
+
+    fn report(&self, app: &App, engine: &Engine, total: i64) -> Result<(), QueryError> {
+        let Selection { kind, selector, range, spans, .. } = &self.selection;
+        if spans.is_empty() {
+            return Ok(());
         }
-        Ok(graph)
-    }
-
-    fn report(&self, app: &App, outcome: SpanOutcome) {
+        if total > 0 {
+            app.metrics.span_query(SpanOutcome::Hit);
+            return Ok(());
+        }
+        let outcome = SpanOutcome::from(engine.why_empty(kind, selector, *range, spans)?);
         app.metrics.span_query(outcome);
-        if outcome == SpanOutcome::Hit {
-            return;
-        }
         tracing::info!(
             reason = outcome.as_str(),
-            spans = list(&self.spans.span_ids),
-            traces = list(&self.spans.trace_ids),
-            profile_type = %self.profile_type,
+            spans = list(&spans.span_ids),
+            traces = list(&spans.trace_ids),
+            profile_type = %kind,
             selector = self.selector_text,
-            start = self.range.map(|range| range.start_ms),
-            end = self.range.map(|range| range.end_ms),
+            start = range.map(|range| range.start_ms),
+            end = range.map(|range| range.end_ms),
             "span query found no samples"
         );
+        Ok(())
     }
 }
 
+/// Compares two queries; the larger number of nodes counts.
+pub(super) fn diff(
+    engine: &Engine,
+    left: &FlameQuery,
+    right: &FlameQuery,
+) -> Result<FlameGraphDiff, QueryError> {
+    let named = left.max_nodes.max(right.max_nodes);
+    engine.diff(&left.selection, &right.selection, named.unwrap_or(left.graph_nodes))
+}
+
+/// Checks that the values of two queries can be compared.
+pub(super) fn comparable(left: &FlameQuery, right: &FlameQuery) -> Result<(), ConnectError> {
+    let (left, right) = (&left.selection.kind, &right.selection.kind);
+    if left == right {
+        return Ok(());
+    }
+    Err(ConnectError::invalid_argument(format!(
+        "right.profile_typeID: expected the type of the left side, {left}, got {right}"
+    )))
+}
+
+/// The error of a field that lies within another.
+pub(super) fn within(field: &str, mut error: ConnectError) -> ConnectError {
+    error.message = error.message.map(|message| format!("{field}.{message}"));
+    error
+}
+
 impl From<Option<EmptyReason>> for SpanOutcome {
-    /// Without a reason the spans do have samples, so that only the call site is left to have excluded them.
+    /// Without a reason the spans do have samples, so that only the stack traces or profiles asked for can have excluded
+    /// them.
     fn from(reason: Option<EmptyReason>) -> Self {
         match reason {
             Some(EmptyReason::UnknownSpan) => Self::UnknownSpan,
@@ -129,8 +190,7 @@ impl From<Option<EmptyReason>> for SpanOutcome {
     }
 }
 
-/// The graph as Pyroscope's message.
-pub(super) fn wire_graph(graph: FlameGraph) -> wire::FlameGraph {
+pub(super) fn wire_graph(graph: crate::query::FlameGraph) -> wire::FlameGraph {
     wire::FlameGraph {
         names: graph.names,
         levels: graph.levels.into_iter().map(|values| wire::Level { values, ..Default::default() }).collect(),
@@ -144,11 +204,15 @@ fn list<T: ToString>(ids: &[T]) -> String {
     ids.iter().take(10).map(T::to_string).collect::<Vec<_>>().join(",")
 }
 
-fn flame_format(format: buffa::EnumValue<wire::ProfileFormat>) -> Result<(), ConnectError> {
-    match format.to_i32() {
-        0 | 1 => Ok(()),
-        other => Err(ConnectError::unimplemented(format!(
-            "format: this server answers flame graphs (0 or 1), got {other}"
+/// Whether spans include their descendants.
+pub(super) fn roll_up(headers: &HeaderMap) -> Result<bool, ConnectError> {
+    let Some(value) = headers.get(ROLL_UP) else { return Ok(true) };
+    match value.as_bytes() {
+        b"true" | b"1" => Ok(true),
+        b"false" | b"0" => Ok(false),
+        other => Err(ConnectError::invalid_argument(format!(
+            "{ROLL_UP}: expected true or false, got {:?}",
+            String::from_utf8_lossy(&other[..other.len().min(64)])
         ))),
     }
 }
@@ -176,22 +240,19 @@ pub(super) fn range(start: i64, end: i64) -> Result<Option<TimeRange>, ConnectEr
 
 /// Reads a number of nodes, zero and none meaning the default.
 pub(super) fn max_nodes(asked: Option<i64>) -> Result<usize, ConnectError> {
+    Ok(named_max_nodes(asked)?.unwrap_or_else(bounds::default_nodes))
+}
+
+/// Reads a number of nodes; zero is none.
+pub(super) fn named_max_nodes(asked: Option<i64>) -> Result<Option<usize>, ConnectError> {
     let nodes = asked.unwrap_or(0);
     let most = bounds::most_nodes();
     match usize::try_from(nodes) {
-        Ok(0) => Ok(bounds::default_nodes()),
-        Ok(nodes) if nodes <= most => Ok(nodes),
+        Ok(nodes) if nodes <= most => Ok((nodes > 0).then_some(nodes)),
         _ => Err(ConnectError::invalid_argument(format!(
             "max_nodes: expected 0 to {most} (max_flamegraph_nodes), got {nodes}"
         ))),
     }
-}
-
-/// Function names of a call site, root first.
-pub(super) fn call_site(selector: Option<&StackTraceSelector>) -> Vec<String> {
-    selector
-        .map(|selector| selector.call_site.iter().map(|location| location.name.clone()).collect())
-        .unwrap_or_default()
 }
 
 fn ids<T: FromStr<Err = impl std::fmt::Display>>(
@@ -239,7 +300,10 @@ mod tests {
     }
 
     fn refusal(request: &wire::SelectMergeStacktracesRequest) -> String {
-        FlameQuery::from_stacktraces(request).err().and_then(|error| error.message).unwrap_or_default()
+        FlameQuery::from_stacktraces(request, &HeaderMap::new())
+            .err()
+            .and_then(|error| error.message)
+            .unwrap_or_default()
     }
 
     #[test]
@@ -268,6 +332,21 @@ mod tests {
             ..request()
         };
         assert!(refusal(&template).contains("the span has no attribute pyroscope.profile.id"));
+    }
+
+    #[test]
+    fn roll_up_is_on_unless_switched_off() {
+        let asked = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(ROLL_UP, value.parse().unwrap());
+            roll_up(&headers)
+        };
+        assert_eq!(roll_up(&HeaderMap::new()).ok(), Some(true));
+        for (value, expected) in [("true", true), ("1", true), ("false", false), ("0", false)] {
+            assert_eq!(asked(value).ok(), Some(expected), "{value}");
+        }
+        let refused = asked("no").err().and_then(|error| error.message).unwrap();
+        assert_eq!(refused, r#"x-spanflame-roll-up: expected true or false, got "no""#);
     }
 
     #[test]

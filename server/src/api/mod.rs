@@ -14,11 +14,16 @@ mod guard;
 mod host;
 mod ingest;
 mod intake;
+mod legacy;
 mod mount;
+mod not_object;
 mod not_text;
+mod over_time;
 mod push;
 mod querier;
 mod rest;
+mod side;
+mod stack_selector;
 mod status;
 
 use std::collections::HashMap;
@@ -32,8 +37,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post_service;
 use axum::{Router, middleware};
 use connectrpc::{CompressionRegistry, ConnectRpcBody, ConnectRpcService, DeadlinePolicy};
+use spanflame_wire::capabilities::v1::FeatureFlagsServiceExt;
 use spanflame_wire::push::v1::PusherServiceExt;
 use spanflame_wire::querier::v1::QuerierServiceExt;
+use spanflame_wire::settings::v1::SettingsServiceExt;
+use spanflame_wire::version::v1::VersionExt;
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
 use tower::util::option_layer;
@@ -51,6 +59,7 @@ use crate::store::Store;
 use crate::telemetry::Metrics;
 use crate::tokens::Tokens;
 use crate::ui;
+use crate::user_settings::UserSettings;
 
 /// The largest body of a request other than Push, in bytes: queries are short.
 const MAX_QUERY_BYTES: usize = 1 << 20;
@@ -62,6 +71,7 @@ pub(crate) struct App {
     limits: Arc<Limits>,
     tenant_limits: HashMap<TenantId, Arc<Limits>>,
     store: Arc<Store>,
+    user_settings: UserSettings,
     metrics: Metrics,
     door: access::Door,
     hosts: host::Hosts,
@@ -95,6 +105,7 @@ impl App {
             admission: admit::Admission::new(&config),
             tenant_limits: config.tenants.iter().map(own).collect(),
             store,
+            user_settings: UserSettings::new(&config.data_dir),
             workers: Arc::new(Semaphore::new(cores * 2)),
             bodies: Arc::new(Semaphore::new(config.max_inflight_bytes / 1024)),
             limits: Arc::new(config.limits.clone()),
@@ -142,6 +153,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     let Rpc { service, methods } = rpc_service(&app);
     let mut router = Router::new()
         .merge(ui::router())
+        .merge(legacy::router())
         .merge(rest::router(&app))
         .merge(status::router())
         .layer(CompressionLayer::new().gzip(true))
@@ -185,6 +197,9 @@ fn rpc_service(app: &Arc<App>) -> Rpc {
     let router = connectrpc::Router::new();
     let router = PusherServiceExt::register(Arc::new(push::Pusher(Arc::clone(app))), router);
     let router = QuerierServiceExt::register(Arc::new(querier::Querier(Arc::clone(app))), router);
+    let router = SettingsServiceExt::register(Arc::new(side::Settings(Arc::clone(app))), router);
+    let router = FeatureFlagsServiceExt::register(Arc::new(side::FeatureFlags), router);
+    let router = VersionExt::register(Arc::new(side::Versions), router);
     let methods = router.methods().map(str::to_owned).collect();
     let longest = Duration::from_millis(app.config.ingest_timeout_ms.max(app.config.query_timeout_ms));
     // Bodies are bounded before they come here; this must not be tighter, since its refusal names no limit.
@@ -193,6 +208,7 @@ fn rpc_service(app: &Arc<App>) -> Rpc {
         .with_max_message_size(app.config.max_message_bytes);
     let service = ConnectRpcService::new(router)
         .with_limits(limits)
+        .with_interceptor(not_object::NotObject)
         .with_interceptor(not_text::NotText(Arc::clone(app)))
         .with_compression(CompressionRegistry::new().register(guard::Gzip::new(Arc::clone(app))))
         // How long a request may take at most depends on its class, which this does not know.

@@ -11,7 +11,7 @@ use super::App;
 use super::access::Access;
 use super::intake;
 use crate::ingest::{self, Budget, IngestError, Limits, SeriesLabels};
-use crate::model::Profile;
+use crate::model::{Profile, ProfileId};
 
 /// How many refused profiles an error text lists.
 const MAX_LISTED: usize = 20;
@@ -29,10 +29,11 @@ struct Series {
     labels: Result<SeriesLabels, IngestError>,
 }
 
-/// Where a profile stands: its series, and which of the series' samples it is.
+/// Where a profile stands: its series, and which of the series' samples it is; and the id that its sender gave it.
 struct Place {
     series: Arc<Series>,
     sample: usize,
+    id: Option<ProfileId>,
 }
 
 /// The refused profiles of one push.
@@ -89,7 +90,8 @@ fn inputs(
         let checked =
             Arc::new(Series { at, shown: show(labels()), labels: SeriesLabels::new(labels(), limits) });
         for (sample, raw) in series.samples.iter().enumerate() {
-            let place = Place { series: Arc::clone(&checked), sample };
+            // A name that is no UUID is the sender's own affair.
+            let place = Place { series: Arc::clone(&checked), sample, id: raw.ID.parse().ok() };
             seen += 1;
             if seen > limits.max_profiles_per_push {
                 refusals.add(&place, &IngestError::too_many_profiles(limits, seen));
@@ -116,7 +118,10 @@ fn decode(
             Err(error) => Err(error.clone()),
         };
         match profiles {
-            Ok(profiles) => decoded.push((place, profiles)),
+            Ok(mut profiles) => {
+                profiles.iter_mut().for_each(|profile| profile.id = place.id.unwrap_or(profile.id));
+                decoded.push((place, profiles));
+            }
             Err(error) => refusals.add(&place, &error),
         }
     }
@@ -133,7 +138,7 @@ impl Refusals {
     }
 
     /// Names a refused profile: where it stands, whose it is, which field is wrong and what would be right.
-    fn list(&mut self, Place { series, sample }: &Place, error: &dyn Display) {
+    fn list(&mut self, Place { series, sample, .. }: &Place, error: &dyn Display) {
         if self.listed.len() < MAX_LISTED {
             let Series { at, shown, .. } = &**series;
             self.listed.push(format!("series[{at}]{shown}.samples[{sample}]: {error}"));

@@ -5,31 +5,23 @@ use std::sync::Arc;
 use connectrpc::{ConnectError, Encodable, RequestContext, Response, ServiceRequest, ServiceResult};
 use spanflame_wire::google::v1::Profile;
 use spanflame_wire::querier::v1::{
-    AnalyzeQueryRequest, AnalyzeQueryResponse, DiffRequest, DiffResponse, ProfileTypesRequest,
-    ProfileTypesResponse, QuerierService, SelectHeatmapRequest, SelectHeatmapResponse,
-    SelectMergeProfileRequest, SelectMergeSpanProfileRequest, SelectMergeSpanProfileResponse,
-    SelectMergeStacktracesRequest, SelectMergeStacktracesResponse, SelectSeriesRequest, SelectSeriesResponse,
-    SeriesRequest, SeriesResponse,
+    AnalyzeQueryRequest, AnalyzeQueryResponse, DiffRequest, DiffResponse, FlameGraphDiff, Level,
+    PprofProfile, ProfileFormat, ProfileTypesRequest, ProfileTypesResponse, QuerierService, QueryImpact,
+    QueryScope, SelectHeatmapRequest, SelectHeatmapResponse, SelectMergeProfileRequest,
+    SelectMergeSpanProfileRequest, SelectMergeSpanProfileResponse, SelectMergeStacktracesRequest,
+    SelectMergeStacktracesResponse, SelectSeriesRequest, SelectSeriesResponse, SeriesRequest, SeriesResponse,
 };
 use spanflame_wire::types::v1::{
-    ExemplarType, GetProfileStatsRequest, GetProfileStatsResponse, LabelNamesRequest, LabelNamesResponse,
-    LabelPair, LabelValuesRequest, LabelValuesResponse, Labels, Point, ProfileType, Series,
-    TimeSeriesAggregationType,
+    GetProfileStatsRequest, GetProfileStatsResponse, LabelNamesRequest, LabelNamesResponse,
+    LabelValuesRequest, LabelValuesResponse, Labels, ProfileType,
 };
 
 use super::App;
 use super::access::Access;
-use super::flame::{self, FlameQuery};
-use crate::model;
-use crate::model::TimeRange;
-use crate::query::{Engine, QueryError, SeriesQuery, TimeSeries};
+use super::flame::{self, FlameQuery, wire_graph};
+use super::over_time::{HeatmapQuery, SeriesQuery, at_most_max_names, pairs};
+use crate::query::{Engine, QueryError};
 use crate::selector::LabelSelector;
-
-/// The most points that one time series may have.
-const MAX_POINTS: f64 = 50_000.0;
-
-/// The most labels or matchers that one request may name.
-const MAX_NAMES: usize = 100;
 
 pub(super) struct Querier(pub(super) Arc<App>);
 
@@ -124,9 +116,11 @@ impl QuerierService for Querier {
         request: ServiceRequest<'_, SelectMergeStacktracesRequest>,
     ) -> ServiceResult<impl Encodable<SelectMergeStacktracesResponse> + Send + use<'a>> {
         let engine = self.engine(&context);
-        let query = FlameQuery::from_stacktraces(&request.to_owned_message())?;
-        let flamegraph = self.0.compute(move |app| query.answer(app, &engine)).await.map_err(failed)?.into();
-        Response::ok(SelectMergeStacktracesResponse { flamegraph, ..Default::default() })
+        let request = request.to_owned_message();
+        let query = FlameQuery::from_stacktraces(&request, context.headers())?;
+        let form = Form::of(request.format)?;
+        let answer = self.0.compute(move |app| form.answer(&query, app, &engine)).await.map_err(failed)?;
+        Response::ok(answer)
     }
 
     async fn select_merge_span_profile<'a>(
@@ -135,9 +129,27 @@ impl QuerierService for Querier {
         request: ServiceRequest<'_, SelectMergeSpanProfileRequest>,
     ) -> ServiceResult<impl Encodable<SelectMergeSpanProfileResponse> + Send + use<'a>> {
         let engine = self.engine(&context);
-        let query = FlameQuery::from_span_profile(&request.to_owned_message())?;
-        let flamegraph = self.0.compute(move |app| query.answer(app, &engine)).await.map_err(failed)?.into();
-        Response::ok(SelectMergeSpanProfileResponse { flamegraph, ..Default::default() })
+        let request = request.to_owned_message();
+        let query = FlameQuery::from_span_profile(&request, context.headers())?;
+        // Of the other forms this answer has no field.
+        let tree = request.format == ProfileFormat::PROFILE_FORMAT_TREE;
+        let form = if tree { Form::Tree } else { Form::FlameGraph };
+        let answer = self.0.compute(move |app| form.answer(&query, app, &engine)).await.map_err(failed)?;
+        let SelectMergeStacktracesResponse { flamegraph, tree, .. } = answer;
+        Response::ok(SelectMergeSpanProfileResponse { flamegraph, tree, ..Default::default() })
+    }
+
+    async fn select_merge_profile<'a>(
+        &'a self,
+        context: RequestContext,
+        request: ServiceRequest<'_, SelectMergeProfileRequest>,
+    ) -> ServiceResult<impl Encodable<Profile> + Send + use<'a>> {
+        let engine = self.engine(&context);
+        let query = FlameQuery::from_profile(&request.to_owned_message(), context.headers())?;
+        let pprof = move |app: &App| {
+            Ok(query.merge_profile(app, &engine)?.pprof(query.max_nodes.unwrap_or_default()))
+        };
+        Response::ok(self.0.compute(pprof).await.map_err(failed)?)
     }
 
     async fn select_series<'a>(
@@ -146,18 +158,49 @@ impl QuerierService for Querier {
         request: ServiceRequest<'_, SelectSeriesRequest>,
     ) -> ServiceResult<impl Encodable<SelectSeriesResponse> + Send + use<'a>> {
         let engine = self.engine(&context);
-        let request = request.to_owned_message();
-        let query = Totals::new(&request)?;
-        let found = self.0.compute(move |_| query.answer(&engine)).await.map_err(failed)?;
-        let series = found
-            .into_iter()
-            .map(|series| Series {
-                labels: pairs(series.labels),
-                points: series.points.into_iter().map(point).collect(),
-                ..Default::default()
-            })
-            .collect();
+        let query = SeriesQuery::new(&request.to_owned_message())?;
+        let series = self.0.compute(move |_| query.answer(&engine)).await.map_err(failed)?;
         Response::ok(SelectSeriesResponse { series, ..Default::default() })
+    }
+
+    async fn select_heatmap<'a>(
+        &'a self,
+        context: RequestContext,
+        request: ServiceRequest<'_, SelectHeatmapRequest>,
+    ) -> ServiceResult<impl Encodable<SelectHeatmapResponse> + Send + use<'a>> {
+        let engine = self.engine(&context);
+        let query = HeatmapQuery::new(&request.to_owned_message())?;
+        let series = self.0.compute(move |_| query.answer(&engine)).await.map_err(failed)?;
+        Response::ok(SelectHeatmapResponse { series, ..Default::default() })
+    }
+
+    async fn diff<'a>(
+        &'a self,
+        context: RequestContext,
+        request: ServiceRequest<'_, DiffRequest>,
+    ) -> ServiceResult<impl Encodable<DiffResponse> + Send + use<'a>> {
+        let engine = self.engine(&context);
+        let request = request.to_owned_message();
+        let side = |name: &str, side: Option<&SelectMergeStacktracesRequest>| {
+            let missing = || ConnectError::invalid_argument(format!("{name}: expected what to compare"));
+            FlameQuery::from_stacktraces(side.ok_or_else(missing)?, context.headers())
+                .map_err(|error| flame::within(name, error))
+        };
+        let left = side("left", request.left.as_option())?;
+        let right = side("right", request.right.as_option())?;
+        flame::comparable(&left, &right)?;
+        let answer = self.0.compute(move |_| flame::diff(&engine, &left, &right)).await.map_err(failed)?;
+        let level = |values| Level { values, ..Default::default() };
+        let flamegraph = FlameGraphDiff {
+            names: answer.names,
+            levels: answer.levels.into_iter().map(level).collect(),
+            total: answer.total,
+            max_self: answer.max_self,
+            leftTicks: answer.left,
+            rightTicks: answer.right,
+            ..Default::default()
+        };
+        Response::ok(DiffResponse { flamegraph: flamegraph.into(), ..Default::default() })
     }
 
     async fn get_profile_stats<'a>(
@@ -176,48 +219,85 @@ impl QuerierService for Querier {
         })
     }
 
-    async fn select_merge_profile<'a>(
-        &'a self,
-        _: RequestContext,
-        _: ServiceRequest<'_, SelectMergeProfileRequest>,
-    ) -> ServiceResult<impl Encodable<Profile> + Send + use<'a>> {
-        unimplemented::<Profile>("SelectMergeProfile")
-    }
-
-    async fn select_heatmap<'a>(
-        &'a self,
-        _: RequestContext,
-        _: ServiceRequest<'_, SelectHeatmapRequest>,
-    ) -> ServiceResult<impl Encodable<SelectHeatmapResponse> + Send + use<'a>> {
-        unimplemented::<SelectHeatmapResponse>("SelectHeatmap")
-    }
-
-    async fn diff<'a>(
-        &'a self,
-        _: RequestContext,
-        _: ServiceRequest<'_, DiffRequest>,
-    ) -> ServiceResult<impl Encodable<DiffResponse> + Send + use<'a>> {
-        unimplemented::<DiffResponse>("Diff")
-    }
-
     async fn analyze_query<'a>(
         &'a self,
-        _: RequestContext,
-        _: ServiceRequest<'_, AnalyzeQueryRequest>,
+        context: RequestContext,
+        request: ServiceRequest<'_, AnalyzeQueryRequest>,
     ) -> ServiceResult<impl Encodable<AnalyzeQueryResponse> + Send + use<'a>> {
-        unimplemented::<AnalyzeQueryResponse>("AnalyzeQuery")
+        let engine = self.engine(&context);
+        let request = request.to_owned_message();
+        let selector = flame::selector("query", &request.query)?;
+        let range = flame::range(request.start, request.end)?;
+        let found = self.0.compute(move |_| engine.analyze(&selector, range)).await.map_err(failed)?;
+        let scope = QueryScope {
+            component_type: "store".to_owned(),
+            component_count: 1,
+            block_count: found.parts,
+            series_count: found.series,
+            profile_count: found.profiles,
+            sample_count: found.samples,
+            index_bytes: found.index_bytes,
+            profile_bytes: found.profile_bytes,
+            symbol_bytes: found.symbol_bytes,
+            ..Default::default()
+        };
+        let impact = QueryImpact {
+            total_bytes_in_time_range: found.index_bytes + found.profile_bytes + found.symbol_bytes,
+            total_queried_series: found.series,
+            ..Default::default()
+        };
+        Response::ok(AnalyzeQueryResponse {
+            query_scopes: vec![scope],
+            query_impact: impact.into(),
+            ..Default::default()
+        })
     }
 }
 
-fn unimplemented<T>(method: &str) -> ServiceResult<T> {
-    Err(ConnectError::unimplemented(format!("this server has no RPC /querier.v1.QuerierService/{method}")))
+/// The form in which merged samples are asked for.
+#[derive(Clone, Copy)]
+enum Form {
+    FlameGraph,
+    Tree,
+    Dot,
+    Pprof,
 }
 
-fn at_most_max_names(field: &str, names: &[String]) -> Result<(), ConnectError> {
-    if names.len() <= MAX_NAMES {
-        return Ok(());
+impl Form {
+    fn of(format: buffa::EnumValue<ProfileFormat>) -> Result<Self, ConnectError> {
+        match format.to_i32() {
+            0 | 1 => Ok(Self::FlameGraph),
+            2 => Ok(Self::Tree),
+            3 => Ok(Self::Dot),
+            4 => Ok(Self::Pprof),
+            // Clients that know newer forms ask again for an older one.
+            other => Err(ConnectError::unimplemented(format!(
+                "format: this server answers flame graphs (0 or 1), trees (2), dot (3) and pprof (4), got {other}"
+            ))),
+        }
     }
-    Err(ConnectError::invalid_argument(format!("{field}: expected at most {MAX_NAMES}, got {}", names.len())))
+
+    fn answer(
+        self,
+        query: &FlameQuery,
+        app: &App,
+        engine: &Engine,
+    ) -> Result<SelectMergeStacktracesResponse, QueryError> {
+        let mut answer = SelectMergeStacktracesResponse::default();
+        match self {
+            Self::FlameGraph => {
+                answer.flamegraph =
+                    wire_graph(query.merge(app, engine)?.flame_graph(query.graph_nodes)).into();
+            }
+            Self::Tree => answer.tree = query.merge(app, engine)?.tree_bytes(query.graph_nodes),
+            Self::Dot => answer.dot = query.merge(app, engine)?.dot(query.max_nodes.unwrap_or_default()),
+            Self::Pprof => {
+                let profile = query.merge_profile(app, engine)?.pprof(query.max_nodes.unwrap_or_default());
+                answer.pprof = PprofProfile { profile: profile.into(), ..Default::default() }.into();
+            }
+        }
+        Ok(answer)
+    }
 }
 
 /// The selector that all matchers of a request make together.
@@ -228,113 +308,7 @@ fn matchers(texts: &[String]) -> Result<LabelSelector, ConnectError> {
     })
 }
 
-fn pairs(labels: Vec<(String, String)>) -> Vec<LabelPair> {
-    labels.into_iter().map(|(name, value)| LabelPair { name, value, ..Default::default() }).collect()
-}
-
-fn point((timestamp, value): (i64, i64)) -> Point {
-    Point { value: value as f64, timestamp, ..Default::default() }
-}
-
 /// What a failed query is to the client.
 fn failed(error: QueryError) -> ConnectError {
     super::error::query_failed(&error)
-}
-
-/// A `SelectSeries` request that was found good.
-struct Totals {
-    profile_type: model::ProfileType,
-    selector: LabelSelector,
-    range: TimeRange,
-    step_ms: i64,
-    group_by: Vec<String>,
-    limit: usize,
-}
-
-impl Totals {
-    fn new(request: &SelectSeriesRequest) -> Result<Self, ConnectError> {
-        let profile_type = flame::profile_type(&request.profile_typeID)?;
-        let selector = flame::selector("label_selector", &request.label_selector)?;
-        at_most_max_names("group_by", &request.group_by)?;
-        let range = time_range(request.start, request.end)?;
-        let step_ms = step_ms(request.step, range)?;
-        if !flame::call_site(request.stack_trace_selector.as_option()).is_empty() {
-            return Err(ConnectError::unimplemented(
-                "stack_trace_selector: time series cannot be narrowed by it yet",
-            ));
-        }
-        let sum = TimeSeriesAggregationType::TIME_SERIES_AGGREGATION_TYPE_SUM;
-        if request.aggregation.is_some_and(|kind| kind != sum) {
-            return Err(ConnectError::unimplemented("aggregation: only sums are computed yet"));
-        }
-        // A client can do without exemplars of single profiles; a span's would be missed.
-        if request.exemplar_type == ExemplarType::EXEMPLAR_TYPE_SPAN {
-            return Err(ConnectError::unimplemented("exemplar_type: there are no span exemplars yet"));
-        }
-        let limit = request.limit.unwrap_or(0);
-        let limit = usize::try_from(limit).map_err(|_| {
-            ConnectError::invalid_argument(format!("limit: expected 0 or more series, got {limit}"))
-        })?;
-        Ok(Self { profile_type, selector, range, step_ms, group_by: request.group_by.clone(), limit })
-    }
-
-    fn answer(&self, engine: &Engine) -> Result<Vec<TimeSeries>, QueryError> {
-        let query = SeriesQuery {
-            kind: &self.profile_type,
-            selector: &self.selector,
-            range: self.range,
-            step_ms: self.step_ms,
-            group_by: &self.group_by,
-            limit: self.limit,
-        };
-        engine.select_series(&query)
-    }
-}
-
-/// Reads a range that must be given: a time series needs its ends.
-fn time_range(start: i64, end: i64) -> Result<TimeRange, ConnectError> {
-    if start == 0 || end == 0 {
-        return Err(ConnectError::invalid_argument(format!(
-            "start, end: expected a time range in unix milliseconds, got {start} and {end}"
-        )));
-    }
-    let range = flame::range(start, end)?;
-    Ok(range.expect("neither end is zero"))
-}
-
-fn step_ms(step: f64, range: TimeRange) -> Result<i64, ConnectError> {
-    let length = range.end_ms.saturating_sub(range.start_ms) as f64;
-    let step_ms = step * 1000.0;
-    if !(step_ms >= 1.0 && step_ms <= i64::MAX as f64 / 4.0) {
-        return Err(ConnectError::invalid_argument(format!(
-            "step: expected seconds, 0.001 at least, got {step}"
-        )));
-    }
-    if length / step_ms > MAX_POINTS {
-        return Err(ConnectError::invalid_argument(format!(
-            "step: {step} s makes more than {MAX_POINTS} points of this range; expected a longer step"
-        )));
-    }
-    Ok(step_ms.round() as i64)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn steps_are_bounded() {
-        let hour = TimeRange { start_ms: 1, end_ms: 3_600_001 };
-        assert_eq!(step_ms(15.0, hour).ok(), Some(15_000));
-        assert_eq!(step_ms(0.5, hour).ok(), Some(500));
-        for bad in [0.0, -1.0, f64::NAN, f64::INFINITY, 0.0001, 0.001] {
-            assert!(step_ms(bad, hour).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn time_series_need_both_ends() {
-        assert!(time_range(0, 5).is_err() && time_range(5, 0).is_err() && time_range(6, 5).is_err());
-        assert!(time_range(5, 6).is_ok());
-    }
 }

@@ -13,7 +13,8 @@ use hashbrown::HashTable;
 use super::labels::SeriesLabels;
 use super::{Budget, IngestError, Limits};
 use crate::model::{
-    Function, Labels, Line, Mapping, Profile, ProfileType, SpanId, SpanRef, Symbols, SymbolsBuilder,
+    Function, Labels, Line, Mapping, Profile, ProfileId, ProfileType, SpanId, SpanRef, Symbols,
+    SymbolsBuilder,
 };
 
 type Map<K, V> = HashMap<K, V, RandomState>;
@@ -429,6 +430,7 @@ impl Group {
         let of_column = |column: usize| self.values.iter().skip(column).step_by(types.len()).copied();
         let used: Vec<usize> = (0..types.len()).filter(|&t| of_column(t).any(|value| value != 0)).collect();
         Profile {
+            id: ProfileId::random(),
             labels,
             types: used.iter().map(|&t| types[t].clone()).collect(),
             start_nanos: header.start_nanos,

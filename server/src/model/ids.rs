@@ -5,6 +5,8 @@ use std::num::{NonZeroU64, NonZeroU128};
 use std::str::FromStr;
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 /// A span or trace id that is not one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
@@ -100,6 +102,57 @@ impl fmt::Display for TraceId {
     }
 }
 
+/// A stored profile's id: a UUID, so that senders and servers can make one each without asking anybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProfileId(Uuid);
+
+/// A profile id that is not one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("expected a UUID, as 7c9e6679-7425-40de-944b-e07fc1f90ae7, got {got:?}")]
+pub struct ProfileIdError {
+    got: String,
+}
+
+impl ProfileId {
+    /// A new id that no other profile has.
+    pub fn random() -> Self {
+        Self(Uuid::new_v4())
+    }
+
+    /// The id that always goes with these bits.
+    pub(crate) fn derived(bits: u128) -> Self {
+        Self(Uuid::new_v8(bits.to_be_bytes()))
+    }
+
+    /// The id that has these bytes.
+    pub(crate) fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes(bytes))
+    }
+
+    /// Its bytes.
+    pub(crate) fn to_bytes(self) -> [u8; 16] {
+        self.0.into_bytes()
+    }
+}
+
+impl FromStr for ProfileId {
+    type Err = ProfileIdError;
+
+    /// Reads a UUID in any of its usual spellings; the all-zero one is none.
+    fn from_str(text: &str) -> Result<Self, ProfileIdError> {
+        match Uuid::try_parse(text) {
+            Ok(id) if !id.is_nil() => Ok(Self(id)),
+            _ => Err(ProfileIdError { got: text.chars().take(64).collect() }),
+        }
+    }
+}
+
+impl fmt::Display for ProfileId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_hyphenated().fmt(f)
+    }
+}
+
 /// Whose data it is. Tenants never see one another's profiles.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TenantId(Arc<str>);
@@ -165,6 +218,24 @@ mod tests {
         }
         assert_eq!("0000000000000000".parse::<SpanId>(), Err(IdError::Zero { expected: 16 }));
         assert!("4bf92f3577b34da6".parse::<TraceId>().is_err());
+    }
+
+    #[test]
+    fn profile_ids_are_uuids() {
+        let text = "7c9e6679-7425-40de-944b-e07fc1f90ae7";
+        let id: ProfileId = text.parse().unwrap();
+        assert_eq!(id.to_string(), text);
+        assert_eq!(text.to_uppercase().parse(), Ok(id));
+        assert_eq!(text.replace('-', "").parse(), Ok(id));
+        assert_eq!(ProfileId::from_bytes(id.to_bytes()), id);
+        for bad in
+            ["", "7c9e6679", "00000000-0000-0000-0000-000000000000", "7c9e6679-7425-40de-944b-e07fc1f90ae7x"]
+        {
+            assert!(bad.parse::<ProfileId>().unwrap_err().to_string().contains("expected a UUID"), "{bad}");
+        }
+        assert_ne!(ProfileId::random(), ProfileId::random());
+        assert_eq!(ProfileId::derived(7), ProfileId::derived(7));
+        assert_ne!(ProfileId::derived(7), ProfileId::derived(8));
     }
 
     #[test]

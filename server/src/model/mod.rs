@@ -11,7 +11,7 @@ mod symbols;
 mod tables;
 mod time;
 
-pub use ids::{IdError, SpanId, TenantId, TenantIdError, TraceId};
+pub use ids::{IdError, ProfileId, ProfileIdError, SpanId, TenantId, TenantIdError, TraceId};
 pub use labels::Labels;
 pub(crate) use labels::same_name;
 pub(crate) use profile::interval;

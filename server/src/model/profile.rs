@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Labels, ProfileType, SpanId, Symbols, TimeRange, TraceId};
+use super::{Labels, ProfileId, ProfileType, SpanId, Symbols, TimeRange, TraceId};
 
 /// What a sample knows of the span that was active when it was taken. Every part may be missing.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -27,6 +27,8 @@ pub struct SpanRef {
 /// no value is negative, no row is zero in all columns, and no column is zero in all rows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Profile {
+    /// Its id; profiles split from one input that has an id share it.
+    pub id: ProfileId,
     /// The series' labels, `service_name` always among them.
     pub labels: Labels,
     /// What each column measures.

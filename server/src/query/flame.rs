@@ -1,12 +1,11 @@
-//! Stack traces merged into a tree, and the tree written as Pyroscope's flame graph.
-//!
-//! Nothing recurses: stack traces come from strangers and may be a thousand frames deep.
+//! The tree written as Pyroscope's flame graph, and two of them laid over one another.
 
 use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 
-use crate::store::FrameNames;
+use super::names::FrameNames;
+use super::tree::{Bar, Shown, Tree};
 
 /// A flame graph as Pyroscope encodes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,155 +23,75 @@ pub struct FlameGraph {
     pub samples: u64,
 }
 
-const ROOT: usize = 0;
+/// Two flame graphs laid over one another as Pyroscope encodes them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlameGraphDiff {
+    /// Names of bars; the first is `total`.
+    pub names: Vec<String>,
+    /// Bars from the root down, seven numbers each: as in [`FlameGraph`] distance, total and self of the left graph, the
+    /// same three of the right one, number of the name.
+    pub levels: Vec<Vec<i64>>,
+    /// The values of both roots together.
+    pub total: i64,
+    /// The largest self value of a bar, of either side.
+    pub max_self: i64,
+    /// The value of the left root.
+    pub left: i64,
+    /// The value of the right root.
+    pub right: i64,
+}
+
 const ROOT_NAME: &str = "total";
-const FOLDED_NAME: &str = "other";
+/// What bars are called that stand for those too small to show.
+pub(super) const FOLDED_NAME: &str = "other";
 
-#[derive(Debug)]
-struct Node {
-    name: u32,
-    parent: u32,
-    own: i64,
-    total: i64,
+/// The flame graph of a tree whose frames are names.
+pub(super) fn flame_graph(tree: &Tree<1>, names: &FrameNames, max_nodes: usize, samples: u64) -> FlameGraph {
+    let Encoder { names, levels, max_self, .. } = encode(tree, names, max_nodes);
+    let [total] = tree.total();
+    FlameGraph { names, levels, total, max_self, samples }
 }
 
-/// A tree of stack traces with a value for each.
-#[derive(Debug)]
-pub(super) struct StackTree {
-    nodes: Vec<Node>,
-    children: HashMap<(u32, u32), u32, RandomState>,
+/// The comparison of both sides of a tree whose frames are names.
+pub(super) fn flame_graph_diff(tree: &Tree<2>, names: &FrameNames, max_nodes: usize) -> FlameGraphDiff {
+    let Encoder { names, levels, max_self, .. } = encode(tree, names, max_nodes);
+    let [left, right] = tree.total();
+    FlameGraphDiff { names, levels, total: left.saturating_add(right), max_self, left, right }
 }
 
-impl StackTree {
-    pub(super) fn new() -> Self {
-        let root = Node { name: u32::MAX, parent: 0, own: 0, total: 0 };
-        Self { nodes: vec![root], children: HashMap::default() }
-    }
-
-    /// Adds `value` to the stack trace with these frames, the root first.
-    pub(super) fn add(&mut self, frames: &[u32], value: i64) {
-        let mut at = ROOT as u32;
-        for &name in frames {
-            let next = self.nodes.len() as u32;
-            let child = *self.children.entry((at, name)).or_insert(next);
-            if child == next {
-                self.nodes.push(Node { name, parent: at, own: 0, total: 0 });
-            }
-            at = child;
-        }
-        let own = &mut self.nodes[at as usize].own;
-        *own = own.saturating_add(value);
-    }
-
-    /// The flame graph with about the `max_nodes` largest nodes, 0 for all. Smaller ones are folded, parent by parent,
-    /// into one bar named `other`; as nodes of equal value stay together, a few more than `max_nodes` may survive.
-    pub(super) fn flame_graph(mut self, names: &FrameNames, max_nodes: usize) -> FlameGraph {
-        // A child is always behind its parent, so one pass from the end adds up the totals.
-        for at in (1..self.nodes.len()).rev() {
-            let total = self.nodes[at].total.saturating_add(self.nodes[at].own);
-            self.nodes[at].total = total;
-            let parent = self.nodes[at].parent as usize;
-            self.nodes[parent].total = self.nodes[parent].total.saturating_add(total);
-        }
-        self.nodes[ROOT].total = self.nodes[ROOT].total.saturating_add(self.nodes[ROOT].own);
-        let children = Children::of(&self.nodes, names);
-        let smallest = self.smallest_kept(max_nodes);
-
-        let mut encoder = Encoder::default();
-        let mut pending = vec![Bar { node: Some(ROOT), level: 0, x: 0, total: self.nodes[ROOT].total }];
-        while let Some(bar) = pending.pop() {
-            let (name, own) = match bar.node {
-                Some(ROOT) => (ROOT_NAME, self.nodes[ROOT].own),
-                Some(node) => (names.get(self.nodes[node].name), self.nodes[node].own),
-                None => (FOLDED_NAME, bar.total),
-            };
-            encoder.bar(&bar, own, name);
-            let Some(node) = bar.node else { continue };
-            let of_node = children.of_node(node);
-            let folds = of_node.iter().any(|&child| self.nodes[child as usize].total < smallest);
-            // A function that is really called `other` cannot be told from the folded bar beside it, so they are one.
-            let kept = |child: usize| {
-                let Node { total, name, .. } = self.nodes[child];
-                total >= smallest && !(folds && names.get(name) == FOLDED_NAME)
-            };
-            let mut x = bar.x.saturating_add(own);
-            let mut folded = 0i64;
-            let first = pending.len();
-            for &child in of_node {
-                let child = child as usize;
-                let total = self.nodes[child].total;
-                if kept(child) {
-                    pending.push(Bar { node: Some(child), level: bar.level + 1, x, total });
-                    x = x.saturating_add(total);
-                } else {
-                    folded = total.saturating_add(folded);
-                }
-            }
-            if folded > 0 {
-                pending.push(Bar { node: None, level: bar.level + 1, x, total: folded });
-            }
-            pending[first..].reverse();
-        }
-        encoder.finish(self.nodes[ROOT].total)
-    }
-
-    fn smallest_kept(&self, max_nodes: usize) -> i64 {
-        if max_nodes == 0 || self.nodes.len() - 1 <= max_nodes {
-            return 0;
-        }
-        let mut totals: Vec<i64> = self.nodes[1..].iter().map(|node| node.total).collect();
-        let (_, smallest, _) = totals.select_nth_unstable_by(max_nodes - 1, |a, b| b.cmp(a));
-        *smallest
-    }
+fn encode<const SIDES: usize>(tree: &Tree<SIDES>, names: &FrameNames, max_nodes: usize) -> Encoder<SIDES> {
+    let mut encoder = Encoder {
+        names: Vec::new(),
+        numbers: HashMap::default(),
+        levels: Vec::new(),
+        ends: Vec::new(),
+        free: Vec::new(),
+        max_self: 0,
+    };
+    tree.walk(max_nodes, |bar| {
+        let name = match bar.shown {
+            Shown::Root => ROOT_NAME,
+            Shown::Frame(name) => names.get(name),
+            Shown::Folded => FOLDED_NAME,
+        };
+        encoder.bar(&bar, name);
+    });
+    encoder
 }
 
-/// Children of every node, sorted by name.
-struct Children {
-    sorted: Vec<u32>,
-    starts: Vec<u32>,
-}
-
-impl Children {
-    fn of(nodes: &[Node], names: &FrameNames) -> Self {
-        let mut sorted: Vec<u32> = (1..nodes.len() as u32).collect();
-        sorted.sort_unstable_by(|&a, &b| {
-            let (a, b) = (&nodes[a as usize], &nodes[b as usize]);
-            a.parent.cmp(&b.parent).then_with(|| names.get(a.name).cmp(names.get(b.name)))
-        });
-        let mut starts = vec![0u32; nodes.len() + 1];
-        for node in &nodes[1..] {
-            starts[node.parent as usize + 1] += 1;
-        }
-        for at in 1..starts.len() {
-            starts[at] += starts[at - 1];
-        }
-        Self { sorted, starts }
-    }
-
-    fn of_node(&self, node: usize) -> &[u32] {
-        &self.sorted[self.starts[node] as usize..self.starts[node + 1] as usize]
-    }
-}
-
-struct Bar {
-    /// None for a folded one.
-    node: Option<usize>,
-    level: usize,
-    x: i64,
-    total: i64,
-}
-
-#[derive(Default)]
-struct Encoder {
+struct Encoder<const SIDES: usize> {
     names: Vec<String>,
     numbers: HashMap<String, i64, RandomState>,
     levels: Vec<Vec<i64>>,
-    ends: Vec<i64>,
+    /// Where the last bar of each level ends.
+    ends: Vec<[i64; SIDES]>,
+    /// Where the next bar of each level begins, below the last bar of the level above.
+    free: Vec<[i64; SIDES]>,
     max_self: i64,
 }
 
-impl Encoder {
-    fn bar(&mut self, bar: &Bar, own: i64, name: &str) {
+impl<const SIDES: usize> Encoder<SIDES> {
+    fn bar(&mut self, bar: &Bar<SIDES>, name: &str) {
         let number = match self.numbers.get(name) {
             Some(&number) => number,
             None => {
@@ -182,33 +101,55 @@ impl Encoder {
                 number
             }
         };
-        if bar.level == self.levels.len() {
+        let depth = bar.depth;
+        if depth == self.levels.len() {
             self.levels.push(Vec::new());
-            self.ends.push(0);
+            self.ends.push([0; SIDES]);
         }
-        let end = &mut self.ends[bar.level];
-        self.levels[bar.level].extend([bar.x.saturating_sub(*end), bar.total, own, number]);
-        *end = bar.x.saturating_add(bar.total);
-        self.max_self = self.max_self.max(own);
-    }
-
-    fn finish(self, total: i64) -> FlameGraph {
-        FlameGraph { names: self.names, levels: self.levels, total, max_self: self.max_self, samples: 0 }
+        if depth == self.free.len() {
+            self.free.push([0; SIDES]);
+        }
+        let start = self.free[depth];
+        let end = std::array::from_fn(|side| start[side].saturating_add(bar.total[side]));
+        for (side, start) in start.iter().enumerate() {
+            let gap = start.saturating_sub(self.ends[depth][side]);
+            self.levels[depth].extend([gap, bar.total[side], bar.own[side]]);
+            self.max_self = self.max_self.max(bar.own[side]);
+        }
+        self.levels[depth].push(number);
+        self.ends[depth] = end;
+        self.free[depth] = end;
+        // Children lie to the right of their parent's self part.
+        let below = std::array::from_fn(|side| start[side].saturating_add(bar.own[side]));
+        self.free.truncate(depth + 1);
+        self.free.push(below);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::query::tree::TreeBuilder;
+
+    /// A tree of these stack traces, the root first, each with its value on either side.
+    fn tree<const SIDES: usize>(stacks: &[(&[&str], [i64; SIDES])]) -> (Tree<SIDES>, FrameNames) {
+        let mut names = FrameNames::default();
+        let mut builder = TreeBuilder::new();
+        for (frames, values) in stacks {
+            let frames: Vec<u32> = frames.iter().map(|frame| names.of_text(frame)).collect();
+            for (side, value) in values.iter().enumerate().filter(|(_, value)| **value != 0) {
+                builder.add(frames.iter().copied(), side, *value);
+            }
+        }
+        let other = names.of_text(FOLDED_NAME);
+        let tree = builder.finish(Some(other), |a, b| names.get(a).cmp(names.get(b)));
+        (tree, names)
+    }
 
     fn graph(stacks: &[(&[&str], i64)], max_nodes: usize) -> FlameGraph {
-        let mut names = FrameNames::default();
-        let mut tree = StackTree::new();
-        for (frames, value) in stacks {
-            let frames: Vec<u32> = frames.iter().map(|frame| names.of_text(frame)).collect();
-            tree.add(&frames, *value);
-        }
-        tree.flame_graph(&names, max_nodes)
+        let stacks: Vec<_> = stacks.iter().map(|(frames, value)| (*frames, [*value])).collect();
+        let (tree, names) = tree(&stacks);
+        flame_graph(&tree, &names, max_nodes, 0)
     }
 
     #[test]
@@ -268,5 +209,42 @@ mod tests {
         let graph = graph(&[(&deep, 1)], 0);
         assert_eq!(graph.names, ["total", "f"]);
         assert_eq!(graph.levels.len(), 5001);
+    }
+
+    #[test]
+    fn no_bar_leaves_its_parent_where_sums_end() {
+        let max = i64::MAX;
+        let graph = graph(&[(&["a", "b"], max), (&["a", "c"], max), (&["a"], 5), (&["d"], 7)], 0);
+        assert_eq!(graph.levels[0], [0, max, 0, 0]);
+        assert_eq!(graph.levels[1], [0, max, 5, 1], "there is no room for another");
+        assert_eq!(graph.levels[2], [5, max - 5, max - 5, 2]);
+    }
+
+    #[test]
+    fn both_sides_of_a_comparison_have_their_own_offsets() {
+        let stacks: &[(&[&str], [i64; 2])] =
+            &[(&["a", "x"], [4, 1]), (&["a"], [0, 2]), (&["b"], [3, 0]), (&["c"], [0, 5])];
+        let (tree, names) = tree(stacks);
+        let diff = flame_graph_diff(&tree, &names, 0);
+        assert_eq!(diff.names, ["total", "a", "x", "b", "c"]);
+        assert_eq!(
+            diff.levels,
+            [
+                vec![0, 7, 0, 0, 8, 0, 0],
+                vec![0, 4, 0, 0, 3, 2, 1, 0, 3, 3, 0, 0, 0, 3, 0, 0, 0, 0, 5, 5, 4],
+                vec![0, 4, 4, 2, 1, 1, 2],
+            ]
+        );
+        assert_eq!((diff.total, diff.left, diff.right, diff.max_self), (15, 7, 8, 5));
+        let folded = flame_graph_diff(&tree, &names, 1);
+        assert_eq!(folded.names, ["total", "a", "other"]);
+        assert_eq!(folded.levels[1][7..], [0, 3, 3, 0, 5, 5, 2]);
+    }
+
+    #[test]
+    fn an_empty_comparison_is_one_bar_of_zeros() {
+        let (tree, names) = tree::<2>(&[]);
+        let diff = flame_graph_diff(&tree, &names, 0);
+        assert_eq!((diff.names.len(), diff.levels), (1, vec![vec![0; 7]]));
     }
 }

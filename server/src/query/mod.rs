@@ -1,21 +1,38 @@
 //! Questions about profiles, answered from the store.
 //!
 //! Plain synchronous functions: whoever calls from asynchronous code hands them to a blocking thread. No transport and
-//! no input format may appear here.
+//! no input format may appear here; of output formats, those that a merged selection is written in.
 
+mod analyze;
+mod dot;
 mod flame;
+mod heatmap;
+mod labels;
+mod merge;
+mod names;
+mod points;
+mod pprof;
 mod select;
 mod series;
 mod spans;
+mod stacks;
+mod tree;
+mod tree_bytes;
 
 use std::sync::Arc;
 
-pub use self::flame::FlameGraph;
-pub use self::series::{SeriesQuery, TimeSeries};
+pub use self::analyze::Analysis;
+pub use self::flame::{FlameGraph, FlameGraphDiff};
+pub use self::heatmap::{Heatmap, HeatmapSlot};
+pub use self::merge::{MergedProfile, MergedStacks};
+pub use self::points::{Exemplar, Grain, TimeQuery};
+pub use self::select::Selection;
+pub use self::series::{Aggregation, Point, TimeSeries};
 pub use self::spans::{
     EmptyReason, ExplainQuery, Explanation, Loss, MatcherFinding, SpanCursor, SpanListFilter, SpanListItem,
     SpanOrder, SpanSeries, SpanSummary, SpanTotals, Stages, TraceSummary, TreeSpan, TypeTotal,
 };
+pub use self::stacks::StackFilter;
 use crate::model::{SpanId, TenantId, TraceId};
 use crate::store::{Source, Store, StoreError};
 

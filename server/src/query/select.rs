@@ -1,17 +1,53 @@
-//! Finding the rows that a question is about, and merging them into a flame graph.
+//! Finding the rows that a question is about.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use super::flame::StackTree;
-use super::{Engine, FlameGraph, QueryError, SpanFilter};
-use crate::model::{ProfileType, SpanId, TimeRange};
+use super::names::FrameNames;
+use super::stacks::{StackFilter, StackMatcher};
+use super::{Engine, QueryError, SpanFilter};
+use crate::model::{ProfileId, ProfileType, SpanId, Symbols, TimeRange};
 use crate::selector::LabelSelector;
-use crate::store::{
-    Chunk, FoundRun, FrameNames, SampleCounts, SeriesEntry, Source, SpanEntry, SpanLookup, StoreError,
-};
+use crate::store::{Chunk, FoundRun, SampleCounts, SeriesEntry, Source, SpanEntry, SpanLookup, StoreError};
+
+/// Which samples a question is about.
+#[derive(Debug, Clone)]
+pub struct Selection {
+    /// Their values of this type.
+    pub kind: ProfileType,
+    /// Those of series, and under span names, that pass it.
+    pub selector: LabelSelector,
+    /// Those of profiles that overlap it; none for all.
+    pub range: Option<TimeRange>,
+    /// Those of these spans.
+    pub spans: SpanFilter,
+    /// Those of these profiles; empty for all.
+    pub profiles: HashSet<ProfileId>,
+    /// Those with these stack traces.
+    pub stacks: StackFilter,
+}
+
+impl Selection {
+    /// Everything there is of this type.
+    pub fn of(kind: ProfileType) -> Self {
+        Self {
+            kind,
+            selector: LabelSelector::default(),
+            range: None,
+            spans: SpanFilter::default(),
+            profiles: HashSet::new(),
+            stacks: StackFilter::default(),
+        }
+    }
+
+    /// Whether a profile is among those asked for.
+    pub(super) fn takes(&self, chunk: &Chunk) -> bool {
+        (self.profiles.is_empty() || self.profiles.contains(&chunk.id))
+            && self.range.is_none_or(|range| range.overlaps(&chunk.interval()))
+    }
+}
 
 /// Series of one source that pass a selector, with the column of the wanted type.
 pub(super) struct WantedSeries {
@@ -118,79 +154,130 @@ pub(super) fn entries(
     Ok(found)
 }
 
-/// Value and samples by stack trace of one source.
-#[derive(Default)]
-struct Sums {
-    by_stack: HashMap<u32, (i64, u64), RandomState>,
+/// A stack trace of one source and what it stands for.
+pub(super) struct FoundStack<'a> {
+    /// Which source it is of.
+    pub(super) source: usize,
+    /// The tables of that source.
+    pub(super) symbols: &'a Symbols,
+    /// What is kept of its locations, the leaf first.
+    pub(super) locations: &'a [u32],
+    /// Names of the frames at those, the root first.
+    pub(super) frames: &'a [u32],
+    /// The sum of its values.
+    pub(super) value: i64,
+    /// Samples that it was seen in.
+    pub(super) samples: u64,
 }
 
-impl Sums {
-    fn add(&mut self, chunk: &Chunk, column: usize, counts: &SampleCounts, rows: std::ops::Range<usize>) {
-        let values = chunk.column(column);
-        for row in rows {
-            if values[row] > 0 {
-                let (sum, samples) = self.by_stack.entry(chunk.stacks[row]).or_default();
-                *sum = sum.saturating_add(values[row]);
-                *samples = samples.saturating_add(counts.of(|t| chunk.column(t)[row]));
+/// What the profiles say that samples were found in.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Covered {
+    /// From the beginning of the first to the end of the last, in Unix nanoseconds.
+    pub(super) nanos: Option<(i64, i64)>,
+    /// The sampling period that they have in common; 0 if they have none.
+    pub(super) period: i64,
+}
+
+impl Covered {
+    fn add(&mut self, chunk: &Chunk) {
+        let end = chunk.start_nanos.saturating_add(chunk.duration_nanos);
+        match self.nanos {
+            None => *self = Self { nanos: Some((chunk.start_nanos, end)), period: chunk.period },
+            Some((first, last)) => {
+                self.nanos = Some((first.min(chunk.start_nanos), last.max(end)));
+                if self.period != chunk.period {
+                    self.period = 0;
+                }
             }
         }
     }
 }
 
-impl Engine {
-    /// The merged stack traces of all samples of type `kind` whose series pass `selector`, whose profiles overlap `range`
-    /// and whose spans pass `filter`; with `call_site`, only of stack traces that begin with these functions, the root
-    /// first. See [`FlameGraph`] for the form and `max_nodes` (0 for all). No samples give one bar of zero.
-    pub fn flamegraph(
-        &self,
-        kind: &ProfileType,
-        selector: &LabelSelector,
-        range: Option<TimeRange>,
-        filter: &SpanFilter,
-        call_site: &[String],
-        max_nodes: usize,
-    ) -> Result<FlameGraph, QueryError> {
-        let sources = self.sources();
-        let mut entries = if filter.is_empty() { Vec::new() } else { entries(&sources, filter)? };
-        let mut names = FrameNames::default();
-        let call_site: Vec<u32> = call_site.iter().map(|name| names.of_text(name)).collect();
-        let mut tree = StackTree::new();
-        let mut samples = 0u64;
-        for (at, source) in sources.iter().enumerate() {
-            let source = source.as_ref();
-            let sums = if filter.is_empty() {
-                all_rows(source, kind, selector, range)?
-            } else {
-                found_rows(source, kind, selector, range, std::mem::take(&mut entries[at]))?
-            };
-            let (stacks, values): (Vec<u32>, Vec<(i64, u64)>) = sums.by_stack.into_iter().unzip();
-            source.frames(&stacks, &mut names, &mut |at, frames| {
-                if frames.starts_with(&call_site) {
-                    let (value, of_stack) = values[at];
-                    tree.add(frames, value);
-                    samples = of_stack.saturating_add(samples);
-                }
-            })?;
+/// Value and samples by stack trace of one source.
+#[derive(Default)]
+struct Sums {
+    by_stack: HashMap<u32, (i64, u64), RandomState>,
+    covered: Covered,
+}
+
+impl Sums {
+    fn add(&mut self, chunk: &Chunk, column: usize, counts: &SampleCounts, rows: std::ops::Range<usize>) {
+        let values = chunk.column(column);
+        let mut found = false;
+        for row in rows {
+            if values[row] > 0 {
+                found = true;
+                let (sum, samples) = self.by_stack.entry(chunk.stacks[row]).or_default();
+                *sum = sum.saturating_add(values[row]);
+                *samples = samples.saturating_add(counts.of(|t| chunk.column(t)[row]));
+            }
         }
-        Ok(FlameGraph { samples, ..tree.flame_graph(&names, max_nodes) })
+        if found {
+            self.covered.add(chunk);
+        }
     }
 }
 
-fn all_rows(
-    source: &dyn Source,
-    kind: &ProfileType,
-    selector: &LabelSelector,
-    range: Option<TimeRange>,
-) -> Result<Sums, StoreError> {
-    let mut sums = Sums::default();
+impl Engine {
+    /// Visits every stack trace of a selection, source by source. Names of frames get their numbers in `names`.
+    pub(super) fn visit_stacks(
+        &self,
+        selection: &Selection,
+        names: &mut FrameNames,
+        mut visit: impl FnMut(FoundStack<'_>),
+    ) -> Result<Covered, QueryError> {
+        let sources = self.sources();
+        let spans = &selection.spans;
+        let mut entries = if spans.is_empty() { Vec::new() } else { entries(&sources, spans)? };
+        let mut matcher = StackMatcher::new(&selection.stacks, names);
+        let mut covered = Covered::default();
+        let mut frames = Vec::new();
+        for (at, source) in sources.iter().enumerate() {
+            let source = source.as_ref();
+            let mut sums = Sums { covered, ..Sums::default() };
+            if spans.is_empty() {
+                all_rows(source, selection, &mut sums)?;
+            } else {
+                found_rows(source, selection, std::mem::take(&mut entries[at]), &mut sums)?;
+            }
+            covered = sums.covered;
+            let mut sums: Vec<(u32, (i64, u64))> = sums.by_stack.into_iter().collect();
+            // In the order of the tables, whatever the order of the map was.
+            sums.sort_unstable_by_key(|(stack, _)| *stack);
+            let (stacks, values): (Vec<u32>, Vec<(i64, u64)>) = sums.into_iter().unzip();
+            names.begin_source();
+            source.stacks(&stacks, &mut |number, symbols, locations| {
+                frames.clear();
+                names.of_stack(symbols, locations, &mut frames);
+                if !matcher.pass(&frames, names) {
+                    return;
+                }
+                let kept = selection.stacks.kept(locations);
+                if kept.len() < locations.len() {
+                    frames.clear();
+                    names.of_stack(symbols, kept, &mut frames);
+                }
+                let (value, samples) = values[number];
+                visit(FoundStack { source: at, symbols, locations: kept, frames: &frames, value, samples });
+            })?;
+        }
+        Ok(covered)
+    }
+}
+
+fn all_rows(source: &dyn Source, selection: &Selection, sums: &mut Sums) -> Result<(), StoreError> {
+    let Selection { kind, selector, range, .. } = selection;
     let outside = source.bounds().is_none_or(|bounds| range.is_some_and(|range| !range.overlaps(&bounds)));
     if outside {
-        return Ok(sums);
+        return Ok(());
     }
-    let wanted = WantedSeries::of(source, None, kind, selector, range)?;
+    let wanted = WantedSeries::of(source, None, kind, selector, *range)?;
     let mut names = WantedNames::new(source, selector);
-    for chunk in source.chunks(&wanted.numbers(), range)? {
-        let Some((column, series)) = wanted.get(chunk.series) else { continue };
+    for chunk in source.chunks(&wanted.numbers(), *range)? {
+        let Some((column, series)) = wanted.get(chunk.series).filter(|_| selection.takes(&chunk)) else {
+            continue;
+        };
         let counts = SampleCounts::new(&series.types, chunk.period);
         for run in 0..chunk.runs.len() {
             if names.pass(chunk.runs[run].name)? {
@@ -198,21 +285,20 @@ fn all_rows(
             }
         }
     }
-    Ok(sums)
+    Ok(())
 }
 
 fn found_rows(
     source: &dyn Source,
-    kind: &ProfileType,
-    selector: &LabelSelector,
-    range: Option<TimeRange>,
+    selection: &Selection,
     entries: Vec<SpanEntry>,
-) -> Result<Sums, StoreError> {
-    let mut sums = Sums::default();
+    sums: &mut Sums,
+) -> Result<(), StoreError> {
     if entries.is_empty() {
-        return Ok(sums);
+        return Ok(());
     }
-    let wanted = WantedSeries::of(source, Some(&series_of(&entries)), kind, selector, range)?;
+    let Selection { kind, selector, range, .. } = selection;
+    let wanted = WantedSeries::of(source, Some(&series_of(&entries)), kind, selector, *range)?;
     let mut names = WantedNames::new(source, selector);
     let mut numbers = Vec::new();
     for entry in &entries {
@@ -221,12 +307,12 @@ fn found_rows(
         }
     }
     for FoundRun { chunk, run } in source.runs(&numbers)? {
-        let Some((column, series)) = wanted.get(chunk.series) else { continue };
-        if range.is_none_or(|range| range.overlaps(&chunk.interval())) {
-            sums.add(&chunk, column, &SampleCounts::new(&series.types, chunk.period), chunk.rows(run));
-        }
+        let Some((column, series)) = wanted.get(chunk.series).filter(|_| selection.takes(&chunk)) else {
+            continue;
+        };
+        sums.add(&chunk, column, &SampleCounts::new(&series.types, chunk.period), chunk.rows(run));
     }
-    Ok(sums)
+    Ok(())
 }
 
 /// The series of these span entries, sorted.

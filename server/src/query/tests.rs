@@ -8,6 +8,9 @@ use crate::selector::LabelSelector;
 use crate::store::{Store, StoreOptions};
 use crate::testing::{CPU, PprofBuilder, SAMPLES, START_MS};
 
+mod forms;
+mod over_time;
+
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const MS: i64 = 10_000_000;
 
@@ -51,9 +54,19 @@ impl Fixture {
         filter: &SpanFilter,
         call_site: &[&str],
     ) -> FlameGraph {
-        let selector = LabelSelector::parse(selector).unwrap();
-        let call_site: Vec<String> = call_site.iter().map(|name| name.to_string()).collect();
-        self.engine.flamegraph(&cpu(), &selector, range, filter, &call_site, 8192).unwrap()
+        let call_site = call_site.iter().map(|name| name.to_string()).collect();
+        let selection = Selection {
+            selector: LabelSelector::parse(selector).unwrap(),
+            range,
+            spans: filter.clone(),
+            stacks: StackFilter { call_site, ..StackFilter::default() },
+            ..Selection::of(cpu())
+        };
+        self.engine.merge(&selection).unwrap().flame_graph(8192)
+    }
+
+    fn merged(&self, selection: &Selection) -> MergedStacks {
+        self.engine.merge(selection).unwrap()
     }
 }
 
@@ -320,26 +333,39 @@ fn series_are_sums_in_steps_that_end_at_their_points() {
     ] {
         fixture.append(profile);
     }
+    let (kind, everything, all_stacks) = (cpu(), LabelSelector::default(), StackFilter::default());
+    let over_time = TimeQuery {
+        kind: &kind,
+        selector: &everything,
+        stacks: &all_stacks,
+        range: around(0, 1).unwrap(),
+        step_ms: 0,
+        group_by: &[],
+        limit: 0,
+    };
     let select = |group_by: &[&str], limit, selector: &str| {
         let group_by: Vec<String> = group_by.iter().map(|name| name.to_string()).collect();
         let selector = LabelSelector::parse(selector).unwrap();
         let range = around(0, 60_000).unwrap();
-        let query = SeriesQuery {
-            kind: &cpu(),
-            selector: &selector,
+        let query = TimeQuery {
             range,
             step_ms: 15_000,
             group_by: &group_by,
             limit,
+            selector: &selector,
+            ..over_time
         };
-        let series = fixture.engine.select_series(&query).unwrap();
+        let series = fixture.engine.select_series(&query, Aggregation::Sum, None).unwrap();
         series
             .into_iter()
             .map(|s| {
                 let labels =
                     s.labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>();
-                let points =
-                    s.points.iter().map(|(ms, v)| ((ms - START_MS) / 1000, v / MS)).collect::<Vec<_>>();
+                let points = s
+                    .points
+                    .iter()
+                    .map(|point| ((point.at_ms - START_MS) / 1000, point.value as i64 / MS))
+                    .collect::<Vec<_>>();
                 (labels.join(","), points)
             })
             .collect::<Vec<_>>()
@@ -355,10 +381,7 @@ fn series_are_sums_in_steps_that_end_at_their_points() {
     );
     assert_eq!(select(&[], 0, r#"{span_name="x"}"#), []);
 
-    let selector = LabelSelector::default();
-    let range = around(0, 1).unwrap();
-    let query = SeriesQuery { kind: &cpu(), selector: &selector, range, step_ms: 0, group_by: &[], limit: 0 };
-    let error = fixture.engine.select_series(&query).unwrap_err();
+    let error = fixture.engine.select_series(&over_time, Aggregation::Sum, None).unwrap_err();
     assert!(error.to_string().contains("step: expected at least 0.001 seconds"), "{error}");
 }
 
@@ -392,9 +415,7 @@ fn sums_stop_at_the_largest_number() {
     builder.pprof.sample.iter_mut().for_each(|sample| sample.value = vec![i64::MAX; 2]);
     let fixture = Fixture::of(&[(&builder, &[]), (&builder, &[("pod", "b")])]);
     assert_eq!(fixture.graph("{}", None, &SpanFilter::default()).total, i64::MAX);
-    let selector = LabelSelector::default();
-    let filter = SpanFilter::default();
-    let folded = fixture.engine.flamegraph(&cpu(), &selector, None, &filter, &[], 1).unwrap();
+    let folded = fixture.merged(&Selection::of(cpu())).flame_graph(1);
     assert_eq!(folded.total, i64::MAX);
     assert_eq!(fixture.engine.span(id(1)).unwrap().unwrap().cpu_nanos, i64::MAX);
     assert_eq!(fixture.engine.spans(&SpanListFilter::default(), 10).unwrap().len(), 2);
@@ -433,38 +454,15 @@ proptest! {
         }
         let filters = (0..4).map(|n| SpanFilter::spans(SpanId::new(n)));
         for filter in filters {
-            let graph = |fixture: &Fixture| {
-                fixture.engine.flamegraph(&cpu(), &LabelSelector::default(), None, &filter, &[], max_nodes).unwrap()
-            };
+            let selection = Selection { spans: filter.clone(), ..Selection::of(cpu()) };
+            let graph = |fixture: &Fixture| fixture.merged(&selection).flame_graph(max_nodes);
             let (one, many) = (graph(&whole), graph(&split));
             prop_assert_eq!(&one, &many);
             let wanted = |span: u64| filter.is_empty() || filter.span_ids.iter().any(|id| id.get() == span);
             let sum: i64 = rows.iter().filter(|(_, _, span)| wanted(*span)).map(|(_, count, _)| count).sum();
             prop_assert_eq!(one.total, sum * MS);
             prop_assert_eq!(one.samples, sum as u64);
-            check_shape(&one)?;
+            forms::check_shape(&one)?;
         }
     }
-}
-
-/// Bars lie within their parents, and selfs add up to the total.
-fn check_shape(graph: &FlameGraph) -> Result<(), TestCaseError> {
-    let mut parents = vec![(0, i64::MAX)];
-    let mut selfs = 0;
-    for level in &graph.levels {
-        let mut bars = Vec::new();
-        let mut x = 0;
-        for bar in level.chunks(4) {
-            let [gap, total, own, name] = *bar else { panic!("bars have four numbers") };
-            prop_assert!(gap >= 0 && own <= total && (name as usize) < graph.names.len());
-            let (start, end) = (x + gap, x + gap + total);
-            prop_assert!(parents.iter().any(|(from, to)| *from <= start && end <= *to));
-            bars.push((start + own, end));
-            selfs += own;
-            x = end;
-        }
-        parents = bars;
-    }
-    prop_assert_eq!(selfs, graph.total);
-    Ok(())
 }

@@ -55,6 +55,48 @@ fn matchers_compare() {
 }
 
 #[test]
+fn what_grafana_sends_is_read() {
+    for (text, expected) in [
+        // Traces to profiles: values as they are, a comma and a space between.
+        (r#"{service_name="checkout"}"#, true),
+        (r#"{service_name="checkout", service_namespace="shop"}"#, false),
+        (r#"{service_name="checkout", service_name="checkout"}"#, true),
+        // A tag that is mapped to no name keeps its dots.
+        (r#"{service.name="checkout", k8s.pod="pod-1"}"#, true),
+        // The query editor, ad-hoc filters, variables, Drilldown.
+        (r#"{service_name="checkout",k8s_pod!="x"}"#, true),
+        (r#"{"service.name"="checkout"}"#, true),
+        (r#"{"k8s.pod"=~"pod-[0-9]+","service_name"!~"pay.*"}"#, true),
+        (
+            r#"{__profile_type__="process_cpu:cpu:nanoseconds:cpu:nanoseconds", service_name="checkout"}"#,
+            true,
+        ),
+        (r#"{service_name=~"checkout|payments",}"#, true),
+        ("{\n  service_name=\"checkout\",\n  k8s_pod=\"pod-1\"\n}", true),
+        (r#"process_cpu:cpu:nanoseconds:cpu:nanoseconds{service_name="checkout"}"#, true),
+        (r#"{service_name=~".+", k8s_pod=~".*"}"#, true),
+    ] {
+        assert_eq!(selects(text), expected, "{text}");
+    }
+    // Values are not escaped: what breaks out of its quotes is refused, not misread.
+    for text in [r#"{service_name="a"b"}"#, r#"{service_name="a\"}"#, r#"{method="${__span.tags.method}}"#] {
+        assert!(LabelSelector::parse(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn regular_expressions_are_anchored_at_both_ends() {
+    let matches = |pattern: &str, value: &str| {
+        let text = format!("{{a=~{pattern:?}}}");
+        LabelSelector::parse(&text).unwrap().series[0].matches(value)
+    };
+    assert!(matches("a|b", "a") && matches("a|b", "b") && !matches("a|b", "ab"));
+    assert!(!matches("check", "checkout") && !matches("out", "checkout") && matches("check.*", "checkout"));
+    assert!(matches(".*", "") && matches("a.b", "a\nb") && matches("(?i)CHECKOUT", "checkout"));
+    assert!(matches("", "") && !matches("", "x"));
+}
+
+#[test]
 fn span_names_are_told_apart_from_labels() {
     let selector = LabelSelector::parse(r#"{span_name=~"GET .*", service_name="checkout"}"#).unwrap();
     let (labels, kind) = series();
@@ -106,6 +148,23 @@ proptest! {
     #[test]
     fn no_text_panics(text in ".*") {
         let _ = LabelSelector::parse(&text);
+    }
+
+    #[test]
+    fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = LabelSelector::parse(&String::from_utf8_lossy(&bytes));
+    }
+
+    #[test]
+    fn no_escape_panics(escape in r#"\\[abfnrtvxuU0-9"'\\]?[0-9a-fA-Fä]{0,9}"#) {
+        let _ = LabelSelector::parse(&format!("{{a=\"{escape}\"}}"));
+    }
+
+    #[test]
+    fn a_refusal_names_a_place_in_the_text(text in r#"[{}a=~!"',\\(ä. ]{0,12}"#) {
+        if let Err(error) = LabelSelector::parse(&text) {
+            prop_assert!((1..=text.chars().count() + 1).contains(&error.position), "{text:?}: {error}");
+        }
     }
 
     #[test]

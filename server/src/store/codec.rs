@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use crate::model::{
-    Function, Labels, Line, Location, Mapping, Profile, ProfileType, SpanId, SpanRef, StringTable, Symbols,
-    TenantId, TraceId,
+    Function, Labels, Line, Location, Mapping, Profile, ProfileId, ProfileType, SpanId, SpanRef, StringTable,
+    Symbols, TenantId, TraceId,
 };
 
 /// A payload that is none.
@@ -15,6 +15,12 @@ use crate::model::{
 pub(super) struct CodecError(&'static str);
 
 type Result<T> = std::result::Result<T, CodecError>;
+
+/// Begins a payload, followed by the number of its form. The first form had no such beginning but that of a tenant's
+/// id, which is never empty.
+const NUMBERED: u64 = 0;
+/// The form that is written: profiles have ids.
+const FORM: u64 = 2;
 
 /// Writes a tenant's profiles; symbol tables that several of them share are written once.
 pub(super) fn encode(tenant: &TenantId, profiles: &[Profile], out: &mut Vec<u8>) {
@@ -29,6 +35,8 @@ pub(super) fn encode(tenant: &TenantId, profiles: &[Profile], out: &mut Vec<u8>)
             })
         })
         .collect();
+    put(out, NUMBERED);
+    put(out, FORM);
     put_text(out, tenant.as_str());
     put(out, tables.len() as u64);
     for table in tables {
@@ -37,6 +45,7 @@ pub(super) fn encode(tenant: &TenantId, profiles: &[Profile], out: &mut Vec<u8>)
     put(out, profiles.len() as u64);
     for (profile, table) in profiles.iter().zip(of_profile) {
         put(out, table as u64);
+        out.extend_from_slice(&profile.id.to_bytes());
         put_profile(out, profile);
     }
 }
@@ -49,19 +58,30 @@ pub(super) fn most_bytes(profiles: &[Profile]) -> usize {
     bytes + bytes / 4
 }
 
-/// Reads what [`encode`] wrote.
+/// Reads what [`encode`] wrote, in this version or an earlier one.
 pub(super) fn decode(bytes: &[u8]) -> Result<(TenantId, Vec<Profile>)> {
     let mut input = Input(bytes);
+    let numbered = bytes.first() == Some(&(NUMBERED as u8));
+    if numbered && (input.number()?, input.number()?) != (NUMBERED, FORM) {
+        return Err(CodecError("unknown form"));
+    }
     let tenant = TenantId::new(input.text()?).map_err(|_| CodecError("bad tenant id"))?;
     let tables: Vec<Arc<Symbols>> = input.list(|input| symbols(input).map(Arc::new))?;
     let profiles = input.list(|input| {
         let symbols = tables.get(input.index()?).ok_or(CodecError("no such symbol table"))?;
-        profile(input, Arc::clone(symbols))
+        let id = if numbered { Some(ProfileId::from_bytes(input.array()?)) } else { None };
+        profile(input, id, Arc::clone(symbols))
     })?;
     if !input.0.is_empty() {
         return Err(CodecError("bytes after the end"));
     }
     Ok((tenant, profiles))
+}
+
+/// The id of a profile that was stored without one: the same at every start.
+fn derived_id(start_nanos: i64, encoded: &[u8]) -> ProfileId {
+    let content = u64::from(crc32fast::hash(encoded)) << 32 | encoded.len() as u64 & 0xffff_ffff;
+    ProfileId::derived(u128::from(start_nanos as u64) << 64 | u128::from(content))
 }
 
 fn put(out: &mut Vec<u8>, mut value: u64) {
@@ -258,7 +278,8 @@ fn symbols(input: &mut Input<'_>) -> Result<Symbols> {
     Ok(symbols)
 }
 
-fn profile(input: &mut Input<'_>, symbols: Arc<Symbols>) -> Result<Profile> {
+fn profile(input: &mut Input<'_>, id: Option<ProfileId>, symbols: Arc<Symbols>) -> Result<Profile> {
+    let begun = input.0;
     let labels = Labels::new(input.list(|input| Ok((input.text()?, input.text()?)))?);
     let types: Vec<ProfileType> = input.list(|input| {
         Ok(ProfileType {
@@ -295,6 +316,7 @@ fn profile(input: &mut Input<'_>, symbols: Arc<Symbols>) -> Result<Profile> {
     let cells = cells.ok_or(CodecError("more entries than bytes"))?;
     let values = (0..cells).map(|_| Ok(input.number()? as i64)).collect::<Result<Vec<i64>>>()?;
     Ok(Profile {
+        id: id.unwrap_or_else(|| derived_id(start_nanos, &begun[..begun.len() - input.0.len()])),
         labels,
         types: types.into(),
         start_nanos,
@@ -314,6 +336,18 @@ mod tests {
 
     use super::*;
     use crate::testing::PprofBuilder;
+
+    /// What the first version wrote: one table for all profiles, and no ids.
+    fn encode_first_form(tenant: &TenantId, profiles: &[Profile], out: &mut Vec<u8>) {
+        put_text(out, tenant.as_str());
+        put(out, 1);
+        put_symbols(out, &profiles[0].symbols);
+        put(out, profiles.len() as u64);
+        for profile in profiles {
+            put(out, 0);
+            put_profile(out, profile);
+        }
+    }
 
     fn profiles() -> Vec<Profile> {
         let mut builder = PprofBuilder::new()
@@ -339,17 +373,39 @@ mod tests {
     }
 
     fn encoded() -> Vec<u8> {
+        encode_all(&profiles())
+    }
+
+    fn encode_all(profiles: &[Profile]) -> Vec<u8> {
         let mut bytes = Vec::new();
-        encode(&TenantId::new("team-a").unwrap(), &profiles(), &mut bytes);
+        encode(&TenantId::new("team-a").unwrap(), profiles, &mut bytes);
         bytes
     }
 
     #[test]
     fn what_is_written_is_read() {
-        let (tenant, decoded) = decode(&encoded()).unwrap();
+        let profiles = profiles();
+        let (tenant, decoded) = decode(&encode_all(&profiles)).unwrap();
         assert_eq!(tenant.as_str(), "team-a");
-        assert_eq!(decoded, profiles());
+        assert_eq!(decoded, profiles);
         assert!(Arc::ptr_eq(&decoded[0].symbols, &decoded[1].symbols), "shared tables stay shared");
+    }
+
+    #[test]
+    fn profiles_of_the_first_form_get_ids_that_stay() {
+        let mut bytes = Vec::new();
+        encode_first_form(&TenantId::new("team-a").unwrap(), &profiles(), &mut bytes);
+        let (tenant, decoded) = decode(&bytes).unwrap();
+        assert_eq!(tenant.as_str(), "team-a");
+        assert_eq!(decode(&bytes).unwrap().1, decoded, "the ids are the same every time");
+        assert_ne!(decoded[0].id, decoded[1].id);
+        let mut again = Vec::new();
+        encode(&tenant, &decoded, &mut again);
+        assert_eq!(decode(&again).unwrap().1, decoded);
+        let mut expected = profiles();
+        expected.iter_mut().zip(&decoded).for_each(|(profile, decoded)| profile.id = decoded.id);
+        assert_eq!(decoded, expected);
+        assert_eq!(decode(&[0, 3, 1, b'a', 0, 0]), Err(CodecError("unknown form")));
     }
 
     #[test]

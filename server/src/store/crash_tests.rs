@@ -207,11 +207,31 @@ fn a_newer_version_is_refused() {
     work(&disk);
     let path = &disk.paths()[0];
     disk.rot(path, |bytes| {
-        bytes[8] = 2;
+        bytes[8] = 3;
         let sum = crc32fast::hash(&bytes[..28]).to_le_bytes();
         bytes[28..32].copy_from_slice(&sum);
     });
     let error = open(&disk).err().unwrap();
-    assert!(error.to_string().contains("written in format version 2"), "{error}");
+    assert!(error.to_string().contains("written in format version 3"), "{error}");
     assert_eq!(error.kind(), ErrorKind::Fatal);
+}
+
+#[test]
+fn an_earlier_version_is_read_and_written_no_further() {
+    let disk = FakeDisk::default();
+    work(&disk);
+    let files = disk.paths();
+    for path in &files {
+        disk.rot(path, |bytes| {
+            bytes[8] = 1;
+            let sum = crc32fast::hash(&bytes[..28]).to_le_bytes();
+            bytes[28..32].copy_from_slice(&sum);
+        });
+    }
+    let store = open(&disk).unwrap();
+    assert_eq!((seen(&store).len() as u64, store.status().damaged_bytes), (APPENDS, 0));
+    append(&store, APPENDS + 1).unwrap();
+    assert_eq!(disk.paths().len(), files.len() + 1, "servers of that version read their own files still");
+    drop(store);
+    assert_eq!(seen(&open(&disk).unwrap()).len() as u64, APPENDS + 1);
 }

@@ -28,7 +28,7 @@ use self::head::Head;
 pub(crate) use self::head::SampleCounts;
 use self::log::{LogDir, LogWriter, Recovered};
 pub use self::options::{Clock, StoreOptions, system_clock};
-pub(crate) use self::source::{Chunk, FoundRun, FrameNames, SeriesEntry, Source, SpanEntry, SpanLookup};
+pub(crate) use self::source::{Chunk, FoundRun, NO_SPAN, SeriesEntry, Source, SpanEntry, SpanLookup};
 use self::writer::{Counters, Request, Writer};
 use crate::model::{Profile, TenantId};
 

@@ -3,17 +3,11 @@
 //! A part of the head and a segment on disk answer the same questions. Numbers (of series, span entries, stack traces,
 //! strings) mean something only within the source that gave them.
 
-use std::borrow::Cow;
-use std::collections::HashMap;
-use std::hash::BuildHasher;
 use std::ops::Range;
 use std::sync::Arc;
 
-use foldhash::fast::RandomState;
-use hashbrown::HashTable;
-
 use super::StoreError;
-use crate::model::{Labels, ProfileType, SpanId, SpanRef, StringTable, TimeRange, TraceId, interval};
+use crate::model::{Labels, ProfileId, ProfileType, SpanId, SpanRef, Symbols, TimeRange, TraceId, interval};
 
 /// A series and the columns that its profiles have.
 #[derive(Debug, Clone)]
@@ -31,6 +25,8 @@ pub(crate) struct SeriesEntry {
 /// One profile's columns, immutable.
 #[derive(Debug)]
 pub(crate) struct Chunk {
+    /// The profile's id.
+    pub(crate) id: ProfileId,
     /// The series it belongs to.
     pub(crate) series: u32,
     /// When it began, in Unix nanoseconds.
@@ -61,6 +57,15 @@ impl Chunk {
         start..self.runs[run].end as usize
     }
 
+    /// Bytes that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + size_of_val(&*self.runs)
+            + size_of_val(&*self.stacks)
+            + size_of_val(&*self.values)
+            + size_of_val(&*self.totals)
+    }
+
     /// The time it covers.
     pub(crate) fn interval(&self) -> TimeRange {
         interval(self.start_nanos, self.duration_nanos)
@@ -72,9 +77,14 @@ impl Chunk {
 pub(crate) struct SpanRun {
     /// The span's name, a number of a string.
     pub(crate) name: u32,
+    /// The span's entry, [`NO_SPAN`] for samples that know of none.
+    pub(crate) entry: u32,
     /// One past its last row.
     pub(crate) end: u32,
 }
+
+/// In place of a span entry's number where samples know of no span.
+pub(crate) const NO_SPAN: u32 = u32::MAX;
 
 /// A span that samples of one series were taken in. A span that changed threads may have entries in several series.
 #[derive(Debug, Clone)]
@@ -135,6 +145,9 @@ pub(crate) trait Source: Send + Sync {
     /// Visits all span entries.
     fn all_spans(&self, visit: &mut dyn FnMut(&SpanEntry)) -> Result<(), StoreError>;
 
+    /// These span entries, in the order given.
+    fn entries(&self, numbers: &[u32]) -> Result<Vec<SpanEntry>, StoreError>;
+
     /// The rows of these span entries, in time proportional to the number of runs.
     fn runs(&self, entries: &[u32]) -> Result<Vec<FoundRun>, StoreError>;
 
@@ -147,55 +160,17 @@ pub(crate) trait Source: Send + Sync {
     /// The text of a span's name.
     fn string(&self, index: u32) -> Result<String, StoreError>;
 
-    /// Visits the frames of stack traces in the order given: the position in `stacks`, then names from the root to the
-    /// leaf, inlined functions as frames of their own.
-    fn frames(
+    /// Visits stack traces in the order given: the position in `stacks`, the tables that the trace refers to, and its
+    /// locations, the leaf first. A location's number means the same in every call of one source.
+    fn stacks(
         &self,
         stacks: &[u32],
-        names: &mut FrameNames,
-        visit: &mut dyn FnMut(usize, &[u32]),
+        visit: &mut dyn FnMut(usize, &Symbols, &[u32]),
     ) -> Result<(), StoreError>;
-}
 
-/// Names of frames, numbered alike for all the sources of one query.
-#[derive(Debug, Default)]
-pub(crate) struct FrameNames {
-    names: StringTable,
-    index: HashTable<u32>,
-    hasher: RandomState,
-    of_source: HashMap<u64, u32, RandomState>,
-}
+    /// Bytes that its symbol tables take.
+    fn symbol_bytes(&self) -> u64;
 
-impl FrameNames {
-    /// Forgets the keys of the source before; the names stay.
-    pub(crate) fn begin_source(&mut self) {
-        self.of_source.clear();
-    }
-
-    /// The number of the name that the current source knows by `key`; `text` is asked once for each key.
-    pub(crate) fn of_key<'a>(&mut self, key: u64, text: impl FnOnce() -> Cow<'a, str>) -> u32 {
-        if let Some(&number) = self.of_source.get(&key) {
-            return number;
-        }
-        let number = self.of_text(&text());
-        self.of_source.insert(key, number);
-        number
-    }
-
-    /// The number of this name.
-    pub(crate) fn of_text(&mut self, text: &str) -> u32 {
-        let Self { names, index, hasher, .. } = self;
-        let hash = hasher.hash_one(text);
-        if let Some(&number) = index.find(hash, |&number| names.get(number) == text) {
-            return number;
-        }
-        let number = names.push(text);
-        index.insert_unique(hash, number, |&number| hasher.hash_one(names.get(number)));
-        number
-    }
-
-    /// The name with this number.
-    pub(crate) fn get(&self, number: u32) -> &str {
-        self.names.get(number)
-    }
+    /// Bytes that its span index takes.
+    fn index_bytes(&self) -> u64;
 }

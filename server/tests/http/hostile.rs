@@ -71,7 +71,7 @@ fn bad_fields_are_named() {
         let message = server.query("SelectMergeStacktraces", &request).refused(400, "invalid_argument");
         assert!(message.starts_with(field), "{request}: {message}");
     }
-    for format in ["2", "3", "4", "\"PROFILE_FORMAT_TREE\"", "99"] {
+    for format in ["5", "99"] {
         let request = with(&format!(r#","format":{format}"#));
         let message = server.query("SelectMergeStacktraces", request).refused(501, "unimplemented");
         assert!(message.starts_with("format: "), "{message}");

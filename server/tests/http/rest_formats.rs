@@ -1,5 +1,11 @@
 //! Profiles of spans and traces in the formats of other tools.
 
+use std::io::Read;
+
+use buffa::Message;
+use flate2::read::GzDecoder;
+use spanflame_wire::google::v1 as pprof;
+
 use crate::support::{CPU, SPAN, Server, TRACE, checkout, cpu_profile, service};
 
 const START: i64 = 1_767_225_600_000;
@@ -61,6 +67,41 @@ fn formats_hold_the_samples() {
     assert!(profile(&server, &format!("{none}&format=svg")).text().contains("no samples"));
     assert_eq!(profile(&server, &format!("{none}&format=json")).json()["total"], 0);
     assert_eq!(profile(&server, none).json()["flamegraph"]["names"], serde_json::json!(["total"]));
+}
+
+#[test]
+fn pprof_holds_stacks_and_values() {
+    let server = Server::start();
+    server.pushed(checkout());
+    let answer = profile(&server, "format=pprof");
+    assert_eq!(answer.header("content-type"), "application/octet-stream");
+    assert_eq!(
+        answer.header("content-disposition"),
+        "attachment; filename=\"span-00f067aa0ba902b7.cpu.pb.gz\""
+    );
+    let mut bytes = Vec::new();
+    GzDecoder::new(&*answer.body).read_to_end(&mut bytes).expect("gzip");
+    let message = pprof::Profile::decode_from_slice(&bytes).expect("a pprof");
+    let text = |index: i64| message.string_table[index as usize].as_str();
+    assert_eq!(
+        (text(message.sample_type[0].r#type), text(message.sample_type[0].unit)),
+        ("cpu", "nanoseconds")
+    );
+    let function = |id: u64| {
+        let location = message.location.iter().find(|location| location.id == id).expect("a location");
+        let line = &location.line[0];
+        let function = message.function.iter().find(|f| f.id == line.function_id).expect("a function");
+        text(function.name)
+    };
+    let mut samples: Vec<(Vec<&str>, i64)> = message
+        .sample
+        .iter()
+        .map(|sample| (sample.location_id.iter().map(|&id| function(id)).collect(), sample.value[0]))
+        .collect();
+    samples.sort();
+    assert_eq!(samples, [(vec!["handler"], 10_000_000), (vec!["hash", "handler"], 20_000_000)]);
+    // What is stored again is the same profile.
+    server.pushed(vec![crate::support::series(&[("service_name", "again")], answer.body.to_vec())]);
 }
 
 #[test]

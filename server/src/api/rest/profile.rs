@@ -1,11 +1,15 @@
 //! The profile of a span or a trace, as a flame graph or in the format of another tool.
 
+use std::io::Read;
 use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use buffa::Message;
+use flate2::Compression;
+use flate2::read::GzEncoder;
 use serde::Deserialize;
 use spanflame_wire::querier::v1::SelectMergeStacktracesResponse;
 
@@ -17,8 +21,7 @@ use crate::api::error::ApiError;
 use crate::api::flame::{self, FlameQuery};
 use crate::api::{App, bounds};
 use crate::model::ProfileType;
-use crate::query::{FlameGraph, SpanFilter, TypeTotal};
-use crate::selector::LabelSelector;
+use crate::query::{Engine, FlameGraph, MergedProfile, Selection, SpanFilter, TypeTotal};
 use crate::telemetry::SpanOutcome;
 
 #[derive(Deserialize)]
@@ -35,14 +38,16 @@ pub(super) struct ProfileParams {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
     Flamegraph,
+    Pprof,
     Folded,
     Speedscope,
     Svg,
     Json,
 }
 
-const FORMATS: [(&str, Format); 5] = [
+const FORMATS: [(&str, Format); 6] = [
     ("flamegraph", Format::Flamegraph),
+    ("pprof", Format::Pprof),
     ("folded", Format::Folded),
     ("speedscope", Format::Speedscope),
     ("svg", Format::Svg),
@@ -61,12 +66,13 @@ impl Format {
 
     /// Whether it goes to another tool, which gets all nodes unless it wants fewer, and a file.
     fn is_export(self) -> bool {
-        matches!(self, Self::Folded | Self::Speedscope)
+        matches!(self, Self::Pprof | Self::Folded | Self::Speedscope)
     }
 
     fn media_type(self) -> &'static str {
         match self {
             Self::Flamegraph | Self::Json | Self::Speedscope => "application/json",
+            Self::Pprof => "application/octet-stream",
             Self::Folded => "text/plain; charset=utf-8",
             Self::Svg => "image/svg+xml",
         }
@@ -75,6 +81,7 @@ impl Format {
     fn extension(self) -> &'static str {
         match self {
             Self::Flamegraph => "flamegraph.json",
+            Self::Pprof => "pb.gz",
             Self::Folded => "folded.txt",
             Self::Speedscope => "speedscope.json",
             Self::Svg => "svg",
@@ -82,20 +89,41 @@ impl Format {
         }
     }
 
-    fn write(self, title: &str, kind: &ProfileType, graph: FlameGraph) -> Result<Vec<u8>, TooLong> {
-        let drawn = Drawn { title, kind, graph: &graph };
-        Ok(match self {
-            Self::Folded => format::folded(&drawn)?.into_bytes(),
-            Self::Speedscope => format::speedscope(&drawn)?,
-            Self::Svg => format::svg(&drawn)?.into_bytes(),
-            Self::Json => format::nodes(&drawn)?,
-            Self::Flamegraph => {
-                let flamegraph = flame::wire_graph(graph).into();
-                let answer = SelectMergeStacktracesResponse { flamegraph, ..Default::default() };
-                serde_json::to_vec(&answer).expect("a flame graph is JSON")
-            }
-        })
+    /// Merges what the query selects and writes it.
+    fn answer(
+        self,
+        title: &str,
+        query: &FlameQuery,
+        app: &App,
+        engine: &Engine,
+    ) -> Result<Vec<u8>, ApiError> {
+        let graph = || Ok::<_, ApiError>(query.merge(app, engine)?.flame_graph(query.graph_nodes));
+        let drawn = |write: fn(&Drawn<'_>) -> Result<Vec<u8>, TooLong>| {
+            Ok(write(&Drawn { title, kind: &query.selection.kind, graph: &graph()? })?)
+        };
+        match self {
+            Self::Flamegraph => Ok(as_grafana_gets_it(graph()?)),
+            Self::Pprof => Ok(gzip(&query.merge_profile(app, engine)?, query.graph_nodes)),
+            Self::Folded => drawn(|drawn| format::folded(drawn).map(String::into_bytes)),
+            Self::Speedscope => drawn(format::speedscope),
+            Self::Svg => drawn(|drawn| format::svg(drawn).map(String::into_bytes)),
+            Self::Json => drawn(format::nodes),
+        }
     }
+}
+
+fn as_grafana_gets_it(graph: FlameGraph) -> Vec<u8> {
+    let flamegraph = flame::wire_graph(graph).into();
+    let answer = SelectMergeStacktracesResponse { flamegraph, ..Default::default() };
+    serde_json::to_vec(&answer).expect("a flame graph is JSON")
+}
+
+/// The profile as files of pprof are: gzipped.
+fn gzip(profile: &MergedProfile, max_nodes: usize) -> Vec<u8> {
+    let message = profile.pprof(max_nodes).encode_to_vec();
+    let mut bytes = Vec::new();
+    GzEncoder::new(&*message, Compression::fast()).read_to_end(&mut bytes).expect("memory can be read");
+    bytes
 }
 
 /// What was asked for, checked.
@@ -185,22 +213,15 @@ async fn answer(
         return Err(ApiError::not_found(message).with("reason", "no_values"));
     };
     let Subject { title, file, spans } = subject;
-    let query = FlameQuery {
-        profile_type: kind.clone(),
-        selector: LabelSelector::default(),
-        selector_text: String::new(),
-        range: params::seen(None)?,
-        spans,
-        call_site: Vec::new(),
-        max_nodes: asked.max_nodes,
-    };
-    let format = asked.format;
+    let Asked { format, max_nodes, .. } = asked;
     let name = file_name(&file, &kind, format);
-    let body = app.compute(move |app| {
-        let graph = query.graph(app, &app.engine(&access))?;
-        format.write(&title, &kind, graph).map_err(ApiError::from)
-    });
-    let body = body.await?;
+    let query = FlameQuery {
+        selection: Selection { range: params::seen(None)?, spans, ..Selection::of(kind) },
+        selector_text: String::new(),
+        max_nodes: Some(max_nodes),
+        graph_nodes: max_nodes,
+    };
+    let body = app.compute(move |app| format.answer(&title, &query, app, &app.engine(&access))).await?;
     let place = if format.is_export() { "attachment" } else { "inline" };
     let disposition = HeaderValue::try_from(format!("{place}; filename=\"{name}\""))
         .expect("file names are made of plain characters");

@@ -9,7 +9,7 @@ use serde_json::json;
 use spanflame_wire::google::v1::Profile as Pprof;
 
 use super::*;
-use crate::testing::{PprofBuilder, START_MS};
+use crate::testing::{PprofBuilder, START_MS, without_ids};
 
 const NOW: i64 = START_MS + 10_000;
 const SPAN: &str = "00f067aa0ba902b7";
@@ -137,7 +137,8 @@ fn folded_text_is_counted() {
             ("main;idle", 10_000_000)
         ])
     );
-    assert_eq!(decode("name=shop", gzip(text.as_bytes())).unwrap(), decode("name=shop", text).unwrap());
+    let zipped = decode("name=shop", gzip(text.as_bytes())).unwrap();
+    assert_eq!(without_ids(zipped), without_ids(decode("name=shop", text).unwrap()));
     assert_eq!(decode("name=shop", "").unwrap(), []);
     assert_eq!(decode("name=shop", "main 0\n").unwrap(), []);
 }

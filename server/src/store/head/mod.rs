@@ -8,7 +8,6 @@
 
 mod spans;
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,11 +16,11 @@ use parking_lot::RwLock;
 
 use self::spans::SpanIndex;
 use super::StoreError;
-use super::source::{Chunk, FoundRun, FrameNames, SeriesEntry, Source, SpanEntry, SpanLookup, SpanRun};
+use super::source::{Chunk, FoundRun, NO_SPAN, SeriesEntry, Source, SpanEntry, SpanLookup, SpanRun};
 use crate::model::{Labels, Profile, ProfileType, Symbols, SymbolsBuilder, TenantId, TimeRange};
 
-/// Stack traces named under one read lock.
-const FRAMES_PER_LOCK: usize = 256;
+/// Stack traces visited under one read lock.
+const STACKS_PER_LOCK: usize = 256;
 /// Span entries visited under one read lock.
 const ENTRIES_PER_LOCK: usize = 4096;
 
@@ -172,6 +171,7 @@ impl Inner {
             if name != 0 && self.span_names[series as usize].insert(name) {
                 self.bytes += 8;
             }
+            let mut entry = NO_SPAN;
             if number != 0 {
                 let of_row = |&row: &u32| counts.of(|t| profile.column(t)[row as usize]);
                 let samples = rows_of_run.iter().map(of_row).fold(0, u64::saturating_add);
@@ -179,11 +179,11 @@ impl Inner {
                     let column = profile.column(column);
                     rows_of_run.iter().fold(0i64, |sum, &r| sum.saturating_add(column[r as usize]))
                 });
-                let entry = SpanEntry { id: 0, span, series, samples, cpu_nanos, range };
-                self.spans.add(entry, chunk_index, runs.len() as u32);
+                let found = SpanEntry { id: 0, span, series, samples, cpu_nanos, range };
+                entry = self.spans.add(found, chunk_index, runs.len() as u32);
             }
             start += length;
-            runs.push(SpanRun { name, end: start as u32 });
+            runs.push(SpanRun { name, entry, end: start as u32 });
         }
 
         let column = |index: usize| profile.column(index);
@@ -194,6 +194,7 @@ impl Inner {
             .map(|t| column(t).iter().fold(0i64, |sum, &value| sum.saturating_add(value)))
             .collect();
         let chunk = Chunk {
+            id: profile.id,
             series,
             start_nanos: profile.start_nanos,
             duration_nanos: profile.duration_nanos,
@@ -203,11 +204,7 @@ impl Inner {
             values,
             totals,
         };
-        self.bytes += size_of::<Chunk>()
-            + size_of_val(&*chunk.runs)
-            + size_of_val(&*chunk.stacks)
-            + size_of_val(&*chunk.values)
-            + size_of_val(&*chunk.totals);
+        self.bytes += chunk.bytes();
         self.chunks.push(Arc::new(chunk));
         self.bounds = Some(self.bounds.map_or(range, |bounds| bounds.union(range)));
     }
@@ -295,6 +292,15 @@ impl Source for TenantPart {
         Ok(())
     }
 
+    fn entries(&self, numbers: &[u32]) -> Result<Vec<SpanEntry>, StoreError> {
+        let mut entries = Vec::with_capacity(numbers.len());
+        for batch in numbers.chunks(ENTRIES_PER_LOCK) {
+            let inner = self.inner.read();
+            entries.extend(batch.iter().map(|&number| inner.spans.entry(number).clone()));
+        }
+        Ok(entries)
+    }
+
     fn runs(&self, entries: &[u32]) -> Result<Vec<FoundRun>, StoreError> {
         let inner = self.inner.read();
         let mut found = Vec::new();
@@ -318,36 +324,26 @@ impl Source for TenantPart {
         Ok(self.inner.read().symbols.symbols().string(index).to_owned())
     }
 
-    fn frames(
+    fn stacks(
         &self,
         stacks: &[u32],
-        names: &mut FrameNames,
-        visit: &mut dyn FnMut(usize, &[u32]),
+        visit: &mut dyn FnMut(usize, &Symbols, &[u32]),
     ) -> Result<(), StoreError> {
-        names.begin_source();
-        let mut frames = Vec::new();
-        for (batch, numbers) in stacks.chunks(FRAMES_PER_LOCK).enumerate() {
+        for (batch, numbers) in stacks.chunks(STACKS_PER_LOCK).enumerate() {
             let inner = self.inner.read();
             let symbols = inner.symbols.symbols();
             for (at, &stack) in numbers.iter().enumerate() {
-                frames.clear();
-                for &number in symbols.stack(stack).iter().rev() {
-                    let location = symbols.location(number);
-                    let lines = symbols.lines(location);
-                    frames.extend(lines.iter().rev().map(|line| {
-                        let key = u64::from(line.function);
-                        names.of_key(key, || {
-                            Cow::Borrowed(symbols.string(symbols.function_name(line.function)))
-                        })
-                    }));
-                    if lines.is_empty() {
-                        let key = 1 << 32 | u64::from(number);
-                        frames.push(names.of_key(key, || Cow::Owned(symbols.unsymbolized_name(location))));
-                    }
-                }
-                visit(batch * FRAMES_PER_LOCK + at, &frames);
+                visit(batch * STACKS_PER_LOCK + at, symbols, symbols.stack(stack));
             }
         }
         Ok(())
+    }
+
+    fn symbol_bytes(&self) -> u64 {
+        self.inner.read().symbols.bytes() as u64
+    }
+
+    fn index_bytes(&self) -> u64 {
+        self.inner.read().spans.bytes() as u64
     }
 }

@@ -55,8 +55,8 @@ fn prepend<K: Hash + Eq>(chains: &mut HashMap<K, u32, RandomState>, id: Option<K
 }
 
 impl SpanIndex {
-    /// Adds a run of samples to the entry of its span and series.
-    pub(super) fn add(&mut self, entry: SpanEntry, chunk: u32, run: u32) {
+    /// Adds a run of samples to the entry of its span and series, and tells the entry's number.
+    pub(super) fn add(&mut self, entry: SpanEntry, chunk: u32, run: u32) -> u32 {
         let number = self.number(&entry);
         let posting = self.postings.len() as u32;
         self.postings.push(Posting { chunk, run, next: NONE });
@@ -69,6 +69,12 @@ impl SpanIndex {
         node.entry.samples = node.entry.samples.saturating_add(entry.samples);
         node.entry.cpu_nanos = node.entry.cpu_nanos.saturating_add(entry.cpu_nanos);
         node.entry.range = node.entry.range.union(entry.range);
+        number
+    }
+
+    /// The entry with this number.
+    pub(super) fn entry(&self, number: u32) -> &SpanEntry {
+        &self.nodes[number as usize].entry
     }
 
     fn number(&mut self, entry: &SpanEntry) -> u32 {

@@ -4,8 +4,8 @@
 
 use std::ops::Range;
 
-/// Version of the files that are written.
-pub(in crate::store) const VERSION: u32 = 1;
+/// Version of the files that are written. Earlier ones, from 1, are read.
+pub(in crate::store) const VERSION: u32 = 2;
 /// Bytes of the header of a file.
 pub(in crate::store) const HEADER_BYTES: usize = 32;
 /// Bytes in front of a record's payload.

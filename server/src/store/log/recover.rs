@@ -50,7 +50,8 @@ pub(in crate::store) fn recover(
                 continue;
             }
         };
-        if let Some(found) = version(&file).filter(|&found| found != VERSION) {
+        let found = version(&file);
+        if let Some(found) = found.filter(|found| !(1..=VERSION).contains(found)) {
             return Err(StoreError::Version { path, found, supported: VERSION });
         }
         let mut contents = contents(&file, sequence);
@@ -90,7 +91,13 @@ pub(in crate::store) fn recover(
                 // The records are in memory and on disk; the file just stays as it is.
                 tracing::error!(path = %path.display(), %error, "log file could not be tidied up");
             }
-            Ok(()) if last && contents.damaged.is_empty() && !contents.payloads.is_empty() => {
+            // What is written now would be damage to whoever still reads an earlier version.
+            Ok(())
+                if last
+                    && found == Some(VERSION)
+                    && contents.damaged.is_empty()
+                    && !contents.payloads.is_empty() =>
+            {
                 recovered.open_end = Some((sequence, contents.end as u64));
             }
             Ok(()) => {}

@@ -22,7 +22,7 @@ const MAX_BYTES: usize = 64 << 20;
 
 /// A graph that would become too long a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the profile is over 64 MiB in this format: ask for fewer maxNodes")]
+#[error("the profile is over 64 MiB in this format: ask for fewer maxNodes, or for format=pprof")]
 pub(super) struct TooLong;
 
 /// A graph with what its readers want to know of it.

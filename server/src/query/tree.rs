@@ -1,0 +1,200 @@
+//! The one tree that stack traces are merged into, and the one walk over it that every encoder follows.
+//!
+//! Nothing recurses: stack traces come from strangers and may be a thousand frames deep.
+
+use std::cmp::Ordering;
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+
+const ROOT: usize = 0;
+
+#[derive(Debug, Clone)]
+struct Node<const SIDES: usize> {
+    frame: u32,
+    parent: u32,
+    own: [i64; SIDES],
+    total: [i64; SIDES],
+}
+
+/// A tree in the making. Frames are numbers whose meaning only the caller knows; every node has one value for each side:
+/// one for a graph, two for a comparison.
+#[derive(Debug)]
+pub(super) struct TreeBuilder<const SIDES: usize> {
+    nodes: Vec<Node<SIDES>>,
+    children: HashMap<(u32, u32), u32, RandomState>,
+}
+
+impl<const SIDES: usize> TreeBuilder<SIDES> {
+    pub(super) fn new() -> Self {
+        let root = Node { frame: u32::MAX, parent: 0, own: [0; SIDES], total: [0; SIDES] };
+        Self { nodes: vec![root], children: HashMap::default() }
+    }
+
+    /// Adds `value` on one side to the stack trace with these frames, the root first.
+    pub(super) fn add(&mut self, frames: impl IntoIterator<Item = u32>, side: usize, value: i64) {
+        let mut at = ROOT as u32;
+        for frame in frames {
+            let next = self.nodes.len() as u32;
+            let child = *self.children.entry((at, frame)).or_insert(next);
+            if child == next {
+                self.nodes.push(Node { frame, parent: at, own: [0; SIDES], total: [0; SIDES] });
+            }
+            at = child;
+        }
+        let own = &mut self.nodes[at as usize].own[side];
+        *own = own.saturating_add(value);
+    }
+
+    /// The tree, siblings in this order of their frames. A frame that is `other` joins the folded bar beside it.
+    pub(super) fn finish(self, other: Option<u32>, order: impl Fn(u32, u32) -> Ordering) -> Tree<SIDES> {
+        let mut nodes = self.nodes;
+        // A child is always behind its parent, so one pass from the end adds up the totals.
+        for at in (0..nodes.len()).rev() {
+            let Node { own, mut total, parent, .. } = nodes[at];
+            (0..SIDES).for_each(|side| total[side] = total[side].saturating_add(own[side]));
+            nodes[at].total = total;
+            if at != ROOT {
+                let sums = &mut nodes[parent as usize].total;
+                (0..SIDES).for_each(|side| sums[side] = sums[side].saturating_add(total[side]));
+            }
+        }
+        let mut children: Vec<u32> = (1..nodes.len() as u32).collect();
+        children.sort_unstable_by(|&a, &b| {
+            let (a, b) = (&nodes[a as usize], &nodes[b as usize]);
+            a.parent.cmp(&b.parent).then_with(|| order(a.frame, b.frame))
+        });
+        let mut starts = vec![0u32; nodes.len() + 1];
+        for node in &nodes[1..] {
+            starts[node.parent as usize + 1] += 1;
+        }
+        for at in 1..starts.len() {
+            starts[at] += starts[at - 1];
+        }
+        Tree { nodes, children, starts, other }
+    }
+}
+
+/// A finished tree.
+#[derive(Debug)]
+pub(super) struct Tree<const SIDES: usize> {
+    nodes: Vec<Node<SIDES>>,
+    /// Children of every node in order, node after node.
+    children: Vec<u32>,
+    starts: Vec<u32>,
+    other: Option<u32>,
+}
+
+/// What a bar of a walk shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// All there is.
+    Root,
+    /// A frame below its callers.
+    Frame(u32),
+    /// Frames that were too small, together.
+    Folded,
+}
+
+/// One node as a walk comes by.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bar<const SIDES: usize> {
+    /// What it shows.
+    pub(super) shown: Shown,
+    /// Its distance from the root.
+    pub(super) depth: usize,
+    /// The value of stack traces that end here.
+    pub(super) own: [i64; SIDES],
+    /// The value of those that come by.
+    pub(super) total: [i64; SIDES],
+    /// How many bars lie right below it.
+    pub(super) children: usize,
+}
+
+struct Pending<const SIDES: usize> {
+    /// None for a folded one.
+    node: Option<usize>,
+    depth: usize,
+    total: [i64; SIDES],
+}
+
+impl<const SIDES: usize> Tree<SIDES> {
+    /// The value of everything.
+    pub(super) fn total(&self) -> [i64; SIDES] {
+        self.nodes[ROOT].total
+    }
+
+    /// Visits the root, then of every node its first child with all below, its second, and so on.
+    ///
+    /// About the `max_nodes` largest nodes are visited, 0 for all; smaller ones are folded, parent by parent, into one
+    /// bar behind its siblings. As nodes of equal value stay together, a few more may survive. What lies below a bar
+    /// never has a larger value than the bar has beside its own, and no bar but the root is zero on all sides.
+    pub(super) fn walk(&self, max_nodes: usize, mut visit: impl FnMut(Bar<SIDES>)) {
+        let smallest = self.smallest_kept(max_nodes);
+        let mut pending = vec![Pending { node: Some(ROOT), depth: 0, total: self.total() }];
+        while let Some(Pending { node, depth, total }) = pending.pop() {
+            let Some(node) = node else {
+                visit(Bar { shown: Shown::Folded, depth, own: total, total, children: 0 });
+                continue;
+            };
+            let mut own = self.nodes[node].own;
+            // Sums end at the largest number, so that below it a part may be as large as its whole.
+            let mut room = total;
+            for side in 0..SIDES {
+                own[side] = own[side].min(total[side]);
+                room[side] -= own[side];
+            }
+            let mut take = |wanted: [i64; SIDES]| {
+                let taken = std::array::from_fn(|side| wanted[side].min(room[side]));
+                (0..SIDES).for_each(|side| room[side] -= taken[side]);
+                taken
+            };
+            let below = self.children_of(node);
+            let folds = below.iter().any(|&child| self.weight(child as usize) < smallest);
+            let first = pending.len();
+            let mut folded = [0i64; SIDES];
+            for &child in below {
+                let child = child as usize;
+                // A frame that is really called so cannot be told from the folded bar beside it, so they are one.
+                let joins = folds && Some(self.nodes[child].frame) == self.other;
+                if self.weight(child) >= smallest && !joins {
+                    let total = take(self.nodes[child].total);
+                    pending.push(Pending { node: Some(child), depth: depth + 1, total });
+                } else {
+                    let total = &self.nodes[child].total;
+                    (0..SIDES).for_each(|side| folded[side] = folded[side].saturating_add(total[side]));
+                }
+            }
+            pending.push(Pending { node: None, depth: depth + 1, total: take(folded) });
+            // Those that are nothing go; all that were pending before are something.
+            let mut kept = first;
+            for at in first..pending.len() {
+                if pending[at].total.iter().any(|&value| value > 0) {
+                    pending.swap(kept, at);
+                    kept += 1;
+                }
+            }
+            pending.truncate(kept);
+            let shown = if node == ROOT { Shown::Root } else { Shown::Frame(self.nodes[node].frame) };
+            visit(Bar { shown, depth, own, total, children: pending.len() - first });
+            pending[first..].reverse();
+        }
+    }
+
+    fn children_of(&self, node: usize) -> &[u32] {
+        &self.children[self.starts[node] as usize..self.starts[node + 1] as usize]
+    }
+
+    fn weight(&self, node: usize) -> i64 {
+        self.nodes[node].total.iter().fold(0, |sum, &value| sum.saturating_add(value))
+    }
+
+    fn smallest_kept(&self, max_nodes: usize) -> i64 {
+        if max_nodes == 0 || self.nodes.len() - 1 <= max_nodes {
+            return 0;
+        }
+        let mut weights: Vec<i64> = (1..self.nodes.len()).map(|node| self.weight(node)).collect();
+        let (_, smallest, _) = weights.select_nth_unstable_by(max_nodes - 1, |a, b| b.cmp(a));
+        *smallest
+    }
+}
