@@ -1,10 +1,13 @@
 //! Uploads of older agents, as they send them.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
 use buffa::Message;
 use http::Method;
 use serde_json::json;
 
-use crate::support::{Answer, CPU, SPAN, Server, cpu_profile, gzip};
+use crate::support::{Answer, CPU, DEADLINE, SPAN, Server, cpu_profile, gzip};
 
 const START_MS: i64 = 1_767_225_605_000;
 
@@ -171,6 +174,22 @@ fn bad_profiles_are_422_and_say_what_and_where() {
     assert_eq!(message, "Content-Encoding: expected gzip or none, got \"br\"");
     let metrics = server.get("/metrics").text().to_owned();
     assert!(metrics.contains("spanflame_refusals_total{reason=\"invalid_profile\"} 5\n"), "{metrics}");
+}
+
+#[test]
+fn a_body_that_breaks_off_is_408() {
+    let server = Server::start();
+    let address = server.url().strip_prefix("http://").expect("clear text");
+    let mut stream = TcpStream::connect(address).expect("connected");
+    let head = format!("POST /ingest?name=a HTTP/1.1\r\nHost: {address}\r\nContent-Length: 10\r\n\r\na 1");
+    stream.write_all(head.as_bytes()).expect("sent");
+    stream.shutdown(std::net::Shutdown::Write).expect("closed");
+    stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("read");
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!(answer.contains("it ended before it was all there"), "{answer}");
+    server.alive();
 }
 
 #[test]

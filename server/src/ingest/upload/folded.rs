@@ -55,7 +55,7 @@ impl<'a> Stacks<'a> {
     fn add(&mut self, stack: &'a str, count: i64, tally: &mut Tally<'_>) -> Result<(), IngestError> {
         self.path.clear();
         if count > 0 {
-            let frames = stack.split(';').filter(|name| !name.is_empty());
+            let frames = stack.split(';').filter(|name| !name.is_empty()).take(tally.depth);
             self.path.extend(frames.map(|name| *self.known.entry(name).or_insert_with(|| tally.frame(name))));
         }
         tally.add(&self.path, count)

@@ -124,7 +124,7 @@ impl Upload {
             None => Rate::DEFAULT,
             Some(Ok(hertz)) => Rate { hertz },
             Some(Err(_)) => {
-                tracing::warn!(service = name.app(), "sampleRate is no number, taking it for 100");
+                tracing::info!(service = name.app(), "sampleRate is no number, taking it for 100");
                 Rate::DEFAULT
             }
         };

@@ -108,6 +108,8 @@ impl Kind {
 /// Takes counted stack traces of one kind.
 pub(super) struct Tally<'a> {
     pub(super) profiles: Assembler<'a>,
+    /// How many frames of a stack trace are kept, from the root on: naming more would be in vain.
+    pub(super) depth: usize,
     scale: i64,
 }
 
@@ -124,7 +126,7 @@ impl<'a> Tally<'a> {
         let (kind, period, scale) = kind.at(rate);
         let mut profiles = Assembler::new(series, vec![kind], Header { period, ..header }, limits);
         profiles.for_all(span);
-        Self { profiles, scale }
+        Self { profiles, depth: limits.max_stack_depth, scale }
     }
 
     /// The number of a frame of which only the name is known.

@@ -30,7 +30,7 @@ pub(super) fn tree(bytes: &[u8], tally: &mut Tally<'_>) -> Result<(), IngestErro
         // Frames that nothing was counted below are never named.
         for (name, before) in &mut open[known..] {
             *before = path.len();
-            if !name.is_empty() {
+            if !name.is_empty() && path.len() < tally.depth {
                 path.push(tally.frame(text(name, node.number)?));
             }
         }
@@ -69,7 +69,7 @@ pub(super) fn trie(bytes: &[u8], limits: &Limits, tally: &mut Tally<'_>) -> Resu
         open.push(Before { text: joined.len(), frames: frames.len(), last_frame });
         for &byte in node.name {
             if byte == b';' {
-                if last_frame < joined.len() {
+                if last_frame < joined.len() && frames.len() < tally.depth {
                     frames.push((last_frame, joined.len()));
                 }
                 last_frame = joined.len() + 1;
@@ -79,6 +79,7 @@ pub(super) fn trie(bytes: &[u8], limits: &Limits, tally: &mut Tally<'_>) -> Resu
         if node.value == 0 {
             continue;
         }
+        let partial = last_frame < joined.len() && frames.len() < tally.depth;
         let mut frame = |start: usize, end: usize| {
             // Nodes that share a long name each read it again.
             read += end - start;
@@ -91,7 +92,7 @@ pub(super) fn trie(bytes: &[u8], limits: &Limits, tally: &mut Tally<'_>) -> Resu
         for &(start, end) in &frames[path.len()..] {
             path.push(frame(start, end)?);
         }
-        if last_frame < joined.len() {
+        if partial {
             path.push(frame(last_frame, joined.len())?);
         }
         tally.add(&path, node.value)?;
