@@ -100,8 +100,9 @@ fn pprof_holds_stacks_and_values() {
         .collect();
     samples.sort();
     assert_eq!(samples, [(vec!["handler"], 10_000_000), (vec!["hash", "handler"], 20_000_000)]);
-    // What is stored again is the same profile.
-    server.pushed(vec![crate::support::series(&[("service_name", "again")], answer.body.to_vec())]);
+    // It can be stored again.
+    let labels = [("__name__", "process_cpu"), ("service_name", "again")];
+    server.pushed(vec![crate::support::series(&labels, answer.body.to_vec())]);
 }
 
 #[test]
