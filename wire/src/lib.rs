@@ -1,8 +1,9 @@
-//! The messages and services that Spanflame's server speaks: Pyroscope's push, query and side interfaces and the pprof
-//! profile, generated from `proto/`.
+//! The messages and services that Spanflame's server speaks: Pyroscope's push, query and side interfaces,
+//! OpenTelemetry's profiles, the pprof profile and the labels of Java recordings, generated from `proto/`.
 //!
 //! Nothing but generated code may live here: it is large and slow to compile, and has no opinion of its own.
-//! Module paths are the proto packages (`push::v1`, `types::v1`, `querier::v1`, `google::v1` and so on).
+//! Module paths are the proto packages (`push::v1`, `types::v1`, `querier::v1`, `google::v1`,
+//! `opentelemetry::proto::profiles::v1development`, `jfr::v1` and so on).
 
 // Generated code answers to the generator's rules, not to the house's.
 #[allow(missing_docs, unreachable_pub, clippy::all, rustdoc::all)]
@@ -10,4 +11,4 @@ mod generated {
     connectrpc::include_generated!("spanflame_wire.rs");
 }
 
-pub use generated::{capabilities, google, push, querier, settings, types, version};
+pub use generated::{capabilities, google, jfr, opentelemetry, push, querier, settings, types, version};

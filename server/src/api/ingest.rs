@@ -103,7 +103,7 @@ async fn parts(content_type: &str, whole: Bytes) -> Result<Parts, IngestError> {
     let broken = |error: multer::Error| IngestError::invalid("form", error.to_string());
     let boundary = multer::parse_boundary(content_type).map_err(broken)?;
     let mut form = multer::Multipart::new(Body::from(whole).into_data_stream(), boundary);
-    let (mut profile, mut sample_type_config) = (None, None);
+    let (mut profile, mut sample_type_config, mut labels) = (None, None, None);
     for number in 0.. {
         let Some(field) = form.next_field().await.map_err(broken)? else { break };
         if number == MAX_PARTS {
@@ -112,7 +112,8 @@ async fn parts(content_type: &str, whole: Bytes) -> Result<Parts, IngestError> {
         let name = field.name().unwrap_or_default().to_owned();
         let bytes = field.bytes().await.map_err(broken)?;
         match name.as_str() {
-            "profile" => profile = Some(bytes),
+            "profile" | "jfr" => profile = Some(bytes),
+            "labels" => labels = Some(bytes),
             "sample_type_config" => sample_type_config = Some(bytes),
             "prev_profile" => {
                 let message =
@@ -123,5 +124,5 @@ async fn parts(content_type: &str, whole: Bytes) -> Result<Parts, IngestError> {
         }
     }
     let profile = profile.ok_or_else(|| IngestError::invalid("profile", "is no part of the form"))?;
-    Ok(Parts { profile, sample_type_config })
+    Ok(Parts { profile, sample_type_config, labels })
 }

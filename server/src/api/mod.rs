@@ -18,9 +18,11 @@ mod legacy;
 mod mount;
 mod not_object;
 mod not_text;
+mod otlp;
 mod over_time;
 mod push;
 mod querier;
+mod refusals;
 mod rest;
 mod side;
 mod stack_selector;
@@ -38,6 +40,7 @@ use axum::routing::post_service;
 use axum::{Router, middleware};
 use connectrpc::{CompressionRegistry, ConnectRpcBody, ConnectRpcService, DeadlinePolicy};
 use spanflame_wire::capabilities::v1::FeatureFlagsServiceExt;
+use spanflame_wire::opentelemetry::proto::collector::profiles::v1development::ProfilesServiceExt;
 use spanflame_wire::push::v1::PusherServiceExt;
 use spanflame_wire::querier::v1::QuerierServiceExt;
 use spanflame_wire::settings::v1::SettingsServiceExt;
@@ -157,7 +160,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .merge(rest::router(&app))
         .merge(status::router())
         .layer(CompressionLayer::new().gzip(true))
-        .merge(ingest::router(&app));
+        .merge(ingest::router(&app))
+        .merge(otlp::router(&app));
     let rpc = ServiceExt::<Request>::map_response(service, sized);
     for method in methods {
         // Nothing else reads a body, so that nothing else takes memory for one.
@@ -200,12 +204,16 @@ fn rpc_service(app: &Arc<App>) -> Rpc {
     let router = SettingsServiceExt::register(Arc::new(side::Settings(Arc::clone(app))), router);
     let router = FeatureFlagsServiceExt::register(Arc::new(side::FeatureFlags), router);
     let router = VersionExt::register(Arc::new(side::Versions), router);
+    let router = ProfilesServiceExt::register(Arc::new(otlp::Profiles(Arc::clone(app))), router);
     let methods = router.methods().map(str::to_owned).collect();
     let longest = Duration::from_millis(app.config.ingest_timeout_ms.max(app.config.query_timeout_ms));
     // Bodies are bounded before they come here; this must not be tighter, since its refusal names no limit.
     let limits = connectrpc::Limits::default()
         .with_max_request_body_size(app.config.max_request_bytes.max(MAX_QUERY_BYTES))
         .with_max_message_size(app.config.max_message_bytes);
+    // A dictionary is many small parts by nature.
+    let exports = limits.with_element_memory_limit(app.limits.max_decoded_bytes);
+    let router = router.with_route_limits(otlp::RPC, exports);
     let service = ConnectRpcService::new(router)
         .with_limits(limits)
         .with_interceptor(not_object::NotObject)

@@ -1,6 +1,6 @@
 //! `push.v1.PusherService`: profiles in. A bad series never costs its neighbours.
 
-use std::fmt::{Display, Write as _};
+use std::fmt::{self, Display, Write as _};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,11 +10,10 @@ use spanflame_wire::push::v1::{PushRequest, PushResponse, PusherService};
 use super::App;
 use super::access::Access;
 use super::intake;
+use super::refusals::Refusals;
 use crate::ingest::{self, Budget, IngestError, Limits, SeriesLabels};
 use crate::model::{Profile, ProfileId};
 
-/// How many refused profiles an error text lists.
-const MAX_LISTED: usize = 20;
 /// How much of a label set an error text shows, in characters.
 const MAX_LABELS_SHOWN: usize = 200;
 
@@ -36,13 +35,11 @@ struct Place {
     id: Option<ProfileId>,
 }
 
-/// The refused profiles of one push.
-#[derive(Default)]
-struct Refusals {
-    over_limit: u64,
-    invalid: u64,
-    /// The first of them, named.
-    listed: Vec<String>,
+impl Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Series { at, shown, .. } = &*self.series;
+        write!(f, "series[{at}]{shown}.samples[{}]", self.sample)
+    }
 }
 
 impl PusherService for Pusher {
@@ -63,17 +60,12 @@ impl PusherService for Pusher {
         let inputs = inputs(request, &limits, &mut refusals);
         let (decoded, mut refusals) = app.compute(move |_| decode(&limits, inputs, refusals)).await;
         for (places, error) in intake::append(app, tenant, decoded).await? {
-            refusals.over_limit += places.len() as u64;
-            places.iter().for_each(|place| refusals.list(place, &error));
+            refusals.add_unstored(&places, &error);
         }
-        if refusals.count() == 0 {
-            return Response::ok(PushResponse::default());
+        match refusals.report(app, total) {
+            None => Response::ok(PushResponse::default()),
+            Some(message) => Err(ConnectError::invalid_argument(message)),
         }
-        let message = refusals.explain(total);
-        tracing::info!(refused = refusals.count(), of = total, reason = message, "profiles refused");
-        app.metrics.refuse_many("over_limit", refusals.over_limit);
-        app.metrics.refuse_many("invalid_profile", refusals.invalid);
-        Err(ConnectError::invalid_argument(message))
     }
 }
 
@@ -126,42 +118,6 @@ fn decode(
         }
     }
     (decoded, refusals)
-}
-
-impl Refusals {
-    fn add(&mut self, place: &Place, error: &IngestError) {
-        match error {
-            IngestError::OverLimit { .. } => self.over_limit += 1,
-            _ => self.invalid += 1,
-        }
-        self.list(place, error);
-    }
-
-    /// Names a refused profile: where it stands, whose it is, which field is wrong and what would be right.
-    fn list(&mut self, Place { series, sample, .. }: &Place, error: &dyn Display) {
-        if self.listed.len() < MAX_LISTED {
-            let Series { at, shown, .. } = &**series;
-            self.listed.push(format!("series[{at}]{shown}.samples[{sample}]: {error}"));
-        }
-    }
-
-    fn count(&self) -> u64 {
-        self.over_limit + self.invalid
-    }
-
-    fn explain(&self, total: usize) -> String {
-        let count = self.count();
-        let stored = if count == total as u64 { "" } else { ", the others are stored" };
-        let mut text = format!("{count} of {total} profiles refused{stored}");
-        for listed in &self.listed {
-            text.push_str("; ");
-            text.push_str(listed);
-        }
-        match count - self.listed.len() as u64 {
-            0 => text,
-            more => format!("{text}; and {more} more"),
-        }
-    }
 }
 
 /// The labels, as many as an error text has room for.

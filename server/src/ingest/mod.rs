@@ -5,9 +5,13 @@
 mod assemble;
 mod budget;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
+mod jfr;
 mod labels;
 mod limits;
 mod normalise;
+mod otlp;
 mod pprof;
 mod upload;
 
@@ -17,6 +21,7 @@ pub use budget::Budget;
 pub use error::IngestError;
 pub use labels::SeriesLabels;
 pub use limits::Limits;
+pub use otlp::{Exported, decode as decode_otlp, to_protobuf as otlp_from_json};
 pub use upload::{AppName, Format, Parts, Upload};
 
 use crate::model::Profile;

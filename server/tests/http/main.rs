@@ -8,6 +8,8 @@ mod edges;
 mod errors;
 mod hostile;
 mod ingest;
+mod jfr;
+mod otlp;
 mod page;
 mod push;
 mod queries;

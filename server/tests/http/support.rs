@@ -45,6 +45,7 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+    trailers: HeaderMap,
 }
 
 impl Answer {
@@ -58,6 +59,12 @@ impl Answer {
 
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().expect("headers are text"))
+    }
+
+    /// A trailer, or the header of this name in an answer that is nothing but trailers.
+    pub(crate) fn trailer(&self, name: &str) -> &str {
+        let value = self.trailers.get(name).or_else(|| self.headers.get(name));
+        value.map_or("", |value| value.to_str().expect("trailers are text"))
     }
 
     /// Asserts a Connect error and gives its message.
@@ -183,8 +190,10 @@ impl Server {
         self.runtime.block_on(async {
             let exchange = async {
                 let (parts, body) = client.request(request).await.ok()?.into_parts();
-                let body = body.collect().await.ok()?.to_bytes();
-                Some(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
+                let body = body.collect().await.ok()?;
+                let trailers = body.trailers().cloned().unwrap_or_default();
+                let (status, headers) = (parts.status.as_u16(), parts.headers);
+                Some(Answer { status, headers, body: body.to_bytes(), trailers })
             };
             tokio::time::timeout(DEADLINE, exchange).await.expect("an answer in time")
         })

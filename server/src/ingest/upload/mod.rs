@@ -4,6 +4,7 @@
 
 mod app_name;
 mod folded;
+mod jfr;
 mod pprof;
 mod speedscope;
 mod tally;
@@ -39,6 +40,8 @@ pub enum Format {
     Tree,
     /// speedscope's JSON.
     Speedscope,
+    /// A recording of Java Flight Recorder.
+    Jfr,
 }
 
 impl Format {
@@ -51,6 +54,7 @@ impl Format {
             "trie" => Self::Trie,
             "tree" => Self::Tree,
             "speedscope" => Self::Speedscope,
+            "jfr" => Self::Jfr,
             _ => match content_type.split(';').next().unwrap_or_default().trim() {
                 "binary/octet-stream+trie" => Self::Trie,
                 "binary/octet-stream+tree" => Self::Tree,
@@ -91,6 +95,8 @@ pub struct Parts {
     pub profile: Bytes,
     /// What is said of the sample types of a pprof, as JSON.
     pub sample_type_config: Option<Bytes>,
+    /// The labels of a recording's contexts.
+    pub labels: Option<Bytes>,
 }
 
 impl Upload {
@@ -159,6 +165,9 @@ impl Upload {
             period: 0,
         };
         let header = header.check("from", limits, received_ms)?;
+        if self.format == Format::Jfr {
+            return jfr::decode(self, parts, header, limits, budget, received_ms);
+        }
         let bytes = super::pprof::gunzip("profile", parts.profile.clone(), limits, budget)?;
         if self.format == Format::Speedscope {
             return speedscope::decode(&bytes, self, header, limits, budget);

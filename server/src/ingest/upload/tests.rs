@@ -448,6 +448,7 @@ fn decode_pprof(query: &str, pprof: &Pprof, config: Option<&str>) -> Result<Vec<
     let parts = Parts {
         profile: pprof.encode_to_vec().into(),
         sample_type_config: config.map(|text| Bytes::copy_from_slice(text.as_bytes())),
+        ..Parts::default()
     };
     let limits = Limits::default();
     describe(&format!("{query}&format=pprof"))?.decode(&parts, &limits, &mut Budget::new(&limits), NOW)

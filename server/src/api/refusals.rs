@@ -1,0 +1,75 @@
+//! The refused profiles of one request: counted, logged, and told to its sender.
+
+use std::fmt::Display;
+
+use super::App;
+use crate::ingest::IngestError;
+use crate::store::StoreError;
+
+/// How many refused profiles an error text lists.
+const MAX_LISTED: usize = 20;
+
+/// What was refused of a request.
+#[derive(Default)]
+pub(super) struct Refusals {
+    over_limit: u64,
+    invalid: u64,
+    /// The first of them, named.
+    listed: Vec<String>,
+}
+
+impl Refusals {
+    /// Adds a profile that could not be read.
+    pub(super) fn add(&mut self, place: &dyn Display, error: &IngestError) {
+        match error {
+            IngestError::OverLimit { .. } => self.over_limit += 1,
+            _ => self.invalid += 1,
+        }
+        self.list(place, error);
+    }
+
+    /// Adds profiles that the store does not take.
+    pub(super) fn add_unstored<P: Display>(&mut self, places: &[P], error: &StoreError) {
+        self.over_limit += places.len() as u64;
+        places.iter().for_each(|place| self.list(place, error));
+    }
+
+    /// Names a refused profile: where it stands, whose it is, which field is wrong and what would be right.
+    fn list(&mut self, place: &dyn Display, error: &dyn Display) {
+        if self.listed.len() < MAX_LISTED {
+            self.listed.push(format!("{place}: {error}"));
+        }
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> u64 {
+        self.over_limit + self.invalid
+    }
+
+    /// Counts and logs the refusals of a request of so many profiles, and says what to tell its sender; nothing if there
+    /// are none.
+    pub(super) fn report(&self, app: &App, total: usize) -> Option<String> {
+        if self.count() == 0 {
+            return None;
+        }
+        let message = self.explain(total);
+        tracing::info!(refused = self.count(), of = total, reason = message, "profiles refused");
+        app.metrics.refuse_many("over_limit", self.over_limit);
+        app.metrics.refuse_many("invalid_profile", self.invalid);
+        Some(message)
+    }
+
+    fn explain(&self, total: usize) -> String {
+        let count = self.count();
+        let stored = if count == total as u64 { "" } else { ", the others are stored" };
+        let mut text = format!("{count} of {total} profiles refused{stored}");
+        for listed in &self.listed {
+            text.push_str("; ");
+            text.push_str(listed);
+        }
+        match count - self.listed.len() as u64 {
+            0 => text,
+            more => format!("{text}; and {more} more"),
+        }
+    }
+}
