@@ -11,9 +11,8 @@ const MAX_CAUSE_BYTES: usize = 64;
 
 /// Samples that the sender took and lost before this profile, by cause. Any other comment is passed over.
 pub(super) fn losses(pprof: &ProfileView<'_>) -> Vec<Loss> {
-    let text = |&index: &i64| {
-        usize::try_from(index).ok().and_then(|index| pprof.string_table.get(index).copied())
-    };
+    let text =
+        |&index: &i64| usize::try_from(index).ok().and_then(|index| pprof.string_table.get(index).copied());
     let mut losses: Vec<Loss> = Vec::new();
     for (cause, samples) in pprof.comment.iter().filter_map(text).filter_map(loss) {
         match losses.iter_mut().find(|loss| *loss.cause == *cause) {

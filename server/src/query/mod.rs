@@ -29,7 +29,7 @@ pub use self::points::{Exemplar, Grain, TimeQuery};
 pub use self::select::Selection;
 pub use self::series::{Aggregation, Point, TimeSeries};
 pub use self::spans::{
-    EmptyReason, ExplainQuery, Explanation, Loss, MatcherFinding, SpanCursor, SpanListFilter, SpanListItem,
+    EmptyReason, ExplainQuery, Explanation, MatcherFinding, SpanCursor, SpanListFilter, SpanListItem,
     SpanOrder, SpanSeries, SpanSummary, SpanTotals, Stages, TraceSummary, TreeSpan, TypeTotal,
 };
 pub use self::stacks::StackFilter;

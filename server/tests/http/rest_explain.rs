@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{CPU, SPAN, Server, TRACE, checkout};
+use crate::support::{CPU, SPAN, Server, TRACE, checkout, cpu_profile, service};
 
 fn explain(server: &Server, query: &str) -> Value {
     let answer = server.get(&format!("/api/v1/explain?{query}"));
@@ -122,6 +122,53 @@ fn what_memory_could_not_hold_is_a_cause() {
     // A time that is kept was not dropped.
     let kept = explain(&server, &format!("span=ffffffffffffffff&from={oldest}"));
     assert_eq!(kept["causes"][0]["reason"], "too_short");
+}
+
+#[test]
+fn what_the_sender_lost_is_a_cause_even_after_a_restart() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut server = Server::on(dir.path(), &[]);
+    let push = |server: &Server, name: &str, start_ms: i64, notes: &[&str]| {
+        let ids = [("span_id", SPAN)];
+        let mut profile = cpu_profile(start_ms, &[(&["main"], 10_000_000, &ids)]);
+        for note in notes {
+            profile.comment.push(profile.string_table.len() as i64);
+            profile.string_table.push((*note).to_owned());
+        }
+        server.pushed(vec![service(name, &profile)]);
+    };
+    push(&server, "checkout", 1_767_225_600_000, &["frequency=100", "lost.ring_full=2", "lost.queue_full=7"]);
+    push(&server, "checkout", 1_767_225_700_000, &["lost.ring_full=3"]);
+    push(&server, "payments", 1_767_225_600_000, &["lost.labels=1"]);
+    let unknown = |server: &Server, more: &str| explain(server, &format!("span=ffffffffffffffff&{more}"));
+    let of_checkout = selector(r#"{service_name="checkout"}"#);
+    let check = |server: &Server| {
+        let all = unknown(server, "")["losses"].clone();
+        assert_eq!(
+            all,
+            json!([
+                { "cause": "queue_full", "samples": 7 },
+                { "cause": "ring_full", "samples": 5 },
+                { "cause": "labels", "samples": 1 },
+            ])
+        );
+        let early = unknown(server, &format!("{of_checkout}&until=1767225650000"));
+        assert_eq!(
+            early["losses"],
+            json!([{ "cause": "queue_full", "samples": 7 }, { "cause": "ring_full", "samples": 2 }])
+        );
+        assert_eq!(early["causes"][0]["reason"], "lost_by_sender");
+        assert_eq!(early["causes"][0]["message"], "the sender lost 7 samples (queue_full)");
+        assert!(
+            early["causes"][0]["advice"]
+                .as_str()
+                .is_some_and(|advice| advice.contains("pushing took too long"))
+        );
+        assert_eq!(unknown(server, "from=1767225800000")["losses"], json!([]));
+    };
+    check(&server);
+    server.kill();
+    check(&Server::on(dir.path(), &[]));
 }
 
 #[test]

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use crate::api::App;
 use crate::api::access::Access;
 use crate::api::error::ApiError;
-use crate::model::TimeRange;
-use crate::query::{Loss, Stats};
+use crate::model::{Loss, TimeRange};
+use crate::query::Stats;
 use crate::telemetry::{ReasonLabel, SpanOutcome};
 
 /// Something that may be behind missing samples.

@@ -170,7 +170,7 @@ pub(super) async fn explain(
             losses: explanation
                 .losses
                 .into_iter()
-                .map(|loss| Lost { cause: loss.cause, samples: loss.samples })
+                .map(|loss| Lost { cause: loss.cause.into(), samples: loss.samples })
                 .collect(),
             store: causes::store(&stats),
         })

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Engine, Names, QueryError, SpanFilter, TypeTotal, TypeTotals, entries, series_of, widened};
-use crate::model::{ProfileType, TimeRange, label};
+use crate::model::{Loss, ProfileType, TimeRange, label};
 use crate::selector::{LabelSelector, Matcher};
 use crate::store::{FoundRun, SampleCounts, SeriesEntry, Source, StoreError};
 
@@ -86,15 +86,6 @@ pub struct MatcherFinding {
     pub samples: u64,
     /// Values of its label in the samples that do not pass, sorted, 20 at most; the empty one is no label at all.
     pub others: Vec<String>,
-}
-
-/// Samples that a sender took and could not deliver.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Loss {
-    /// The cause as the sender names it.
-    pub cause: String,
-    /// How many.
-    pub samples: u64,
 }
 
 impl Explanation {
@@ -211,7 +202,31 @@ impl Engine {
                 judge.judge(series, found, name);
             }
         }
-        Ok(judge.finish(Vec::new()))
+        Ok(judge.finish(self.losses(query)?))
+    }
+
+    /// What senders say that they lost, of series that the selector lets through, in profiles that overlap the time: by
+    /// cause, the most first.
+    fn losses(&self, query: &ExplainQuery) -> Result<Vec<Loss>, QueryError> {
+        let mut sums: BTreeMap<Box<str>, u64> = BTreeMap::new();
+        for source in self.sources() {
+            let passes = |series: &SeriesEntry| {
+                series.types.iter().any(|kind| query.selector.matches_series(&series.labels, kind))
+            };
+            let series: BTreeSet<u32> =
+                source.series(None)?.iter().filter(|series| passes(series)).map(|series| series.id).collect();
+            source.losses(&mut |of_series, range, losses| {
+                let seen = query.range.is_none_or(|wanted| wanted.overlaps(&range));
+                for loss in losses.iter().filter(|_| seen && series.contains(&of_series)) {
+                    let sum = sums.entry(loss.cause.clone()).or_default();
+                    *sum = sum.saturating_add(loss.samples);
+                }
+            })?;
+        }
+        let mut losses: Vec<Loss> =
+            sums.into_iter().map(|(cause, samples)| Loss { cause, samples }).collect();
+        losses.sort_by_key(|loss| std::cmp::Reverse(loss.samples));
+        Ok(losses)
     }
 
     /// Why [`Engine::flamegraph`] has nothing for these spans; none if it has something, or the filter is empty.

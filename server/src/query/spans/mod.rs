@@ -15,7 +15,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 
 pub use self::exists::SpanTotals;
-pub use self::explain::{EmptyReason, ExplainQuery, Explanation, Loss, MatcherFinding, Stages};
+pub use self::explain::{EmptyReason, ExplainQuery, Explanation, MatcherFinding, Stages};
 pub use self::list::{SpanCursor, SpanListFilter, SpanListItem, SpanOrder};
 pub use self::summary::{SpanSeries, SpanSummary};
 pub use self::trace::TraceSummary;
