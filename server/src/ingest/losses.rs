@@ -15,8 +15,8 @@ pub(super) fn losses(pprof: &ProfileView<'_>) -> Vec<Loss> {
         |&index: &i64| usize::try_from(index).ok().and_then(|index| pprof.string_table.get(index).copied());
     let mut losses: Vec<Loss> = Vec::new();
     for (cause, samples) in pprof.comment.iter().filter_map(text).filter_map(loss) {
-        match losses.iter_mut().find(|loss| *loss.cause == *cause) {
-            Some(loss) => loss.samples = loss.samples.saturating_add(samples),
+        match losses.iter().position(|loss| *loss.cause == *cause) {
+            Some(at) => losses[at].samples = losses[at].samples.saturating_add(samples),
             None if losses.len() < MAX_CAUSES => losses.push(Loss { cause: cause.into(), samples }),
             None => {}
         }
