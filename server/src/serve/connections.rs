@@ -11,7 +11,7 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tower::util::ServiceExt;
 
@@ -38,6 +38,8 @@ pub(super) struct Connections {
     graceful: GracefulShutdown,
     permits: Arc<Semaphore>,
     tls: Option<Arc<Watched<tls::ServerConfig>>>,
+    /// Closed when the server stops.
+    handshakes: watch::Sender<()>,
 }
 
 impl Connections {
@@ -51,6 +53,7 @@ impl Connections {
             graceful: GracefulShutdown::new(),
             permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             tls,
+            handshakes: watch::Sender::new(()),
         }
     }
 
@@ -68,14 +71,21 @@ impl Connections {
         }
         let (builder, watcher) = (self.builder.clone(), self.graceful.watcher());
         let acceptor = self.tls.as_ref().map(|tls| TlsAcceptor::from(tls.get().shared()));
+        let mut stopping = self.handshakes.subscribe();
         tokio::spawn(async move {
-            match acceptor {
-                None => converse(builder, watcher, stream, router).await,
-                Some(acceptor) => match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+            let Some(acceptor) = acceptor else {
+                converse(builder, watcher, stream, router).await;
+                return drop(permit);
+            };
+            let handshake = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream));
+            tokio::select! {
+                done = handshake => match done {
                     Ok(Ok(stream)) => converse(builder, watcher, stream, router).await,
                     Ok(Err(error)) => tracing::debug!(%error, "tls handshake failed"),
                     Err(_) => tracing::debug!("tls handshake took too long"),
                 },
+                // It has asked nothing yet, so that stopping need not wait for it.
+                _ = stopping.changed() => {}
             }
             drop(permit);
         });
@@ -83,6 +93,7 @@ impl Connections {
 
     /// Ends idle connections at once and the others after their requests under way.
     pub(super) async fn shutdown(self) {
+        drop(self.handshakes);
         self.graceful.shutdown().await;
     }
 }

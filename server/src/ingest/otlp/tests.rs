@@ -11,6 +11,7 @@ use spanflame_wire::opentelemetry::proto::profiles::v1development as wire;
 use spanflame_wire::opentelemetry::proto::resource::v1::Resource;
 
 use super::*;
+use crate::testing::without_ids;
 
 const START_NANOS: u64 = 1_767_225_600_000_000_000;
 const RECEIVED_MS: i64 = 1_767_225_610_000;
