@@ -123,6 +123,7 @@ async fn parts(content_type: &str, whole: Bytes) -> Result<Parts, IngestError> {
             _ => {}
         }
     }
-    let profile = profile.ok_or_else(|| IngestError::invalid("profile", "is no part of the form"))?;
+    let profile =
+        profile.ok_or_else(|| IngestError::invalid("profile", "is no part of the form, nor is jfr"))?;
     Ok(Parts { profile, sample_type_config, labels })
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
-use super::labels::SeriesLabels;
+use super::labels::{SeriesLabels, check};
 use super::{Budget, IngestError, Limits};
 use crate::model::{
     Function, Labels, Line, Mapping, Profile, ProfileId, ProfileType, SpanId, SpanRef, Symbols,
@@ -275,6 +275,10 @@ impl<'a> Assembler<'a> {
             return Ok(());
         }
         let (span, of_series) = self.labels(labels);
+        // Before they are looked up: that takes time by their length.
+        for (name, value) in &of_series {
+            check("sample.label", name, value, self.limits)?;
+        }
         // The leaf comes first: what is too deep is cut there.
         let stack = self.symbols.stack(&stack[stack.len().saturating_sub(self.limits.max_stack_depth)..]);
         self.groups.with_labels(&of_series, self.limits)?.add(span, stack, values);

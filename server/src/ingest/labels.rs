@@ -17,7 +17,8 @@ fn is_reserved(name: &str) -> bool {
     SYNTHETIC_LABELS.contains(&name) || matches!(name, "__delta__" | "__session_id__")
 }
 
-fn check(field: &str, name: &str, value: &str, limits: &Limits) -> Result<(), IngestError> {
+/// Whether a label that came in this field is one that a series may have.
+pub(super) fn check(field: &str, name: &str, value: &str, limits: &Limits) -> Result<(), IngestError> {
     if name.is_empty() {
         return Err(IngestError::invalid(field, "a label has an empty name: give it one, or leave it out"));
     }

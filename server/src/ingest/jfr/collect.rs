@@ -217,7 +217,13 @@ struct Samples {
 }
 
 impl Samples {
-    fn add(&mut self, identity: Identity, values: [i64; 2], limits: &Limits) -> Result<(), IngestError> {
+    fn add(
+        &mut self,
+        identity: Identity,
+        values: [i64; 2],
+        limits: &Limits,
+        memory: &mut Memory,
+    ) -> Result<(), IngestError> {
         let next = self.rows.len();
         let row = *self.numbers.entry(identity).or_insert(next);
         if row < next {
@@ -230,6 +236,8 @@ impl Samples {
         if next >= max {
             return Err(IngestError::over("jfr: distinct samples", "max_samples", max, next + 1));
         }
+        // The row, and its number under its identity.
+        memory.take(2 * size_of::<(Identity, [i64; 2])>())?;
         self.rows.push((identity, values));
         Ok(())
     }
@@ -272,7 +280,7 @@ impl<'a> Recording<'a> {
         snapshot: &Snapshot<'_>,
         memory: &mut Memory,
     ) -> Result<(), Fault> {
-        let samples = self.collect(chunk)?;
+        let samples = self.collect(chunk, memory)?;
         let mut names = Names::new(chunk, self.limits);
         for ((kind, samples), assembler) in Kind::ALL.into_iter().zip(samples).zip(&mut self.assemblers) {
             let mut stacks = Stacks::default();
@@ -301,7 +309,11 @@ impl<'a> Recording<'a> {
         Ok(profiles)
     }
 
-    fn collect<'c>(&mut self, chunk: &Chunk<'c>) -> Result<[Samples; Kind::ALL.len()], Fault> {
+    fn collect<'c>(
+        &mut self,
+        chunk: &Chunk<'c>,
+        memory: &mut Memory,
+    ) -> Result<[Samples; Kind::ALL.len()], Fault> {
         let events: Map<u64, Event> =
             chunk.types.iter().filter_map(|(id, name)| Some((id, Event::of(name)?))).collect();
         let mut states = States::default();
@@ -312,7 +324,7 @@ impl<'a> Recording<'a> {
             let fields = Fields::read(chunk, class, &mut reader)?;
             let identity = fields.identity;
             let mut add = |kind: Kind, count: i64, amount: i64| {
-                samples[kind as usize].add(identity, [count, amount], self.limits)
+                samples[kind as usize].add(identity, [count, amount], self.limits, memory)
             };
             let signed = |amount: u64| i64::try_from(amount).unwrap_or(i64::MAX);
             match event {

@@ -78,7 +78,11 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn byte(&mut self) -> Result<u8, Fault> {
-        Ok(self.array::<1>()?[0])
+        let Some(&byte) = self.bytes.get(self.at) else {
+            return Err(self.damaged("more bytes should follow"));
+        };
+        self.at += 1;
+        Ok(byte)
     }
 
     /// Two bytes, the higher first.

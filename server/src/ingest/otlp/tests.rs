@@ -479,6 +479,9 @@ fn limits_are_named_and_one_profile_over_them_leaves_its_neighbours() {
         refused(limits)
             .contains("samples[0].attribute_indices: 2 is over the limit max_labels_per_sample of 1")
     );
+    let limits = Limits { max_label_name_bytes: 0, max_label_value_bytes: 0, ..Limits::default() };
+    let error = export.exported(&limits).remove(0).profiles.unwrap_err().to_string();
+    assert!(error.contains("max_label_name_bytes of 0"), "{error}");
     let limits = Limits { max_profiles_per_push: 1, ..Limits::default() };
     assert!(refused(limits).contains("max_profiles_per_push of 1"));
     let limits = Limits { max_stack_depth: 2, ..Limits::default() };
