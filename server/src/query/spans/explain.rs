@@ -229,7 +229,7 @@ impl Engine {
         Ok(losses)
     }
 
-    /// Why [`Engine::flamegraph`] has nothing for these spans; none if it has something, or the filter is empty.
+    /// Why [`Engine::merge`] has nothing for these spans; none if it has something, or the filter is empty.
     pub fn why_empty(
         &self,
         kind: &ProfileType,
