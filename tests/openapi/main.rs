@@ -16,7 +16,7 @@ mod profile;
 /// What is asked depends on nothing else.
 const SEED: &str = "1784";
 /// Cases of each operation and phase.
-const CASES: &str = "60";
+const CASES: &str = "20";
 
 #[test]
 fn the_server_does_what_its_document_says() {
