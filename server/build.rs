@@ -1,5 +1,5 @@
 //! Lists the built page's files for `src/ui.rs`; without `ui/dist` a stub takes its place, so that building the server
-//! never needs the page's tools.
+//! never needs the page's tools. Turns the document of the interface, which people read and write as YAML, into JSON.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,11 @@ const STUB: &str =
 fn main() -> io::Result<()> {
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
+    let document = root.join("../docs/openapi.yaml");
+    println!("cargo:rerun-if-changed={}", document.display());
+    let document: serde_json::Value =
+        serde_saphyr::from_str(&fs::read_to_string(document)?).map_err(io::Error::other)?;
+    fs::write(out.join("openapi.json"), document.to_string())?;
     let dist = root.join("ui/dist");
 
     let mut files = Vec::new();

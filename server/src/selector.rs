@@ -2,6 +2,8 @@
 //!
 //! The only parser of selectors in the house. It knows names and values, not where labels are kept.
 
+use std::fmt;
+
 use regex::{Regex, RegexBuilder};
 
 use crate::model::{Labels, ProfileType, SPAN_NAME, label};
@@ -74,8 +76,21 @@ impl Matcher {
         }
     }
 
-    fn is_span_name(&self) -> bool {
+    /// Whether it compares the samples' span names, not a label of their series.
+    pub fn is_span_name(&self) -> bool {
         crate::model::same_name(&self.name, SPAN_NAME)
+    }
+}
+
+impl fmt::Display for Matcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let op = match self.op {
+            MatchOp::Equal => "=",
+            MatchOp::NotEqual => "!=",
+            MatchOp::Regex => "=~",
+            MatchOp::NotRegex => "!~",
+        };
+        write!(f, "{}{op}{:?}", self.name, self.value)
     }
 }
 
@@ -121,6 +136,11 @@ impl LabelSelector {
     /// Whether span names matter at all.
     pub fn selects_span_names(&self) -> bool {
         !self.span_name.is_empty()
+    }
+
+    /// All of its matchers.
+    pub fn matchers(&self) -> impl Iterator<Item = &Matcher> {
+        self.series.iter().chain(&self.span_name)
     }
 
     /// Both selectors must pass.

@@ -2,6 +2,7 @@
 
 mod demo;
 mod page;
+mod python;
 mod shell;
 mod soak;
 mod targets;

@@ -1,10 +1,10 @@
 //! Every test there is.
 
-use crate::{page, shell};
+use crate::{page, python, shell};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Leave out the tests that need Node.js and a browser
+    /// Leave out the tests that need Node.js, Python and a browser
     #[arg(long)]
     rust_only: bool,
 }
@@ -35,6 +35,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if args.rust_only {
         return Ok(());
     }
+    let requirements = shell::root().join("tests/openapi/requirements.txt");
+    let schemathesis = python::programs("schemathesis", &requirements)?.join("schemathesis");
+    let document =
+        ["test", "--package", "spanflame-tests", "--features", "schemathesis", "--test", "openapi"];
+    shell::run(shell::cargo().args(document).env("SCHEMATHESIS", schemathesis))?;
     page::install()?;
     shell::need("chromium", &["chromium", "fonts-dejavu-core"])?;
     shell::run(&mut page::npm(&["run", "check"]))?;

@@ -135,6 +135,7 @@ impl From<ConnectError> for ApiError {
 pub(crate) fn query_failed(error: &QueryError) -> ConnectError {
     match error {
         QueryError::Step { .. } => ConnectError::invalid_argument(error.to_string()),
+        QueryError::TooMuch { .. } => ConnectError::resource_exhausted(error.to_string()),
         error => {
             tracing::error!(%error, "query failed");
             ConnectError::unavailable(format!("the store could not be read: {error}"))

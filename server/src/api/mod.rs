@@ -157,7 +157,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     let mut router = Router::new()
         .merge(ui::router())
         .merge(legacy::router())
-        .merge(rest::router())
+        .merge(rest::router(&app))
         .merge(status::router())
         .layer(CompressionLayer::new().gzip(true))
         .merge(ingest::router(&app))

@@ -441,6 +441,7 @@ impl Group {
             duration_nanos: header.duration_nanos,
             period: header.period,
             symbols: Arc::clone(symbols),
+            losses: Vec::new(),
             values: used.iter().flat_map(|&t| of_column(t)).collect(),
             spans: self.spans,
             row_stacks: self.row_stacks,

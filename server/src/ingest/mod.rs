@@ -10,6 +10,7 @@ pub mod fuzzing;
 mod jfr;
 mod labels;
 mod limits;
+mod losses;
 mod normalise;
 mod otlp;
 mod pprof;

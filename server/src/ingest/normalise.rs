@@ -7,7 +7,7 @@ use spanflame_wire::google::v1::__buffa::view::{LocationView, ProfileView, Sampl
 
 use super::assemble::{self, Assembler, Binary, Frame, Header, LabelValue};
 use super::labels::SeriesLabels;
-use super::{Budget, IngestError, Limits};
+use super::{Budget, IngestError, Limits, losses};
 use crate::model::{Profile, ProfileType};
 
 type Map<K, V> = HashMap<K, V, RandomState>;
@@ -79,7 +79,11 @@ pub(super) fn normalise(
             profiles.sample(&tables.stack, tables.labels.iter().copied(), &sample.value)?;
         }
     }
-    profiles.finish(budget)
+    let mut profiles = profiles.finish(budget)?;
+    if let Some(first) = profiles.first_mut() {
+        first.losses = losses::losses(pprof);
+    }
+    Ok(profiles)
 }
 
 /// The string table, reached by checked index.

@@ -15,7 +15,7 @@ pub use ids::{IdError, ProfileId, ProfileIdError, SpanId, TenantId, TenantIdErro
 pub use labels::Labels;
 pub(crate) use labels::same_name;
 pub(crate) use profile::interval;
-pub use profile::{Profile, SpanRef};
+pub use profile::{Loss, Profile, SpanRef};
 pub use profile_type::{ProfileType, ProfileTypeError};
 pub use series::{SPAN_NAME, SYNTHETIC_LABELS, label};
 pub use symbols::{Function, Line, Location, Mapping, Symbols, SymbolsBuilder};

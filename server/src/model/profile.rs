@@ -21,6 +21,15 @@ pub struct SpanRef {
     pub local_root_name: u32,
 }
 
+/// Samples that a sender took and could not deliver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loss {
+    /// The cause as the sender names it.
+    pub cause: Box<str>,
+    /// How many.
+    pub samples: u64,
+}
+
 /// One profile of one series, with one column of values for each of its types.
 ///
 /// Rows are samples: stack trace, span and one value for each type. No two rows have the same stack trace and span,
@@ -47,6 +56,8 @@ pub struct Profile {
     pub row_stacks: Vec<u32>,
     /// Number of each row's entry in `spans`.
     pub row_spans: Vec<u32>,
+    /// What the sender says that it lost before it sent this; of profiles split from one input the first tells it.
+    pub losses: Vec<Loss>,
     /// Values, column after column: that of type `t` in row `r` is at `t * rows + r`.
     pub values: Vec<i64>,
 }
@@ -77,6 +88,7 @@ impl Profile {
             + size_of_val(&*self.row_stacks)
             + size_of_val(&*self.row_spans)
             + size_of_val(&*self.values)
+            + self.losses.iter().map(|loss| size_of::<Loss>() + loss.cause.len()).sum::<usize>()
     }
 
     /// The time it covers, rounded outwards to milliseconds.

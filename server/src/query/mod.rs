@@ -28,7 +28,10 @@ pub use self::merge::{MergedProfile, MergedStacks};
 pub use self::points::{Exemplar, Grain, TimeQuery};
 pub use self::select::Selection;
 pub use self::series::{Aggregation, Point, TimeSeries};
-pub use self::spans::{EmptyReason, SpanListFilter, SpanListItem, SpanSummary, TypeTotal};
+pub use self::spans::{
+    EmptyReason, ExplainQuery, Explanation, MatcherFinding, SpanCursor, SpanListFilter, SpanListItem,
+    SpanOrder, SpanSeries, SpanSummary, SpanTotals, Stages, TraceSummary, TreeSpan, TypeTotal,
+};
 pub use self::stacks::StackFilter;
 use crate::model::{SpanId, TenantId, TraceId};
 use crate::store::{Source, Store, StoreError};
@@ -48,6 +51,14 @@ pub enum QueryError {
     Step {
         /// What was asked for, in milliseconds.
         step_ms: i64,
+    },
+    /// The question would take too long to answer.
+    #[error("the question is about more than {max} {what}: ask for less at a time")]
+    TooMuch {
+        /// What there is too much of.
+        what: &'static str,
+        /// How much there may be.
+        max: usize,
     },
 }
 

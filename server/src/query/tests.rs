@@ -272,7 +272,7 @@ fn spans_are_listed_by_their_cpu_time() {
     ]);
     let list = |service: Option<&str>, trace: bool, limit| -> Vec<(u64, i64)> {
         let trace_id = trace.then(|| TRACE.parse().unwrap());
-        let filter = SpanListFilter { service: service.map(str::to_owned), trace_id };
+        let filter = SpanListFilter { service: service.map(str::to_owned), trace_id, ..Default::default() };
         let spans = fixture.engine.spans(&filter, limit).unwrap();
         spans.iter().map(|span| (span.span_id.get(), span.cpu_nanos / MS)).collect()
     };

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use crate::model::{
-    Function, Labels, Line, Location, Mapping, Profile, ProfileId, ProfileType, SpanId, SpanRef, StringTable,
-    Symbols, TenantId, TraceId,
+    Function, Labels, Line, Location, Loss, Mapping, Profile, ProfileId, ProfileType, SpanId, SpanRef,
+    StringTable, Symbols, TenantId, TraceId,
 };
 
 /// A payload that is none.
@@ -19,7 +19,7 @@ type Result<T> = std::result::Result<T, CodecError>;
 /// Begins a payload, followed by the number of its form. The first form had no such beginning but that of a tenant's
 /// id, which is never empty.
 const NUMBERED: u64 = 0;
-/// The form that is written: profiles have ids.
+/// The form that is written: profiles have ids, and what was lost before them.
 const FORM: u64 = 2;
 
 /// Writes a tenant's profiles; symbol tables that several of them share are written once.
@@ -47,6 +47,11 @@ pub(super) fn encode(tenant: &TenantId, profiles: &[Profile], out: &mut Vec<u8>)
         put(out, table as u64);
         out.extend_from_slice(&profile.id.to_bytes());
         put_profile(out, profile);
+        put(out, profile.losses.len() as u64);
+        for loss in &profile.losses {
+            put_text(out, &loss.cause);
+            put(out, loss.samples);
+        }
     }
 }
 
@@ -70,7 +75,12 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(TenantId, Vec<Profile>)> {
     let profiles = input.list(|input| {
         let symbols = tables.get(input.index()?).ok_or(CodecError("no such symbol table"))?;
         let id = if numbered { Some(ProfileId::from_bytes(input.array()?)) } else { None };
-        profile(input, id, Arc::clone(symbols))
+        let mut profile = profile(input, id, Arc::clone(symbols))?;
+        if numbered {
+            profile.losses =
+                input.list(|input| Ok(Loss { cause: input.text()?.into(), samples: input.number()? }))?;
+        }
+        Ok(profile)
     })?;
     if !input.0.is_empty() {
         return Err(CodecError("bytes after the end"));
@@ -326,6 +336,7 @@ fn profile(input: &mut Input<'_>, id: Option<ProfileId>, symbols: Arc<Symbols>) 
         spans,
         row_stacks,
         row_spans,
+        losses: Vec::new(),
         values,
     })
 }
@@ -369,6 +380,8 @@ mod tests {
         builder.pprof.location[1].address = u64::MAX;
         builder.pprof.location[1].line.clear();
         builder.pprof.time_nanos = -5;
+        let note = builder.string("lost.ring_full=300");
+        builder.pprof.comment.push(note);
         builder.profiles(&[("pod", "a")])
     }
 
@@ -403,7 +416,10 @@ mod tests {
         encode(&tenant, &decoded, &mut again);
         assert_eq!(decode(&again).unwrap().1, decoded);
         let mut expected = profiles();
-        expected.iter_mut().zip(&decoded).for_each(|(profile, decoded)| profile.id = decoded.id);
+        for (profile, decoded) in expected.iter_mut().zip(&decoded) {
+            profile.id = decoded.id;
+            profile.losses.clear();
+        }
         assert_eq!(decoded, expected);
         assert_eq!(decode(&[0, 3, 1, b'a', 0, 0]), Err(CodecError("unknown form")));
     }

@@ -7,7 +7,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::StoreError;
-use crate::model::{Labels, ProfileId, ProfileType, SpanId, SpanRef, Symbols, TimeRange, TraceId, interval};
+use crate::model::{
+    Labels, Loss, ProfileId, ProfileType, SpanId, SpanRef, Symbols, TimeRange, TraceId, interval,
+};
 
 /// A series and the columns that its profiles have.
 #[derive(Debug, Clone)]
@@ -167,6 +169,10 @@ pub(crate) trait Source: Send + Sync {
         stacks: &[u32],
         visit: &mut dyn FnMut(usize, &Symbols, &[u32]),
     ) -> Result<(), StoreError>;
+
+    /// Visits what senders lost: the series and the time of the profile that told it, in time proportional to their
+    /// number.
+    fn losses(&self, visit: &mut dyn FnMut(u32, TimeRange, &[Loss])) -> Result<(), StoreError>;
 
     /// Bytes that its symbol tables take.
     fn symbol_bytes(&self) -> u64;

@@ -1,5 +1,6 @@
 //! Our own routes: a span by its id and nothing else.
 
+use http::Method;
 use serde_json::json;
 
 use crate::support::{CPU, SPAN, Server, TRACE, checkout, cpu_profile, service};
@@ -33,8 +34,14 @@ fn a_span_is_found_by_its_id_alone() {
             "parentSpanId": null,
             "localRootSpanId": null,
             "service": "checkout",
+            "services": ["checkout"],
             "name": "GET /pay",
             "labels": { "service_name": "checkout" },
+            "series": [{
+                "labels": { "service_name": "checkout" },
+                "from": 1_767_225_600_000_i64, "until": 1_767_225_610_000_i64,
+                "samples": 3, "cpuNanos": 30_000_000,
+            }],
             "from": 1_767_225_600_000_i64,
             "until": 1_767_225_610_000_i64,
             "profileTypes": [
@@ -43,6 +50,10 @@ fn a_span_is_found_by_its_id_alone() {
             ],
             "samples": 3,
             "cpuNanos": 30_000_000,
+            "ownSamples": 3,
+            "ownCpuNanos": 30_000_000,
+            "children": [],
+            "childCount": 0,
         })
     );
     assert_eq!(server.get(&format!("/api/v1/spans/{}", SPAN.to_uppercase())).json(), answer.json());
@@ -65,6 +76,14 @@ fn a_root_span_whose_children_had_the_cpu_has_its_name_even_after_a_restart() {
         let root = server.get(&format!("/api/v1/spans/{SPAN}")).json();
         assert_eq!((&root["name"], &root["cpuNanos"]), (&json!("GET /checkout"), &json!(20_000_000)));
         assert_eq!(root["labels"], json!({ "service_name": "checkout" }));
+        assert_eq!((&root["ownCpuNanos"], &root["childCount"]), (&json!(0), &json!(1)));
+        assert_eq!(
+            root["children"],
+            json!([{
+                "spanId": "00000000000000c1", "service": "checkout", "name": "hash", "remote": false,
+                "samples": 2, "cpuNanos": 20_000_000, "ownSamples": 2, "ownCpuNanos": 20_000_000,
+            }])
+        );
         let child = server.get("/api/v1/spans/00000000000000c1").json();
         assert_eq!((&child["name"], &child["localRootSpanId"]), (&json!("hash"), &json!(SPAN)));
         // The list is of spans with samples of their own.
@@ -94,6 +113,7 @@ fn its_profile_is_the_graph_that_grafana_gets() {
         ("type=cpu", "type: "),
         ("maxNodes=-1", "maxNodes: "),
         ("format=dot", "format: "),
+        ("rollUp=maybe", "query: "),
         ("what=1", "query: "),
     ] {
         let answer = server.get(&format!("/api/v1/spans/{SPAN}/profile?{query}"));
@@ -128,16 +148,78 @@ fn unknown_and_bad_ids_say_so() {
         let line = format!("spanflame_span_queries_total{counted}");
         assert!(metrics.text().contains(&line), "{line}: {}", metrics.text());
     }
-    for (bad, shown) in
-        [("abc", "abc"), ("00f067aa0ba902bz", "00f067aa0ba902bz"), ("%24%7B__span%7D", "${__span}")]
-    {
-        let answer = server.get(&format!("/api/v1/spans/{bad}"));
-        let message = answer.refused(400, "invalid_argument");
-        let expected = format!("span_id: expected 16 hexadecimal characters, got {shown:?}");
-        assert!(message.starts_with(&expected), "{message}");
-        assert_eq!(answer.json()["reason"], "bad_span_id");
+}
+
+/// What is no id, as it stands in a path and as it is shown.
+const NO_IDS: [(&str, &str); 9] = [
+    ("abc", "abc"),
+    ("00f067aa0ba902bz", "00f067aa0ba902bz"),
+    ("00f067aa0ba902b70", "00f067aa0ba902b70"),
+    ("%2B0f067aa0ba902b7", "+0f067aa0ba902b7"),
+    ("%24%7B__span%7D", "${__span}"),
+    ("%24%7B__span.tags%5B%22pyroscope.profile.id%22%5D%7D", r#"${__span.tags["pyroscope.profile.id"]}"#),
+    ("00f067aa%00ba902b7", "00f067aa\u{0}ba902b7"),
+    ("..%2F..%2Fetc%2Fpasswd", "../../etc/passwd"),
+    ("%3Cscript%3E", "<script>"),
+];
+
+#[test]
+fn what_is_no_id_is_shown_and_named() {
+    let server = Server::start();
+    server.pushed(checkout());
+    for (kind, field, length) in [("spans", "span_id", 16), ("traces", "trace_id", 32)] {
+        for rest in ["", "/profile"] {
+            for (bad, shown) in NO_IDS {
+                let answer = server.get(&format!("/api/v1/{kind}/{bad}{rest}"));
+                let message = answer.refused(400, "invalid_argument");
+                let expected = format!("{field}: expected {length} hexadecimal characters, got {shown:?}");
+                assert!(message.starts_with(&expected), "{message}");
+                assert_eq!(
+                    message.contains("pyroscope.profile.id, so it"),
+                    bad.starts_with("%24"),
+                    "{message}"
+                );
+                assert_eq!(answer.json()["reason"], format!("bad_{field}"));
+            }
+            let zero = server.get(&format!("/api/v1/{kind}/{}{rest}", "0".repeat(length)));
+            let message = zero.refused(400, "invalid_argument");
+            assert!(message.contains("characters, not all zero, got"), "{message}");
+            server.get(&format!("/api/v1/{kind}/%ff{rest}")).refused(400, "invalid_argument");
+            server
+                .get(&format!("/api/v1/{kind}/{}{rest}", "f".repeat(4000)))
+                .refused(400, "invalid_argument");
+        }
     }
-    server.get("/api/v1/spans/%ff").refused(400, "invalid_argument");
+    server.alive();
+}
+
+#[test]
+fn wrong_methods_and_paths_are_connect_errors_and_head_works() {
+    let server = Server::start();
+    server.pushed(checkout());
+    for path in [
+        "/api/v1/spans".to_owned(),
+        format!("/api/v1/spans/{SPAN}"),
+        format!("/api/v1/spans/{SPAN}/profile?format=svg"),
+        format!("/api/v1/traces/{TRACE}"),
+        format!("/api/v1/traces/{TRACE}/profile"),
+        format!("/api/v1/explain?span={SPAN}"),
+        "/api/v1/openapi.json".to_owned(),
+    ] {
+        let (whole, head) = (server.get(&path), server.send(Method::HEAD, &path, &[], ""));
+        assert_eq!((whole.status, head.status, head.body.len()), (200, 200, 0), "{path}");
+        for header in ["content-type", "content-disposition", "content-length"] {
+            assert_eq!(whole.header(header), head.header(header), "{header} of {path}");
+        }
+        let wrong = server.send(Method::DELETE, &path, &[], "");
+        wrong.refused(405, "unimplemented");
+        assert_eq!(wrong.header("allow"), "GET,HEAD");
+    }
+    server.get("/api/v1/spans:exists").refused(405, "unimplemented");
+    for path in ["/api/v1/span", "/api/v1/spans/", "/api/v1/traces", "/api/v2/spans", "/api/v1/spans:delete"]
+    {
+        server.get(path).refused(404, "not_found");
+    }
 }
 
 #[test]

@@ -17,7 +17,7 @@ use parking_lot::RwLock;
 use self::spans::SpanIndex;
 use super::StoreError;
 use super::source::{Chunk, FoundRun, NO_SPAN, SeriesEntry, Source, SpanEntry, SpanLookup, SpanRun};
-use crate::model::{Labels, Profile, ProfileType, Symbols, SymbolsBuilder, TenantId, TimeRange};
+use crate::model::{Labels, Loss, Profile, ProfileType, Symbols, SymbolsBuilder, TenantId, TimeRange};
 
 /// Stack traces visited under one read lock.
 const STACKS_PER_LOCK: usize = 256;
@@ -125,6 +125,8 @@ struct Inner {
     series_ids: HashMap<(Labels, Arc<[ProfileType]>), u32>,
     chunks: Vec<Arc<Chunk>>,
     spans: SpanIndex,
+    /// What senders lost, by series and time of the profile that told it.
+    losses: Vec<(u32, TimeRange, Vec<Loss>)>,
     bounds: Option<TimeRange>,
     bytes: usize,
 }
@@ -206,6 +208,11 @@ impl Inner {
         };
         self.bytes += chunk.bytes();
         self.chunks.push(Arc::new(chunk));
+        if !profile.losses.is_empty() {
+            self.bytes +=
+                profile.losses.iter().map(|loss| size_of::<Loss>() + loss.cause.len()).sum::<usize>() + 48;
+            self.losses.push((series, range, profile.losses.clone()));
+        }
         self.bounds = Some(self.bounds.map_or(range, |bounds| bounds.union(range)));
     }
 
@@ -336,6 +343,12 @@ impl Source for TenantPart {
                 visit(batch * STACKS_PER_LOCK + at, symbols, symbols.stack(stack));
             }
         }
+        Ok(())
+    }
+
+    fn losses(&self, visit: &mut dyn FnMut(u32, TimeRange, &[Loss])) -> Result<(), StoreError> {
+        let inner = self.inner.read();
+        inner.losses.iter().for_each(|(series, range, losses)| visit(*series, *range, losses));
         Ok(())
     }
 

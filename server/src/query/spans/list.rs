@@ -1,0 +1,234 @@
+//! Which spans there are, sorted and page by page.
+
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
+
+use foldhash::fast::RandomState;
+
+use super::{Engine, Names, QueryError, run_total};
+use crate::model::{ProfileType, SpanId, TimeRange, TraceId};
+use crate::store::{SampleCounts, SeriesEntry, Source, SpanEntry, SpanLookup, StoreError};
+
+/// Narrows and sorts a list of spans.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SpanListFilter {
+    /// Only those of this service.
+    pub service: Option<String>,
+    /// Only those of this trace.
+    pub trace_id: Option<TraceId>,
+    /// Only those of this name.
+    pub name: Option<String>,
+    /// Only those with values of this type, which are then added up.
+    pub kind: Option<ProfileType>,
+    /// Only those whose profiles overlap this time.
+    pub range: Option<TimeRange>,
+    /// What comes first.
+    pub order: SpanOrder,
+    /// Only those behind this one.
+    pub after: Option<SpanCursor>,
+}
+
+/// What comes first in a list of spans; equals are sorted by their ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SpanOrder {
+    /// The most CPU time.
+    #[default]
+    Cpu,
+    /// The most samples.
+    Samples,
+    /// The largest total of the type asked for.
+    Total,
+    /// The latest profile.
+    Newest,
+}
+
+/// A place in a sorted list. It stays where it is when spans come and go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpanCursor {
+    /// What the list is sorted by first, of the span at that place.
+    pub rank: i64,
+    /// Its samples, by which equals of that rank are sorted.
+    pub samples: u64,
+    /// Its id.
+    pub span_id: SpanId,
+}
+
+/// A span in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpanListItem {
+    /// Its id.
+    pub span_id: SpanId,
+    /// Its trace.
+    pub trace_id: Option<TraceId>,
+    /// Its service.
+    pub service: String,
+    /// Its name.
+    pub name: Option<String>,
+    /// Samples in itself.
+    pub samples: u64,
+    /// CPU time of itself, in nanoseconds.
+    pub cpu_nanos: i64,
+    /// The sum of its values of the type asked for, 0 if none was.
+    pub total: i64,
+    /// The time that the profiles with its samples cover.
+    pub range: TimeRange,
+}
+
+impl SpanListItem {
+    /// Its place in a list of this order.
+    pub fn cursor(&self, order: SpanOrder) -> SpanCursor {
+        let rank = match order {
+            SpanOrder::Cpu => self.cpu_nanos,
+            SpanOrder::Samples => i64::try_from(self.samples).unwrap_or(i64::MAX),
+            SpanOrder::Total => self.total,
+            SpanOrder::Newest => self.range.end_ms,
+        };
+        SpanCursor { rank, samples: self.samples, span_id: self.span_id }
+    }
+}
+
+impl SpanCursor {
+    fn key(self) -> (Reverse<(i64, u64)>, SpanId) {
+        (Reverse((self.rank, self.samples)), self.span_id)
+    }
+}
+
+/// What the entries of one span add up to. The numbers of its series and its name are those of one source.
+struct Sum {
+    source: usize,
+    name: u32,
+    series: u32,
+    item: SpanListItem,
+}
+
+/// What one source has for the list.
+struct Listed<'a> {
+    source: &'a dyn Source,
+    /// Those of the service.
+    series: HashMap<u32, SeriesEntry, RandomState>,
+    /// Numbers of the name asked for, none if none was.
+    wanted_name: Option<HashSet<u32, RandomState>>,
+    names: Names<'a>,
+}
+
+impl<'a> Listed<'a> {
+    fn new(source: &'a dyn Source, filter: &SpanListFilter) -> Result<Self, StoreError> {
+        let mut series: HashMap<u32, SeriesEntry, RandomState> =
+            source.series(None)?.into_iter().map(|series| (series.id, series)).collect();
+        if let Some(service) = &filter.service {
+            series.retain(|_, series| series.labels.service() == service);
+        }
+        let mut names = Names::new(source);
+        let mut wanted_name = None;
+        if let Some(wanted) = &filter.name {
+            let numbers: &mut HashSet<u32, RandomState> = wanted_name.insert(HashSet::default());
+            numbers.extend(wanted.is_empty().then_some(0));
+            for &series in series.keys() {
+                for number in source.span_names(series)? {
+                    if names.get(number)? == Some(wanted.as_str()) {
+                        numbers.insert(number);
+                    }
+                }
+            }
+        }
+        Ok(Self { source, series, wanted_name, names })
+    }
+
+    /// Whether the entry passes, its values aside.
+    fn passes(&self, entry: &SpanEntry, filter: &SpanListFilter) -> bool {
+        entry.span.span_id.is_some()
+            && self.series.contains_key(&entry.series)
+            && filter.range.is_none_or(|range| range.overlaps(&entry.range))
+            && self.wanted_name.as_ref().is_none_or(|names| names.contains(&entry.span.name))
+    }
+
+    /// The entry's total of the type.
+    fn total(&self, entry: &SpanEntry, kind: &ProfileType) -> Result<i64, StoreError> {
+        let types = self.series.get(&entry.series).map_or(&[][..], |series| &series.types);
+        let Some(column) = types.iter().position(|of_series| of_series == kind) else { return Ok(0) };
+        let mut total = 0i64;
+        for found in self.source.runs(&[entry.id])? {
+            let counts = SampleCounts::new(types, found.chunk.period);
+            total = total.saturating_add(run_total(&found, column, &counts).0);
+        }
+        Ok(total)
+    }
+}
+
+impl Engine {
+    /// At most `limit` spans with samples of their own, sorted.
+    pub fn spans(&self, filter: &SpanListFilter, limit: usize) -> Result<Vec<SpanListItem>, QueryError> {
+        let sources = self.sources();
+        // By span first: one may have entries in several series and sources, which only together tell its rank.
+        let mut spans: HashMap<SpanId, Sum, RandomState> = HashMap::default();
+        let mut listed = Vec::with_capacity(sources.len());
+        for (at, source) in sources.iter().enumerate() {
+            let part = Listed::new(source.as_ref(), filter)?;
+            let mut add = |entry: &SpanEntry, total: i64| {
+                let Some(id) = entry.span.span_id else { return };
+                let new = || Sum::new(at, id, entry, total);
+                spans.entry(id).and_modify(|sum| sum.add(at, entry, total)).or_insert_with(new);
+            };
+            // A source must not be asked for values while it is visited.
+            let mut later = Vec::new();
+            let mut visit = |entry: &SpanEntry| match filter.kind {
+                _ if !part.passes(entry, filter) => {}
+                Some(_) => later.push(entry.clone()),
+                None => add(entry, 0),
+            };
+            match filter.trace_id {
+                Some(trace) => source.spans(SpanLookup::Trace(trace), &mut visit)?,
+                None => source.all_spans(&mut visit)?,
+            }
+            for entry in &later {
+                let total = filter.kind.as_ref().map_or(Ok(0), |kind| part.total(entry, kind))?;
+                if total > 0 {
+                    add(entry, total);
+                }
+            }
+            listed.push(part);
+        }
+        let after = filter.after.map(SpanCursor::key);
+        let place = |sum: &Sum| sum.item.cursor(filter.order).key();
+        let mut sums: Vec<Sum> =
+            spans.into_values().filter(|sum| after.is_none_or(|after| place(sum) > after)).collect();
+        sums.sort_unstable_by_key(place);
+        sums.truncate(limit);
+        let mut items = Vec::with_capacity(sums.len());
+        for Sum { source, name, series, item } in sums {
+            let part = &mut listed[source];
+            let service = part.series.get(&series).map(|series| series.labels.service().to_owned());
+            let name = part.names.get(name)?.map(str::to_owned);
+            items.push(SpanListItem { service: service.unwrap_or_default(), name, ..item });
+        }
+        Ok(items)
+    }
+}
+
+impl Sum {
+    fn new(source: usize, span_id: SpanId, entry: &SpanEntry, total: i64) -> Self {
+        let item = SpanListItem {
+            span_id,
+            trace_id: entry.span.trace_id,
+            service: String::new(),
+            name: None,
+            samples: entry.samples,
+            cpu_nanos: entry.cpu_nanos,
+            total,
+            range: entry.range,
+        };
+        Self { source, name: entry.span.name, series: entry.series, item }
+    }
+
+    fn add(&mut self, source: usize, entry: &SpanEntry, total: i64) {
+        let Self { item, .. } = self;
+        item.samples = item.samples.saturating_add(entry.samples);
+        item.cpu_nanos = item.cpu_nanos.saturating_add(entry.cpu_nanos);
+        item.total = item.total.saturating_add(total);
+        item.range = item.range.union(entry.range);
+        item.trace_id = item.trace_id.or(entry.span.trace_id);
+        if self.name == 0 {
+            (self.source, self.name, self.series) = (source, entry.span.name, entry.series);
+        }
+    }
+}

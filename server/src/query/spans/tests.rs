@@ -1,0 +1,232 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::model::{Labels, SpanId, TenantId, TraceId};
+use crate::query::Engine;
+use crate::selector::LabelSelector;
+use crate::store::{Store, StoreOptions};
+use crate::testing::{CPU, PprofBuilder, SAMPLES, START_MS};
+
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const MS: i64 = 10_000_000;
+
+struct Fixture {
+    engine: Engine,
+    store: Arc<Store>,
+    _dir: tempfile::TempDir,
+}
+
+impl Fixture {
+    fn of(builders: &[(PprofBuilder, &[(&str, &str)])]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(StoreOptions::new(dir.path())).unwrap());
+        let engine = Engine::new(Arc::clone(&store), [TenantId::anonymous()].into());
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        for (builder, labels) in builders {
+            runtime.block_on(store.append(&TenantId::anonymous(), builder.profiles(labels))).unwrap();
+        }
+        Self { engine, store, _dir: dir }
+    }
+}
+
+fn id(number: u64) -> SpanId {
+    SpanId::new(number).unwrap()
+}
+
+fn trace() -> TraceId {
+    TRACE.parse().unwrap()
+}
+
+fn at(start_ms: i64, end_ms: i64) -> TimeRange {
+    TimeRange::new(START_MS + start_ms, START_MS + end_ms).unwrap()
+}
+
+/// Adds as many samples of a span of [`TRACE`] as its number; a parent or local root of 0 is not told.
+fn sampled(builder: PprofBuilder, span: u64, parent: u64, root: u64, name: &str) -> PprofBuilder {
+    let (id, parent, root) = (id(span).to_string(), format!("#{parent}"), format!("#{root}"));
+    let mut labels = vec![("span_id", &*id), ("trace_id", TRACE), ("span_name", name)];
+    labels.extend(
+        [("parent_span_id", &*parent), ("local_root_span_id", &*root)].iter().filter(|(_, v)| *v != "#0"),
+    );
+    builder.sample(&["main", name], span as i64, &labels)
+}
+
+/// In `checkout`: root 1 with children 2 and 3, 4 below 2. In `payments`: 9, whose parent is 2, with child 10.
+fn family() -> Fixture {
+    let checkout = [(1, 0, "GET /pay"), (2, 1, "charge"), (3, 1, "hash"), (4, 2, "sign")]
+        .iter()
+        .fold(PprofBuilder::new(), |builder, &(span, parent, name)| sampled(builder, span, parent, 1, name));
+    let payments = sampled(PprofBuilder::new(), 9, 2, 9, "POST /charge");
+    let payments = sampled(payments, 10, 9, 9, "db").at(START_MS + 10_000, 10_000);
+    Fixture::of(&[(checkout, &[]), (payments, &[("service_name", "payments")])])
+}
+
+#[test]
+fn a_span_names_its_series_and_its_children() {
+    let engine = family().engine;
+    let summary = engine.span(id(2)).unwrap().unwrap();
+    assert_eq!((summary.samples, summary.own_samples), (6, 2), "other processes' work is not its own");
+    assert_eq!(summary.services(), ["checkout"]);
+    let children: Vec<_> = summary
+        .children
+        .iter()
+        .map(|child| (child.span_id.get(), child.total_samples, child.service.as_deref(), child.depth))
+        .collect();
+    assert_eq!(children, [(9, 19, Some("payments"), 2), (4, 4, Some("checkout"), 2)]);
+    let root = engine.span(id(1)).unwrap().unwrap();
+    let children: Vec<_> = root.children.iter().map(|child| child.span_id.get()).collect();
+    assert_eq!(children, [2, 3], "the heaviest first, those below it included");
+    assert!(engine.span(id(4)).unwrap().unwrap().children.is_empty());
+}
+
+#[test]
+fn a_span_that_changed_services_is_of_both() {
+    let builder = || PprofBuilder::new().sample(&["a"], 3, &[("span_id", &id(1).to_string())]);
+    let other = PprofBuilder::new().sample(&["a"], 5, &[("span_id", &id(1).to_string())]);
+    let fixture = Fixture::of(&[
+        (builder(), &[("pod", "a")]),
+        (other, &[("service_name", "payments")]),
+        (builder().at(START_MS + 60_000, 10_000), &[("pod", "a")]),
+    ]);
+    let summary = fixture.engine.span(id(1)).unwrap().unwrap();
+    assert_eq!(summary.services(), ["checkout", "payments"]);
+    let series: Vec<_> = summary.series.iter().map(|s| (s.labels.service(), s.samples, s.range)).collect();
+    assert_eq!(series, [("checkout", 6, at(0, 70_000)), ("payments", 5, at(0, 10_000))]);
+    assert_eq!(summary.labels, Labels::new([("pod", "a"), ("service_name", "checkout")]));
+}
+
+#[test]
+fn a_trace_is_a_tree_across_processes() {
+    let engine = family().engine;
+    let found = engine.trace(trace()).unwrap().unwrap();
+    assert_eq!((found.samples, found.cpu_nanos, found.range), (29, 29 * MS, at(0, 20_000)));
+    assert_eq!(found.services, ["checkout", "payments"]);
+    let types: Vec<_> = found.types.iter().map(|t| (t.kind.to_string(), t.total)).collect();
+    assert_eq!(types, [(CPU.to_owned(), 29 * MS), (SAMPLES.to_owned(), 29)]);
+    let spans: Vec<_> =
+        found.spans.iter().map(|s| (s.span_id.get(), s.depth, s.samples, s.total_samples)).collect();
+    let expected = [(1, 0, 1, 29), (2, 1, 2, 25), (9, 2, 9, 19), (10, 3, 10, 10), (4, 2, 4, 4), (3, 1, 3, 3)];
+    assert_eq!(spans, expected);
+    assert_eq!(engine.trace(TraceId::new(7).unwrap()).unwrap(), None);
+}
+
+#[test]
+fn existence_is_told_with_and_without_descendants() {
+    let engine = family().engine;
+    let totals = |roll_up| -> Vec<Option<u64>> {
+        let found = engine.span_totals(&[id(1), id(9), id(77)], roll_up).unwrap();
+        found.iter().map(|totals| totals.map(|totals| totals.samples)).collect()
+    };
+    assert_eq!(totals(true), [Some(10), Some(19), None]);
+    assert_eq!(totals(false), [Some(1), Some(9), None]);
+}
+
+#[test]
+fn lists_are_narrowed_and_sorted() {
+    let engine = family().engine;
+    let list = |filter: SpanListFilter| -> Vec<u64> {
+        engine.spans(&filter, 100).unwrap().iter().map(|span| span.span_id.get()).collect()
+    };
+    let all = SpanListFilter::default;
+    assert_eq!(list(all()), [10, 9, 4, 3, 2, 1]);
+    assert_eq!(list(SpanListFilter { name: Some("charge".into()), ..all() }), [2]);
+    assert_eq!(list(SpanListFilter { name: Some(String::new()), ..all() }), [0; 0]);
+    assert_eq!(list(SpanListFilter { range: Some(at(10_001, 11_000)), ..all() }), [10, 9]);
+    assert_eq!(list(SpanListFilter { range: Some(at(20_001, 21_000)), ..all() }), [0; 0]);
+    assert_eq!(list(SpanListFilter { order: SpanOrder::Newest, ..all() }), [10, 9, 4, 3, 2, 1]);
+    let service = Some("checkout".to_owned());
+    assert_eq!(list(SpanListFilter { service, order: SpanOrder::Samples, ..all() }), [4, 3, 2, 1]);
+    let counted = SpanListFilter { kind: Some(SAMPLES.parse().unwrap()), order: SpanOrder::Total, ..all() };
+    assert_eq!(engine.spans(&counted, 1).unwrap()[0].total, 10);
+    assert_eq!(list(counted), [10, 9, 4, 3, 2, 1]);
+    let kind = Some("memory:alloc:bytes::".parse().unwrap());
+    assert_eq!(list(SpanListFilter { kind, ..all() }), [0; 0]);
+}
+
+#[test]
+fn pages_make_up_the_whole_list() {
+    // Many of equal rank, so that ids decide.
+    let builder = (1..=40u64).fold(PprofBuilder::new(), |builder, span| {
+        builder.sample(&["a"], span as i64 % 3 + 1, &[("span_id", &id(span).to_string())])
+    });
+    let engine = Fixture::of(&[(builder, &[])]).engine;
+    for order in [SpanOrder::Cpu, SpanOrder::Samples, SpanOrder::Newest] {
+        let mut filter = SpanListFilter { order, ..Default::default() };
+        let whole = engine.spans(&filter, 100).unwrap();
+        assert_eq!(whole.len(), 40);
+        let mut pages = Vec::new();
+        loop {
+            let page = engine.spans(&filter, 7).unwrap();
+            let Some(last) = page.last() else { break };
+            filter.after = Some(last.cursor(order));
+            pages.extend(page);
+        }
+        assert_eq!(pages, whole);
+    }
+}
+
+fn explained(
+    engine: &Engine,
+    kind: &str,
+    selector: &str,
+    range: Option<TimeRange>,
+    span: u64,
+) -> Explanation {
+    let query = ExplainQuery {
+        filter: SpanId::new(span).map_or_else(SpanFilter::default, |id| SpanFilter::spans([id])),
+        kind: Some(kind.parse().unwrap()),
+        selector: LabelSelector::parse(selector).unwrap(),
+        range,
+    };
+    engine.explain(&query).unwrap()
+}
+
+#[test]
+fn explanations_tell_the_first_check_that_nothing_passed() {
+    let engine = family().engine;
+    let reason = |kind: &str, selector: &str, range, span| {
+        let explanation = explained(&engine, kind, selector, range, span);
+        let Stages { found, of_type, selected, in_window } = explanation.stages;
+        (explanation.reason().map(EmptyReason::as_str), [found, of_type, selected, in_window])
+    };
+    assert_eq!(reason(CPU, "{}", None, 77), (Some("unknown_span"), [0; 4]));
+    assert_eq!(reason("memory:alloc:bytes::", "{}", None, 1), (Some("no_samples_of_type"), [10, 0, 0, 0]));
+    assert_eq!(reason(CPU, r#"{pod="a"}"#, None, 1), (Some("selector_mismatch"), [10, 10, 0, 0]));
+    assert_eq!(reason(CPU, "{}", Some(at(60_000, 70_000)), 1), (Some("outside_window"), [10, 10, 10, 0]));
+    assert_eq!(reason(CPU, r#"{span_name="hash"}"#, Some(at(0, 1)), 1), (None, [10, 10, 3, 3]));
+    // Of everything.
+    assert_eq!(reason(CPU, r#"{service_name="payments"}"#, None, 0), (None, [29, 29, 19, 19]));
+}
+
+#[test]
+fn explanations_name_guilty_matchers_and_a_time_that_fits() {
+    let engine = family().engine;
+    let explanation =
+        explained(&engine, CPU, r#"{service_name="payment",__name__="process_cpu",pod!="a"}"#, None, 1);
+    let findings: Vec<_> =
+        explanation.matchers.iter().map(|f| (f.matcher.as_str(), f.samples, f.others.join("|"))).collect();
+    assert_eq!(
+        findings,
+        [
+            (r#"service_name="payment""#, 0, "checkout".to_owned()),
+            (r#"__name__="process_cpu""#, 10, String::new()),
+            (r#"pod!="a""#, 10, String::new()),
+        ]
+    );
+    assert_eq!(explanation.window, None);
+    let named = explained(&engine, CPU, r#"{span_name=~"GET .*"}"#, Some(at(60_000, 70_000)), 1);
+    assert_eq!((named.matchers[0].samples, named.matchers[0].others.len()), (1, 3));
+    assert_eq!(named.window, Some(at(0, 10_000)));
+    let types: Vec<_> = named.types.iter().map(|t| t.kind.to_string()).collect();
+    assert_eq!(types, [CPU, SAMPLES]);
+}
+
+#[test]
+fn other_tenants_see_nothing() {
+    let fixture = family();
+    let other = Engine::new(Arc::clone(&fixture.store), [TenantId::new("other").unwrap()].into());
+    assert_eq!(other.trace(trace()).unwrap(), None);
+    assert_eq!(other.span_totals(&[id(1)], true).unwrap(), [None]);
+    assert!(other.spans(&SpanListFilter::default(), 10).unwrap().is_empty());
+    assert_eq!(explained(&other, CPU, "{}", None, 0), Explanation::default());
+}
