@@ -5,6 +5,9 @@
 //! Module paths are the proto packages (`push::v1`, `types::v1`, `querier::v1`, `google::v1`,
 //! `opentelemetry::proto::profiles::v1development`, `jfr::v1` and so on).
 
+/// What clients in other languages are generated from: the interface as an encoded `google.protobuf.FileDescriptorSet`.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
 // Generated code answers to the generator's rules, not to the house's.
 #[allow(missing_docs, unreachable_pub, clippy::all, rustdoc::all)]
 mod generated {

@@ -1,6 +1,8 @@
 //! The workspace's own commands. Run `cargo xtask --help`.
 
+mod clients;
 mod demo;
+mod fuzz;
 mod page;
 mod python;
 mod shell;
@@ -30,6 +32,8 @@ enum Command {
     Tidy,
     /// Run the bridge at 1 kHz among everything that is bad for a profiler
     Soak(soak::Args),
+    /// Feed every parser of foreign bytes what breaks parsers, for a bounded time
+    Fuzz(fuzz::Args),
     /// Measure the targets and print one line for each
     Targets(targets::Args),
 }
@@ -41,6 +45,7 @@ fn main() -> anyhow::Result<()> {
         Command::Page(args) => page::run(&args),
         Command::Tidy => tidy::run(),
         Command::Soak(args) => soak::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Targets(args) => targets::run(&args),
     }
 }

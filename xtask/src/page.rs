@@ -1,6 +1,7 @@
 //! The web page: npm's part of the build, and the check that the files in the repository are what it builds.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -38,13 +39,18 @@ fn dist() -> PathBuf {
 /// An npm command in the page's directory, run by a Node.js that is new enough.
 pub(crate) fn npm(arguments: &[&str]) -> Command {
     let mut command = Command::new("npm");
-    command.current_dir(directory()).args(arguments);
-    if own_node().is_dir() {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let places = std::iter::once(own_node()).chain(std::env::split_paths(&path));
-        command.env("PATH", std::env::join_paths(places).expect("no colon in the target directory's path"));
-    }
+    command.current_dir(directory()).args(arguments).env("PATH", path());
     command
+}
+
+/// Where programs are looked for, so that a Node.js that is new enough comes first.
+pub(crate) fn path() -> OsString {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    if !own_node().is_dir() {
+        return path;
+    }
+    let places = std::iter::once(own_node()).chain(std::env::split_paths(&path));
+    std::env::join_paths(places).expect("no colon in the target directory's path")
 }
 
 /// The oldest Node.js that the page's tools run on, as `package.json` says.
@@ -61,7 +67,7 @@ fn node_package() -> String {
 }
 
 /// Makes sure of npm and of a Node.js that is new enough.
-fn need_node() -> anyhow::Result<()> {
+pub(crate) fn need_node() -> anyhow::Result<()> {
     shell::need("npm", &["nodejs", "npm"])?;
     let version = Command::new("node").arg("--version").output().context("cannot run `node`")?;
     let version = String::from_utf8_lossy(&version.stdout).into_owned();
@@ -89,16 +95,18 @@ fn node_version(printed: &str) -> Option<(u32, u32)> {
 /// Installs Node.js and the packages of the lock file, unless they are there already.
 pub(crate) fn install() -> anyhow::Result<()> {
     need_node()?;
-    // npm leaves a copy of the lock file it installed from; if it is as old as ours there is nothing to do.
-    let installed = directory().join("node_modules/.package-lock.json");
-    let lock = directory().join("package-lock.json");
-    let modified = |path: &Path| path.metadata().and_then(|data| data.modified());
-    if let (Ok(installed), Ok(lock)) = (modified(&installed), modified(&lock))
-        && installed >= lock
-    {
+    if is_installed(&directory()) {
         return Ok(());
     }
     shell::run(&mut npm(&["ci", "--no-audit", "--no-fund"]))
+}
+
+/// Whether the packages of this directory's lock file are there.
+pub(crate) fn is_installed(directory: &Path) -> bool {
+    // npm leaves a copy of the lock file it installed from; if it is as old as ours there is nothing to do.
+    let modified = |path: &str| directory.join(path).metadata().and_then(|data| data.modified());
+    matches!((modified("node_modules/.package-lock.json"), modified("package-lock.json")),
+        (Ok(installed), Ok(lock)) if installed >= lock)
 }
 
 fn build(to: &Path) -> anyhow::Result<()> {

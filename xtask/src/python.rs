@@ -1,7 +1,7 @@
 //! Programs from PyPI, in a virtual environment of their own below the target directory.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::shell;
 
@@ -15,6 +15,11 @@ pub(crate) fn programs(name: &str, requirements: &Path) -> anyhow::Result<PathBu
     let wanted = std::fs::read(requirements)?;
     if std::fs::read(&done).is_ok_and(|installed| installed == wanted) {
         return Ok(programs);
+    }
+    // Debian's Python comes without what fills an environment.
+    let fills = Command::new("python3").args(["-c", "import ensurepip"]).stderr(Stdio::null()).status();
+    if !fills.is_ok_and(|status| status.success()) {
+        shell::install(&["python3-venv"])?;
     }
     shell::run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&home))?;
     let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"];

@@ -52,8 +52,14 @@ pub(crate) fn need(program: &str, packages: &[&str]) -> anyhow::Result<()> {
     }
     let missing =
         || format!("`{program}` is missing and could not be installed: install {packages:?} by hand");
+    install(packages).with_context(missing)?;
+    if has(program) { Ok(()) } else { bail!(missing()) }
+}
+
+/// Installs Debian packages.
+pub(crate) fn install(packages: &[&str]) -> anyhow::Result<()> {
     if !has("apt-get") {
-        bail!(missing());
+        bail!("there is no apt-get to install {packages:?} with");
     }
     // Without root's rights apt-get says so itself; sudo is asked only where it needs no password.
     let sudo = has("sudo");
@@ -65,7 +71,6 @@ pub(crate) fn need(program: &str, packages: &[&str]) -> anyhow::Result<()> {
         command.env("DEBIAN_FRONTEND", "noninteractive").args(arguments).stdout(Stdio::null());
         run(&mut command)
     };
-    apt(&["update", "-qq"]).with_context(missing)?;
-    apt(&[&["install", "-y", "-qq", "--no-install-recommends"], packages].concat()).with_context(missing)?;
-    if has(program) { Ok(()) } else { bail!(missing()) }
+    apt(&["update", "-qq"])?;
+    apt(&[&["install", "-y", "-qq", "--no-install-recommends"], packages].concat())
 }

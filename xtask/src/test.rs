@@ -1,6 +1,6 @@
 //! Every test there is.
 
-use crate::{page, python, shell};
+use crate::{clients, page, python, shell};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -46,5 +46,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     shell::run(&mut page::npm(&["test"]))?;
     shell::run(shell::cargo().args(["build", "--package", "spanflame-server"]))?;
     let server = shell::target_dir().join("debug/spanflame");
-    shell::run(page::npm(&["run", "test:browser"]).env("SPANFLAME_BIN", server))
+    shell::run(page::npm(&["run", "test:browser"]).env("SPANFLAME_BIN", server))?;
+    clients::test()
 }

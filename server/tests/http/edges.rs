@@ -243,6 +243,17 @@ fn a_tenant_may_have_limits_of_its_own() {
     assert!(metrics.text().contains(line), "{line}: {}", metrics.text());
 }
 
+/// Sets its flag when it goes, in a test that fails as well: the scope would wait for its threads for ever.
+#[cfg(unix)]
+struct OnDrop<'a>(&'a AtomicBool);
+
+#[cfg(unix)]
+impl Drop for OnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Every push that was acknowledged is there afterwards, and every one that was accepted is acknowledged.
 #[cfg(unix)]
 #[test]
@@ -272,6 +283,7 @@ fn under_load_the_server_finishes_what_it_accepted() {
                 })
             })
             .collect();
+        let stop = OnDrop(stopping);
         server.until(
             |server| server.get("/metrics"),
             |answer| !answer.text().contains("spanflame_profiles_total 0\n"),
@@ -280,7 +292,7 @@ fn under_load_the_server_finishes_what_it_accepted() {
         rustix::process::kill_process(server.pid(), rustix::process::Signal::TERM)
             .expect("the process is ours");
         server.logged("stopping");
-        stopping.store(true, Ordering::Relaxed);
+        drop(stop);
         held.write_all(b"}").expect("the connection is kept until it is answered");
         assert!(rest(held).starts_with("HTTP/1.1 200 "), "a request under way is answered");
         pushing.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect()
