@@ -15,6 +15,8 @@ mod tests;
 const MAX_SELECTOR_BYTES: usize = 64 * 1024;
 /// The most matchers that a selector may have.
 const MAX_MATCHERS: usize = 100;
+/// The most of them, and of those of one request, that may be regular expressions: each takes time to be compiled.
+pub(crate) const MAX_REGEXES: usize = 16;
 /// Memory that one compiled regular expression may take, in bytes.
 const MAX_REGEX_BYTES: usize = 1 << 20;
 
@@ -143,6 +145,11 @@ impl LabelSelector {
         self.series.iter().chain(&self.span_name)
     }
 
+    /// How many regular expressions it has.
+    pub(crate) fn regexes(&self) -> usize {
+        self.series.iter().chain(&self.span_name).filter(|matcher| matcher.regex.is_some()).count()
+    }
+
     /// Both selectors must pass.
     pub fn and(mut self, other: Self) -> Self {
         self.series.extend(other.series);
@@ -260,6 +267,12 @@ impl<'a> Parser<'a> {
                 let op = self.op()?;
                 self.spaces();
                 let at = self.at;
+                let regexes = matchers.iter().filter(|matcher| matcher.regex.is_some()).count();
+                if matches!(op, MatchOp::Regex | MatchOp::NotRegex) && regexes == MAX_REGEXES {
+                    return Err(
+                        self.error_at(at, format!("expected at most {MAX_REGEXES} regular expressions"))
+                    );
+                }
                 let value = self.quoted()?;
                 matchers.push(self.matcher(at, name, op, value)?);
             }

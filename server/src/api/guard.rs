@@ -102,13 +102,19 @@ pub(super) async fn bound_body(State(app): State<Arc<App>>, request: Request, ne
 async fn reserve(app: &App, headers: &HeaderMap, limit: usize) -> Option<OwnedSemaphorePermit> {
     let told = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     let bytes = match told {
-        _ if headers.contains_key(header::CONTENT_ENCODING) => app.config.max_message_bytes,
+        _ if is_compressed(headers) => app.config.max_message_bytes,
         Some(length) => limit.min(length),
         None => limit,
     };
     let permits = u32::try_from(bytes.min(app.config.max_inflight_bytes) / 1024).unwrap_or(u32::MAX);
     let memory = Arc::clone(&app.bodies).acquire_many_owned(permits);
     tokio::time::timeout(MAX_MEMORY_WAIT, memory).await.ok()?.ok()
+}
+
+/// Whether the body grows when it is read, be it said to HTTP or to gRPC.
+fn is_compressed(headers: &HeaderMap) -> bool {
+    let told = headers.get(header::CONTENT_ENCODING).or_else(|| headers.get("grpc-encoding"));
+    told.is_some_and(|encoding| encoding != "identity")
 }
 
 /// Answers a request whose handler panicked; the process lives on.

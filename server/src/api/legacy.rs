@@ -188,6 +188,9 @@ async fn render(
     Ok(Json(answer).into_response())
 }
 
+/// The most groups that an answer has, the largest: each has a whole timeline.
+const MAX_GROUPS: usize = 100;
+
 fn single(
     side: &Side,
     app: &App,
@@ -198,8 +201,15 @@ fn single(
     let Selection { kind, selector, stacks, .. } = &side.query.selection;
     let graph = side.query.merge(app, engine)?.flame_graph(side.query.graph_nodes);
     let step_ms = step_ms(side.range);
-    let query =
-        |group_by| TimeQuery { kind, selector, stacks, range: side.range, step_ms, group_by, limit: 0 };
+    let query = |group_by| TimeQuery {
+        kind,
+        selector,
+        stacks,
+        range: side.range,
+        step_ms,
+        group_by,
+        limit: MAX_GROUPS,
+    };
     let whole = engine.select_series(&query(&[]), aggregation, None)?;
     let timeline = |series: Option<&TimeSeries>| timeline(series, side.range, step_ms);
     let groups = if group_by.is_empty() {

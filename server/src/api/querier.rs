@@ -21,7 +21,7 @@ use super::access::Access;
 use super::flame::{self, FlameQuery, wire_graph};
 use super::over_time::{HeatmapQuery, SeriesQuery, at_most_max_names, pairs};
 use crate::query::{Engine, QueryError};
-use crate::selector::LabelSelector;
+use crate::selector::{LabelSelector, MAX_REGEXES};
 
 pub(super) struct Querier(pub(super) Arc<App>);
 
@@ -304,7 +304,13 @@ impl Form {
 fn matchers(texts: &[String]) -> Result<LabelSelector, ConnectError> {
     at_most_max_names("matchers", texts)?;
     texts.iter().enumerate().try_fold(LabelSelector::default(), |all, (at, text)| {
-        Ok(all.and(flame::selector(&format!("matchers[{at}]"), text)?))
+        let all = all.and(flame::selector(&format!("matchers[{at}]"), text)?);
+        if all.regexes() > MAX_REGEXES {
+            let message =
+                format!("matchers: expected at most {MAX_REGEXES} regular expressions in all of them");
+            return Err(ConnectError::invalid_argument(message));
+        }
+        Ok(all)
     })
 }
 

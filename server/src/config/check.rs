@@ -121,6 +121,21 @@ pub(super) fn limits(limits: &Limits, problem: &mut impl FnMut(String)) {
     {
         message_size(name, value, problem);
     }
+    for (name, value) in [
+        ("max_profiles_per_push", limits.max_profiles_per_push),
+        ("max_decoded_bytes", limits.max_decoded_bytes),
+        ("max_samples", limits.max_samples),
+        ("max_stack_depth", limits.max_stack_depth),
+        ("max_string_bytes", limits.max_string_bytes),
+        ("max_labels_per_series", limits.max_labels_per_series),
+        ("max_label_name_bytes", limits.max_label_name_bytes),
+        ("max_label_value_bytes", limits.max_label_value_bytes),
+        ("max_series_per_profile", limits.max_series_per_profile),
+    ] {
+        if value == 0 {
+            problem(format!("{name} = 0: expected 1 or more, as nothing of use would be left"));
+        }
+    }
     if limits.max_age_ms.is_some_and(|age| age < 0) {
         problem(format!("max_age_ms = {}: expected 0 or more", limits.max_age_ms.unwrap_or_default()));
     }

@@ -261,6 +261,10 @@ impl Config {
     fn take_tokens(&mut self, file: &file::File, variable: Option<&str>, problems: &mut Vec<String>) {
         let (read, place) = match (variable, file.tokens()) {
             (Some(text), _) => (Tokens::parse(text, self.multi_tenant), format!("{TOKENS_VARIABLE}: ")),
+            (None, Some((Value::Table(tables), line))) if tables.is_empty() => (
+                Err(vec!["tokens: there is none; name one, as [tokens.grafana]".to_owned()]),
+                file.place(line),
+            ),
             (None, Some((Value::Table(tables), line))) => {
                 (Tokens::read(tables, self.multi_tenant), file.place(line))
             }

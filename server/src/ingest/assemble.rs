@@ -101,6 +101,12 @@ impl Header {
     }
 }
 
+/// The most types that the samples of one profile may have values of; agents send one to a handful.
+const MAX_SAMPLE_TYPES: usize = 64;
+/// How often over `max_decoded_bytes` the texts that are looked up may be: a look-up takes time by the text's length,
+/// and few bytes of input can name a long text very often.
+const LOOK_UPS: usize = 4;
+
 /// The profile types of a profile of this name whose samples have values of these types and units, at a period of this
 /// type and unit; both of them empty where none was told.
 pub(super) fn profile_types(
@@ -116,6 +122,10 @@ pub(super) fn profile_types(
         Ok(())
     };
     check("period_type", period)?;
+    if sample_types.len() > MAX_SAMPLE_TYPES {
+        let message = format!("expected at most {MAX_SAMPLE_TYPES} types, got {}", sample_types.len());
+        return Err(IngestError::invalid("sample_type", message));
+    }
     let mut types: Vec<ProfileType> = Vec::with_capacity(sample_types.len());
     for (at, &(sample_type, sample_unit)) in sample_types.iter().enumerate() {
         let field = format!("sample_type[{at}]");
@@ -178,6 +188,8 @@ pub(super) struct Assembler<'a> {
     span: SpanRef,
     /// Samples seen.
     samples: usize,
+    /// Bytes of texts looked up.
+    looked_up: usize,
     lines: Vec<Line>,
     stack: Vec<u32>,
 }
@@ -199,6 +211,7 @@ impl<'a> Assembler<'a> {
             groups: Groups::default(),
             span: SpanRef::default(),
             samples: 0,
+            looked_up: 0,
             lines: Vec::new(),
             stack: Vec::new(),
         }
@@ -225,6 +238,10 @@ impl<'a> Assembler<'a> {
         let mut lines = std::mem::take(&mut self.lines);
         lines.clear();
         for frame in frames {
+            // The next sample is refused for it.
+            if self.looked_up > self.most_looked_up() {
+                break;
+            }
             let function = Function {
                 name: self.string(frame.name),
                 system_name: self.string(frame.system_name),
@@ -275,6 +292,10 @@ impl<'a> Assembler<'a> {
             return Ok(());
         }
         let (span, of_series) = self.labels(labels);
+        let (max, got) = (self.most_looked_up(), self.looked_up);
+        if got > max {
+            return Err(IngestError::over("names, each time they are named", "max_decoded_bytes", max, got));
+        }
         // Before they are looked up: that takes time by their length.
         for (name, value) in &of_series {
             check("sample.label", name, value, self.limits)?;
@@ -323,8 +344,13 @@ impl<'a> Assembler<'a> {
         self.groups.groups.into_iter().map(profile).collect()
     }
 
+    fn most_looked_up(&self) -> usize {
+        self.limits.max_decoded_bytes.saturating_mul(LOOK_UPS)
+    }
+
     /// Takes a string over; of one that is too long its end, which tells symbols apart better than their beginning.
     fn string(&mut self, text: &str) -> u32 {
+        self.looked_up = self.looked_up.saturating_add(text.len().min(self.limits.max_string_bytes));
         let mut start = text.len().saturating_sub(self.limits.max_string_bytes);
         while !text.is_char_boundary(start) {
             start += 1;
@@ -341,6 +367,9 @@ impl<'a> Assembler<'a> {
         let (mut span_id, mut legacy_span_id) = (None, None);
         let mut of_series: Vec<(&str, &str)> = Vec::new();
         for (name, value) in labels {
+            if self.looked_up > self.most_looked_up() {
+                break;
+            }
             let text = match value {
                 LabelValue::Text(text) => text,
                 LabelValue::Number(_) => "",
@@ -353,9 +382,9 @@ impl<'a> Assembler<'a> {
             match name {
                 "span_id" => span_id = text.parse().ok(),
                 "profile_id" => legacy_span_id = text.parse().ok(),
-                "trace_id" => span.trace_id = text.parse().ok(),
-                "parent_span_id" => span.parent = id(),
-                "local_root_span_id" => span.local_root = id(),
+                "trace_id" => span.trace_id = text.parse().ok().or(span.trace_id),
+                "parent_span_id" => span.parent = id().or(span.parent),
+                "local_root_span_id" => span.local_root = id().or(span.local_root),
                 "span_name" => span.name = self.string(text),
                 "local_root_span_name" => span.local_root_name = self.string(text),
                 _ if text.is_empty() || name.is_empty() || self.series.overrides(name) => {}

@@ -16,7 +16,9 @@ pub enum IngestError {
         message: String,
     },
     /// The input is larger than a limit allows.
-    #[error("{field}: {got} is over the limit {limit} of {max}")]
+    #[error(
+        "{field}: {got} is over the limit {limit} of {max} (send less, or raise {limit} in the server's configuration)"
+    )]
     OverLimit {
         /// The offending field.
         field: String,

@@ -4,7 +4,7 @@ use buffa::Message;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use proptest::prelude::*;
-use spanflame_wire::google::v1::{Location, Mapping, Profile as Pprof};
+use spanflame_wire::google::v1::{Location, Mapping, Profile as Pprof, ValueType};
 
 use super::*;
 use crate::model::SpanId;
@@ -313,4 +313,39 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn few_bytes_that_name_long_texts_very_often_are_refused() {
+    let long = "x".repeat(60_000);
+    let limits = Limits { max_decoded_bytes: 1 << 20, ..Limits::default() };
+    let refused = |pprof: &Pprof| decode_with(pprof, &limits).unwrap_err().to_string();
+    // One location of very many lines of one function.
+    let mut pprof = PprofBuilder::new().sample(&["f"], 1, &[]).pprof;
+    let name = pprof.string_table.len() as i64;
+    pprof.string_table.push(long.clone());
+    pprof.function[0].name = name;
+    let line = pprof.location[0].line[0].clone();
+    pprof.location[0].line = vec![line; 1000];
+    let error = refused(&pprof);
+    assert!(error.contains("each time they are named") && error.contains("max_decoded_bytes"), "{error}");
+    // Samples whose span has a long name.
+    let builder = PprofBuilder::new();
+    let builder = (0..100).fold(builder, |builder, _| builder.sample(&["f"], 1, &[("span_name", &long)]));
+    let error = refused(&builder.pprof);
+    assert!(error.contains("each time they are named") && error.contains("max_decoded_bytes"), "{error}");
+}
+
+#[test]
+fn a_profile_has_a_handful_of_types() {
+    let mut pprof = PprofBuilder::new().sample(&["f"], 1, &[]).pprof;
+    let unit = pprof.sample_type[0].unit;
+    for number in 0..70 {
+        let kind = pprof.string_table.len() as i64;
+        pprof.string_table.push(format!("kind{number}"));
+        pprof.sample_type.push(ValueType { r#type: kind, unit, ..Default::default() });
+        pprof.sample[0].value.push(1);
+    }
+    let error = decode(&pprof).unwrap_err().to_string();
+    assert_eq!(error, "sample_type: expected at most 64 types, got 72");
 }

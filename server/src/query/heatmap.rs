@@ -1,6 +1,6 @@
 //! How many profiles or spans of which size there were over time.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use foldhash::fast::RandomState;
 
@@ -80,6 +80,7 @@ impl Engine {
         }
         let wanted = groups.largest(&sums, query.limit);
         if wanted.len() < sums.len() {
+            let wanted: HashSet<usize, RandomState> = wanted.iter().copied().collect();
             sums.retain(|group, _| wanted.contains(group));
             parts.retain(|part| sums.contains_key(&part.group));
         }

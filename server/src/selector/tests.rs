@@ -190,3 +190,14 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn regular_expressions_are_few() {
+    let of = |count: usize| {
+        let matchers: Vec<String> = (0..count).map(|at| format!("l{at}=~\"a.*\"")).collect();
+        LabelSelector::parse(&format!("{{{}}}", matchers.join(",")))
+    };
+    assert_eq!(of(16).unwrap().regexes(), 16);
+    let error = of(17).unwrap_err().to_string();
+    assert!(error.contains("at most 16 regular expressions"), "{error}");
+}

@@ -154,7 +154,7 @@ fn many_labels_on_many_profiles_are_refused_by_number_and_never_copied() {
     let message = server.push(vec![wide, checkout()[0].clone()]).refused(400, "invalid_argument");
     assert!(message.starts_with("2500 of 2501 profiles refused, the others are stored; "), "{message}");
     assert!(
-        message.contains(".samples[0]: labels: 2500 is over the limit max_labels_per_series of 60; "),
+        message.contains(".samples[0]: labels: 2500 is over the limit max_labels_per_series of 60 ("),
         "{message}"
     );
     assert!(message.ends_with("; and 2480 more"), "{message}");
@@ -179,7 +179,7 @@ fn profiles_beyond_the_number_of_a_push_are_refused_and_those_before_stored() {
         message,
         "1 of 3 profiles refused, the others are stored; series[2]{__name__=\"process_cpu\", \
          service_name=\"third\"}.samples[0]: raw_profile: number in this push: 3 is over the limit \
-         max_profiles_per_push of 2"
+         max_profiles_per_push of 2 (send less, or raise max_profiles_per_push in the server's configuration)"
     );
     assert_eq!(server.get("/api/v1/spans").json()["spans"].as_array().map(Vec::len), Some(1));
 }

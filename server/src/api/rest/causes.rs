@@ -77,7 +77,8 @@ pub(super) fn of_missing_spans(
 
 /// Profiles that went to stay within memory.
 fn dropped(app: &App, stats: &Stats, window: Option<TimeRange>) -> Option<Cause> {
-    let dropped = app.store.status().dropped_profiles;
+    // The count is of all tenants, of which one learns nothing.
+    let dropped = if app.config.multi_tenant { 0 } else { app.store.status().dropped_profiles };
     let oldest = stats.oldest_ms?;
     let before = window.is_none_or(|window| window.start_ms < oldest);
     (dropped > 0 && before).then(|| {
@@ -122,7 +123,8 @@ fn lost_advice(cause: &str) -> &'static str {
 
 /// Profiles that were refused since the server was started.
 fn refused(app: &App) -> impl Iterator<Item = Cause> {
-    REFUSALS.into_iter().filter_map(|(reason, advice)| {
+    let told = if app.config.multi_tenant { &[] } else { &REFUSALS[..] };
+    told.iter().filter_map(|&(reason, advice)| {
         let count = app.metrics.refusals.get(&ReasonLabel { reason }).map_or(0, |count| count.get());
         let message = format!("profiles were refused since the server was started ({reason})");
         (count > 0).then(|| Cause::new("refused", message, advice))

@@ -203,6 +203,7 @@ impl<'a> Chunk<'a> {
         constant: Constant,
         key: u64,
         field: Wanted,
+        memory: &mut Memory,
     ) -> Result<Option<Cow<'a, str>>, Fault> {
         let Some((class, mut reader)) = self.constant(constant, key) else { return Ok(None) };
         let mut found = None;
@@ -210,18 +211,21 @@ impl<'a> Chunk<'a> {
             Value::Text(text) if name == field => found = Some(text),
             _ => {}
         })?;
-        found.map(|text| self.text(text)).transpose()
+        found.map(|text| self.text(text, memory)).transpose()
     }
 
-    /// The text, looked up if it is a constant.
-    pub(super) fn text(&self, text: Text<'a>) -> Result<Cow<'a, str>, Fault> {
+    /// The text, looked up if it is a constant. That takes time by its length for whoever names it, so it is charged for.
+    pub(super) fn text(&self, text: Text<'a>, memory: &mut Memory) -> Result<Cow<'a, str>, Fault> {
         let key = match text {
             Text::Here(text) => return Ok(text),
             Text::Constant(key) => key,
         };
         let Some((_, mut reader)) = self.constant(Constant::String, key) else { return Ok("".into()) };
         match reader.text()? {
-            Text::Here(text) => Ok(text),
+            Text::Here(text) => {
+                memory.take(text.len())?;
+                Ok(text)
+            }
             Text::Constant(_) => Err(reader.damaged("a constant text is another constant")),
         }
     }

@@ -192,12 +192,12 @@ enum State {
 struct States(Map<u64, State>);
 
 impl States {
-    fn get(&mut self, chunk: &Chunk<'_>, key: Option<u64>) -> Result<State, Fault> {
+    fn get(&mut self, chunk: &Chunk<'_>, key: Option<u64>, memory: &mut Memory) -> Result<State, Fault> {
         let Some(key) = key else { return Ok(State::Other) };
         if let Some(&known) = self.0.get(&key) {
             return Ok(known);
         }
-        let name = chunk.constant_text(Constant::ThreadState, key, Wanted::Name)?;
+        let name = chunk.constant_text(Constant::ThreadState, key, Wanted::Name, memory)?;
         let state = match name.as_deref() {
             Some("STATE_RUNNABLE") => State::Running,
             Some("STATE_SLEEPING") => State::Sleeping,
@@ -323,6 +323,10 @@ impl<'a> Recording<'a> {
             let Some(&event) = events.get(&class) else { continue };
             let fields = Fields::read(chunk, class, &mut reader)?;
             let identity = fields.identity;
+            let state = match event {
+                Event::ExecutionSample | Event::WallClockSample => states.get(chunk, fields.state, memory)?,
+                _ => State::Other,
+            };
             let mut add = |kind: Kind, count: i64, amount: i64| {
                 samples[kind as usize].add(identity, [count, amount], self.limits, memory)
             };
@@ -330,7 +334,7 @@ impl<'a> Recording<'a> {
             match event {
                 Event::ExecutionSample => {
                     // A state that is not known is none in which a thread sleeps.
-                    if states.get(chunk, fields.state)? != State::Sleeping {
+                    if state != State::Sleeping {
                         add(Kind::Cpu, self.period, 0)?;
                     }
                     if self.event == "wall" {
@@ -340,7 +344,7 @@ impl<'a> Recording<'a> {
                 Event::WallClockSample => {
                     let nanos = self.period.saturating_mul(signed(fields.samples.unwrap_or(1)));
                     // Nothing else tells of CPU time then.
-                    if self.event == "wall" && states.get(chunk, fields.state)? == State::Running {
+                    if self.event == "wall" && state == State::Running {
                         add(Kind::Cpu, nanos, 0)?;
                     }
                     add(Kind::Wall, nanos, 0)?;
@@ -353,7 +357,8 @@ impl<'a> Recording<'a> {
                 Event::LiveObject => add(Kind::Live, 1, 0)?,
                 Event::Malloc => add(Kind::Malloc, 1, signed(fields.size))?,
                 Event::ActiveSetting => {
-                    let text = |text: Option<Text<'c>>| text.map(|text| chunk.text(text)).transpose();
+                    let mut text =
+                        |text: Option<Text<'c>>| text.map(|text| chunk.text(text, memory)).transpose();
                     if text(fields.name)?.as_deref() == Some("event") {
                         self.event = text(fields.value)?.unwrap_or_default().into_owned();
                     }

@@ -79,7 +79,8 @@ impl<'c, 'a> Names<'c, 'a> {
         if let Some(known) = self.symbols.get(&key) {
             return Ok(Rc::clone(known));
         }
-        let text = self.chunk.constant_text(Constant::Symbol, key, Wanted::String)?.unwrap_or_default();
+        let text =
+            self.chunk.constant_text(Constant::Symbol, key, Wanted::String, memory)?.unwrap_or_default();
         let text = names::stable(text);
         // Longer ones lose their beginning anyway; until then they would be copied for each method.
         let mut start = text.len().saturating_sub(self.limits.max_string_bytes);

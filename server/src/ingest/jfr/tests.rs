@@ -110,6 +110,8 @@ struct ChunkWriter {
     ticks_per_second: u64,
     /// Whether constants come in two parts.
     split: bool,
+    /// Texts that are constants; a text's key is its place.
+    texts: Vec<String>,
 }
 
 impl ChunkWriter {
@@ -145,6 +147,14 @@ impl ChunkWriter {
         let mut body = vec![0, 0];
         text(&mut body, name);
         text(&mut body, value);
+        self.events.extend(event_of(108, &body));
+        self
+    }
+
+    /// A setting whose name is the first of the texts.
+    fn setting_of_a_constant(mut self) -> Self {
+        let mut body = vec![0, 0, 2, 0];
+        text(&mut body, "");
         self.events.extend(event_of(108, &body));
         self
     }
@@ -209,7 +219,13 @@ impl ChunkWriter {
 
     fn pools(&self) -> [Vec<u8>; 2] {
         let mut names = Vec::new();
-        number(&mut names, 3);
+        number(&mut names, 4);
+        number(&mut names, 20);
+        number(&mut names, self.texts.len() as u64);
+        for (key, constant) in self.texts.iter().enumerate() {
+            number(&mut names, key as u64);
+            text(&mut names, constant);
+        }
         number(&mut names, 30);
         number(&mut names, self.symbols.len() as u64);
         for (at, symbol) in self.symbols.iter().enumerate() {
@@ -270,7 +286,7 @@ impl ChunkWriter {
             bytes.extend(part(first as i64 - second as i64, &stacks));
             second
         } else {
-            let all: Vec<u8> = [&[5][..], &names[1..], &stacks[1..]].concat();
+            let all: Vec<u8> = [&[6][..], &names[1..], &stacks[1..]].concat();
             bytes.extend(part(0, &all));
             first
         };
@@ -527,6 +543,17 @@ fn limits_are_named() {
     let limits = Limits { max_labels_per_sample: 1, ..Limits::default() };
     let error = decode_with(&recording, Some(&labels), &limits).unwrap_err().to_string();
     assert!(error.contains("labels: context 5") && error.contains("max_labels_per_sample of 1"), "{error}");
+}
+
+#[test]
+fn a_text_counts_each_time_that_it_is_looked_up() {
+    let writer = ChunkWriter { texts: vec!["x".repeat(100_000)], ..chunk_with_span() };
+    let recording = (0..20).fold(writer, |writer, _| writer.setting_of_a_constant()).finish();
+    let limits = Limits { max_decoded_bytes: 4_000_000, ..Limits::default() };
+    decode_with(&recording, None, &limits).unwrap();
+    let limits = Limits { max_decoded_bytes: 1_000_000, ..limits };
+    let error = decode_with(&recording, None, &limits).unwrap_err().to_string();
+    assert!(error.contains("max_decoded_bytes of 1000000"), "{error}");
 }
 
 #[test]
