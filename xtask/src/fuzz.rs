@@ -23,6 +23,9 @@ pub(crate) struct Args {
     /// How long each, in seconds
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
+    /// Where chance begins, so that a run is like the one before
+    #[arg(long)]
+    seed: Option<u32>,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
@@ -33,7 +36,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let binaries = build()?;
     let mut failed = Vec::new();
     for target in known.iter().filter(|target| args.targets.is_empty() || args.targets.contains(target)) {
-        if fuzz(&binaries.join(target), target, args.seconds).is_err() {
+        if fuzz(&binaries.join(target), target, args).is_err() {
             failed.push(target.as_str());
         }
     }
@@ -45,10 +48,13 @@ fn directory() -> PathBuf {
 }
 
 fn targets() -> anyhow::Result<Vec<String>> {
+    // Beside the targets there is what they share.
+    let manifest = std::fs::read_to_string(directory().join("Cargo.toml"))?;
+    let is_target = |name: &&str| manifest.contains(&format!("name = \"{name}\""));
     let mut names = Vec::new();
     for entry in directory().join("fuzz_targets").read_dir().context("fuzz/fuzz_targets")? {
         let path = entry?.path();
-        names.extend(path.file_stem().and_then(|name| name.to_str()).map(str::to_owned));
+        names.extend(path.file_stem().and_then(|name| name.to_str()).filter(is_target).map(str::to_owned));
     }
     names.sort();
     Ok(names)
@@ -69,7 +75,7 @@ fn build() -> anyhow::Result<PathBuf> {
     Ok(target_dir.join(host).join("release"))
 }
 
-fn fuzz(binary: &Path, target: &str, seconds: u64) -> anyhow::Result<()> {
+fn fuzz(binary: &Path, target: &str, args: &Args) -> anyhow::Result<()> {
     let artifacts = directory().join("artifacts").join(target);
     let corpus = directory().join("corpus").join(target);
     let seeds = directory().join("seeds").join(target);
@@ -80,7 +86,7 @@ fn fuzz(binary: &Path, target: &str, seconds: u64) -> anyhow::Result<()> {
     // What is found goes to the first directory, the seeds are only read.
     command.arg(corpus).args(seeds.is_dir().then_some(seeds));
     command.args([
-        format!("-max_total_time={seconds}"),
+        format!("-max_total_time={}", args.seconds),
         format!("-timeout={SLOWEST}"),
         format!("-rss_limit_mb={MOST_MEMORY}"),
         format!("-max_len={LONGEST_INPUT}"),
@@ -88,5 +94,6 @@ fn fuzz(binary: &Path, target: &str, seconds: u64) -> anyhow::Result<()> {
         "-print_final_stats=1".to_owned(),
         "-verbosity=0".to_owned(),
     ]);
+    command.args(args.seed.map(|seed| format!("-seed={seed}")));
     shell::run(&mut command)
 }
