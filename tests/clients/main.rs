@@ -7,7 +7,7 @@ mod rpc;
 use std::path::PathBuf;
 use std::process::Command;
 
-use spanflame_tests::binaries::binary;
+use spanflame_tests::binaries::serve;
 use spanflame_tests::process::Process;
 use tempfile::TempDir;
 
@@ -22,9 +22,7 @@ struct House {
 impl House {
     fn open() -> Self {
         let data = tempfile::tempdir().expect("there is room for temporary files");
-        let mut command = Command::new(binary("spanflame"));
-        command.env_clear().args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(data.path());
-        let server = Process::start(&mut command);
+        let server = serve(data.path());
         let address = server.address();
         Self { server, address, _data: data }
     }

@@ -6,10 +6,9 @@
 use std::process::Command;
 
 use prost::Message as _;
-use spanflame_tests::binaries::binary;
+use spanflame_tests::binaries::serve;
 use spanflame_tests::http::{get, send};
 use spanflame_tests::pprof::{LabelPair, PushRequest, RawProfileSeries, RawSample};
-use spanflame_tests::process::Process;
 
 mod profile;
 
@@ -21,9 +20,7 @@ const CASES: &str = "20";
 #[test]
 fn the_server_does_what_its_document_says() {
     let data = tempfile::tempdir().expect("there is room for temporary files");
-    let mut command = Command::new(binary("spanflame"));
-    command.env_clear().args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(data.path());
-    let server = Process::start(&mut command);
+    let server = serve(data.path());
     let address = server.address();
     fill(&address);
 

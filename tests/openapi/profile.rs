@@ -1,6 +1,7 @@
 //! Two small profiles of one trace, from pprof's field numbers.
 
-use prost::Message;
+use prost::Message as _;
+use spanflame_tests::pprof::message::{Function, Label, Line, Location, Profile, Sample, ValueType};
 
 pub(crate) const SPAN: &str = "00f067aa0ba902b7";
 pub(crate) const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -83,78 +84,4 @@ impl Builder {
         self.message.location.push(Location { id, line: vec![Line { function_id: id, line: 1 }] });
         id
     }
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Profile {
-    #[prost(message, repeated, tag = 1)]
-    sample_type: Vec<ValueType>,
-    #[prost(message, repeated, tag = 2)]
-    sample: Vec<Sample>,
-    #[prost(message, repeated, tag = 4)]
-    location: Vec<Location>,
-    #[prost(message, repeated, tag = 5)]
-    function: Vec<Function>,
-    #[prost(string, repeated, tag = 6)]
-    string_table: Vec<String>,
-    #[prost(int64, tag = 9)]
-    time_nanos: i64,
-    #[prost(int64, tag = 10)]
-    duration_nanos: i64,
-    #[prost(message, optional, tag = 11)]
-    period_type: Option<ValueType>,
-    #[prost(int64, tag = 12)]
-    period: i64,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct ValueType {
-    #[prost(int64, tag = 1)]
-    kind: i64,
-    #[prost(int64, tag = 2)]
-    unit: i64,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Sample {
-    #[prost(uint64, repeated, tag = 1)]
-    location_id: Vec<u64>,
-    #[prost(int64, repeated, tag = 2)]
-    value: Vec<i64>,
-    #[prost(message, repeated, tag = 3)]
-    label: Vec<Label>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Label {
-    #[prost(int64, tag = 1)]
-    key: i64,
-    #[prost(int64, tag = 2)]
-    str: i64,
-    #[prost(int64, tag = 3)]
-    num: i64,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Location {
-    #[prost(uint64, tag = 1)]
-    id: u64,
-    #[prost(message, repeated, tag = 4)]
-    line: Vec<Line>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Line {
-    #[prost(uint64, tag = 1)]
-    function_id: u64,
-    #[prost(int64, tag = 2)]
-    line: i64,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Function {
-    #[prost(uint64, tag = 1)]
-    id: u64,
-    #[prost(int64, tag = 2)]
-    name: i64,
 }

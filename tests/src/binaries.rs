@@ -1,8 +1,10 @@
-//! The workspace's binaries, built once a test process and with its own profile. Starts none of them.
+//! The workspace's binaries, built once a test process and with its own profile.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+
+use crate::process::Process;
 
 /// What the tests start, all built by one call: cargo then settles on one set of features.
 const PACKAGES: [&str; 5] = [
@@ -20,6 +22,16 @@ const PACKAGES: [&str; 5] = [
 pub fn binary(name: &str) -> PathBuf {
     static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
     DIRECTORY.get_or_init(build).join(name).with_extension(std::env::consts::EXE_EXTENSION)
+}
+
+/// A server on that store.
+///
+/// # Panics
+/// When it does not build or start.
+pub fn serve(data: &Path) -> Process {
+    let mut command = Command::new(binary("spanflame"));
+    command.env_clear().args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(data);
+    Process::start(&mut command)
 }
 
 fn build() -> PathBuf {

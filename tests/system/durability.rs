@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::mpsc::{TryRecvError, channel};
 
+use spanflame_tests::binaries::serve;
 use spanflame_tests::flame::Tree;
 use spanflame_tests::grafana::{Call, Grafana, Query};
 use spanflame_tests::http::get;
 use spanflame_tests::process::Process;
 use spanflame_tests::until;
 
-use crate::house::{House, acknowledged, own, serve};
+use crate::house::{House, acknowledged, own};
 
 /// Spans with acknowledged samples before the kill.
 const ENOUGH: usize = 8;

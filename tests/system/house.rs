@@ -1,10 +1,9 @@
 //! A server with an empty store, a tap before it, and a span collector beside it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::process::Command;
 
-use spanflame_tests::binaries::binary;
+use spanflame_tests::binaries::{binary, serve};
 use spanflame_tests::collector::{Collector, Span};
 use spanflame_tests::pprof::Sample;
 use spanflame_tests::process::Process;
@@ -67,13 +66,6 @@ impl House {
 pub(crate) fn acknowledged(profiles: &[Pushed]) -> Vec<Sample> {
     let taken = profiles.iter().filter(|profile| profile.acknowledged);
     taken.flat_map(|profile| profile.samples.iter().cloned()).collect()
-}
-
-/// A server on that store.
-pub(crate) fn serve(data: &Path) -> Process {
-    let mut command = Command::new(binary("spanflame"));
-    command.env_clear().args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(data);
-    Process::start(&mut command)
 }
 
 /// Whether a span is another's descendant, or that span itself.

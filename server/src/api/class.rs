@@ -11,7 +11,6 @@ const INGEST: &[&str] = &[
     "/ingest",
     "/pyroscope/ingest",
     "/v1development/profiles",
-    "/otlp/v1development/profiles",
     "/opentelemetry.proto.collector.profiles.v1development.ProfilesService/Export",
 ];
 

@@ -239,7 +239,7 @@ impl<'a> Assembler<'a> {
         lines.clear();
         for frame in frames {
             // The next sample is refused for it.
-            if self.looked_up > self.most_looked_up() {
+            if self.is_spent() {
                 break;
             }
             let function = Function {
@@ -292,8 +292,8 @@ impl<'a> Assembler<'a> {
             return Ok(());
         }
         let (span, of_series) = self.labels(labels);
-        let (max, got) = (self.most_looked_up(), self.looked_up);
-        if got > max {
+        if self.is_spent() {
+            let (max, got) = (self.most_looked_up(), self.looked_up);
             return Err(IngestError::over("names, each time they are named", "max_decoded_bytes", max, got));
         }
         // Before they are looked up: that takes time by their length.
@@ -344,6 +344,10 @@ impl<'a> Assembler<'a> {
         self.groups.groups.into_iter().map(profile).collect()
     }
 
+    fn is_spent(&self) -> bool {
+        self.looked_up > self.most_looked_up()
+    }
+
     fn most_looked_up(&self) -> usize {
         self.limits.max_decoded_bytes.saturating_mul(LOOK_UPS)
     }
@@ -367,7 +371,7 @@ impl<'a> Assembler<'a> {
         let (mut span_id, mut legacy_span_id) = (None, None);
         let mut of_series: Vec<(&str, &str)> = Vec::new();
         for (name, value) in labels {
-            if self.looked_up > self.most_looked_up() {
+            if self.is_spent() {
                 break;
             }
             let text = match value {

@@ -7,6 +7,10 @@ use std::io::Read as _;
 use flate2::read::GzDecoder;
 use prost::Message;
 
+use self::message::{Location, Profile};
+
+pub mod message;
+
 /// Bounds what is read, in bytes.
 pub const BODY_LIMIT: usize = 64 << 20;
 
@@ -57,75 +61,6 @@ pub struct RawSample {
     /// pprof, usually gzipped.
     #[prost(bytes = "vec", tag = 1)]
     pub raw_profile: Vec<u8>,
-}
-
-/// `perftools.profiles.Profile`, what of it the tests look at.
-#[derive(Clone, PartialEq, Message)]
-struct Profile {
-    #[prost(message, repeated, tag = 1)]
-    sample_type: Vec<ValueType>,
-    #[prost(message, repeated, tag = 2)]
-    sample: Vec<RawStackSample>,
-    #[prost(message, repeated, tag = 4)]
-    location: Vec<Location>,
-    #[prost(message, repeated, tag = 5)]
-    function: Vec<Function>,
-    #[prost(string, repeated, tag = 6)]
-    string_table: Vec<String>,
-    #[prost(int64, tag = 9)]
-    time_nanos: i64,
-    #[prost(int64, tag = 10)]
-    duration_nanos: i64,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct ValueType {
-    #[prost(int64, tag = 1)]
-    kind: i64,
-    #[prost(int64, tag = 2)]
-    unit: i64,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct RawStackSample {
-    #[prost(uint64, repeated, tag = 1)]
-    location_id: Vec<u64>,
-    #[prost(int64, repeated, tag = 2)]
-    value: Vec<i64>,
-    #[prost(message, repeated, tag = 3)]
-    label: Vec<Label>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Label {
-    #[prost(int64, tag = 1)]
-    key: i64,
-    #[prost(int64, tag = 2)]
-    str: i64,
-    #[prost(int64, tag = 3)]
-    num: i64,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Location {
-    #[prost(uint64, tag = 1)]
-    id: u64,
-    #[prost(message, repeated, tag = 4)]
-    line: Vec<Line>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Line {
-    #[prost(uint64, tag = 1)]
-    function_id: u64,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Function {
-    #[prost(uint64, tag = 1)]
-    id: u64,
-    #[prost(int64, tag = 2)]
-    name: i64,
 }
 
 /// One sample of a profile: a stack and what was spent there.
