@@ -243,6 +243,18 @@ impl Metrics {
         }
     }
 
+    /// How many were refused for this reason: of these tenants, or of all.
+    pub fn refused(&self, reason: &'static str, of: Option<&[TenantId]>) -> u64 {
+        let Some(tenants) = of else {
+            return self.refusals.get(&ReasonLabel { reason }).map_or(0, |count| count.get());
+        };
+        let of_tenant = |tenant: &TenantId| {
+            let labels = TenantReasonLabels { tenant: tenant.to_string(), reason };
+            self.tenant_refusals.get(&labels).map_or(0, |count| count.get())
+        };
+        tenants.iter().map(of_tenant).sum()
+    }
+
     fn counted_name(&self, tenant: &TenantId) -> String {
         let mut counted = self.counted_tenants.lock();
         if counted.len() < MAX_TENANTS {

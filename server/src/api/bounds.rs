@@ -1,10 +1,12 @@
 //! How much the current query may ask for: found out once for each request, and read where its range and the size of its
 //! answer are read.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use connectrpc::ConnectError;
 
+use super::App;
 use crate::ingest::Limits;
 use crate::model::TimeRange;
 
@@ -22,8 +24,16 @@ pub(super) struct Bounds {
     most_nodes: usize,
 }
 
+/// What is asked of while a request is answered.
+#[derive(Clone)]
+struct Current {
+    bounds: Bounds,
+    /// What counts refusals.
+    app: Option<Arc<App>>,
+}
+
 tokio::task_local! {
-    static CURRENT: Bounds;
+    static CURRENT: Current;
 }
 
 impl Default for Bounds {
@@ -54,14 +64,9 @@ impl Bounds {
         }
     }
 
-    /// Does a request's work within them.
-    pub(super) async fn within<T>(self, work: impl Future<Output = T>) -> T {
-        CURRENT.scope(self, work).await
-    }
-
     /// Those of the request that the current task is about.
     fn current() -> Self {
-        CURRENT.try_with(|bounds| *bounds).unwrap_or_default()
+        CURRENT.try_with(|current| current.bounds).unwrap_or_default()
     }
 
     /// What is seen of the range that a query names, or why it may not name it. Without a range it sees all it may.
@@ -92,7 +97,26 @@ impl Bounds {
 /// What the current query sees of the range that it names.
 pub(super) fn range(named: Option<TimeRange>) -> Result<Option<TimeRange>, ConnectError> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as i64);
-    Bounds::current().range(named, now)
+    Bounds::current().range(named, now).inspect_err(|_| refuse("max_query_length_ms"))
+}
+
+/// Does a request's work within these, whose violations are counted.
+pub(super) async fn within<T>(bounds: Bounds, app: Arc<App>, work: impl Future<Output = T>) -> T {
+    CURRENT.scope(Current { bounds, app: Some(app) }, work).await
+}
+
+/// Does work elsewhere within those of the current request.
+pub(super) fn carry<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
+    let current = CURRENT.try_with(Clone::clone).unwrap_or(Current { bounds: Bounds::default(), app: None });
+    move || CURRENT.sync_scope(current, work)
+}
+
+/// Counts a query that is refused for a limit of this name.
+fn refuse(limit: &'static str) {
+    let app = CURRENT.try_with(|current| current.app.clone()).ok().flatten();
+    if let Some(app) = app {
+        app.metrics.refuse(limit);
+    }
 }
 
 /// How many nodes a flame graph has if the current query names no number.
@@ -103,6 +127,22 @@ pub(super) fn default_nodes() -> usize {
 /// How many nodes the current query may name.
 pub(super) fn most_nodes() -> usize {
     Bounds::current().most_nodes
+}
+
+/// A number of nodes that the current query names, if it may.
+pub(super) fn nodes(named: i64) -> Result<usize, ConnectError> {
+    let most = most_nodes();
+    match usize::try_from(named) {
+        Ok(nodes) if nodes <= most => Ok(nodes),
+        beyond => {
+            if beyond.is_ok() {
+                refuse("max_flamegraph_nodes");
+            }
+            Err(ConnectError::invalid_argument(format!(
+                "max_nodes: expected 0 to {most} (max_flamegraph_nodes), got {named}; ask for fewer, or raise the limit"
+            )))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -150,6 +190,11 @@ mod tests {
     async fn the_current_request_has_its_own() {
         assert_eq!(most_nodes(), 1 << 20);
         let few = Bounds { most_nodes: 3, default_nodes: 2, ..Bounds::default() };
-        assert_eq!(few.within(async { (default_nodes(), most_nodes()) }).await, (2, 3));
+        assert_eq!(
+            CURRENT
+                .scope(Current { bounds: few, app: None }, async { (default_nodes(), most_nodes()) })
+                .await,
+            (2, 3)
+        );
     }
 }
