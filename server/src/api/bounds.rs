@@ -24,16 +24,10 @@ pub(super) struct Bounds {
     most_nodes: usize,
 }
 
-/// What is asked of while a request is answered.
-#[derive(Clone)]
-struct Current {
-    bounds: Bounds,
-    /// What counts refusals.
-    app: Option<Arc<App>>,
-}
-
 tokio::task_local! {
-    static CURRENT: Current;
+    static CURRENT: Bounds;
+    /// What counts refusals.
+    static COUNTING: Arc<App>;
 }
 
 impl Default for Bounds {
@@ -64,9 +58,14 @@ impl Bounds {
         }
     }
 
+    /// Does a request's work within them.
+    pub(super) async fn within<T>(self, work: impl Future<Output = T>) -> T {
+        CURRENT.scope(self, work).await
+    }
+
     /// Those of the request that the current task is about.
     fn current() -> Self {
-        CURRENT.try_with(|current| current.bounds).unwrap_or_default()
+        CURRENT.try_with(|bounds| *bounds).unwrap_or_default()
     }
 
     /// What is seen of the range that a query names, or why it may not name it. Without a range it sees all it may.
@@ -80,6 +79,7 @@ impl Bounds {
         };
         let got = range.end_ms.saturating_sub(range.start_ms);
         if length > 0 && got > length {
+            refuse("max_query_length_ms");
             return Err(ConnectError::invalid_argument(format!(
                 "start, end: a range of {got} ms is over the limit max_query_length_ms of {length}; ask for less, or \
                  raise the limit"
@@ -97,26 +97,27 @@ impl Bounds {
 /// What the current query sees of the range that it names.
 pub(super) fn range(named: Option<TimeRange>) -> Result<Option<TimeRange>, ConnectError> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as i64);
-    Bounds::current().range(named, now).inspect_err(|_| refuse("max_query_length_ms"))
+    Bounds::current().range(named, now)
 }
 
-/// Does a request's work within these, whose violations are counted.
-pub(super) async fn within<T>(bounds: Bounds, app: Arc<App>, work: impl Future<Output = T>) -> T {
-    CURRENT.scope(Current { bounds, app: Some(app) }, work).await
+/// Does a request's work such that refusals are counted.
+pub(super) async fn counted<T>(app: Arc<App>, work: impl Future<Output = T>) -> T {
+    COUNTING.scope(app, work).await
 }
 
-/// Does work elsewhere within those of the current request.
+/// Does work elsewhere within the bounds of the current request.
 pub(super) fn carry<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
-    let current = CURRENT.try_with(Clone::clone).unwrap_or(Current { bounds: Bounds::default(), app: None });
-    move || CURRENT.sync_scope(current, work)
+    let (bounds, app) = (Bounds::current(), COUNTING.try_with(Arc::clone).ok());
+    let work = move || CURRENT.sync_scope(bounds, work);
+    move || match app {
+        Some(app) => COUNTING.sync_scope(app, work),
+        None => work(),
+    }
 }
 
 /// Counts a query that is refused for a limit of this name.
 fn refuse(limit: &'static str) {
-    let app = CURRENT.try_with(|current| current.app.clone()).ok().flatten();
-    if let Some(app) = app {
-        app.metrics.refuse(limit);
-    }
+    let _ = COUNTING.try_with(|app| app.metrics.refuse(limit));
 }
 
 /// How many nodes a flame graph has if the current query names no number.
@@ -190,11 +191,8 @@ mod tests {
     async fn the_current_request_has_its_own() {
         assert_eq!(most_nodes(), 1 << 20);
         let few = Bounds { most_nodes: 3, default_nodes: 2, ..Bounds::default() };
-        assert_eq!(
-            CURRENT
-                .scope(Current { bounds: few, app: None }, async { (default_nodes(), most_nodes()) })
-                .await,
-            (2, 3)
-        );
+        assert_eq!(few.within(async { (default_nodes(), most_nodes()) }).await, (2, 3));
+        let carried = few.within(async { tokio::task::spawn_blocking(carry(most_nodes)).await }).await;
+        assert_eq!(carried.expect("no panic"), 3);
     }
 }

@@ -65,6 +65,8 @@ settings! {
         max_inflight_bytes: usize = 512 << 20, "BYTES";
         /// Memory that profiles may take in bytes; beyond it the oldest are dropped
         max_head_bytes: usize = 1 << 30, "BYTES";
+        /// Connections that there may be at a time; on further ones nothing is answered but /ready and /metrics
+        max_connections: usize = 4096, "N";
         /// Requests with profiles that may be under way at a time; further ones are answered 503
         max_ingest_requests: usize = 1024, "N";
         /// Queries that may be under way at a time; further ones are answered 503

@@ -205,6 +205,40 @@ fn too_many_queries_are_refused_at_once_and_pushes_go_on() {
 }
 
 #[test]
+fn probes_are_answered_when_there_is_no_connection_left() {
+    let server = Server::with_args(&["--max-connections=2"]);
+    let address = address(&server);
+    // Idle ones that have asked once, so that they are known to be there.
+    let ask = |stream: &mut TcpStream, path: &str| -> String {
+        stream.set_read_timeout(Some(DEADLINE)).expect("a socket option");
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\n\r\n").expect("writes");
+        let (mut head, mut byte) = (Vec::new(), [0]);
+        while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).expect("reads") == 1 {
+            head.push(byte[0]);
+        }
+        String::from_utf8(head).expect("text").to_lowercase()
+    };
+    let connect = || TcpStream::connect(&address).expect("connects");
+    let mut held = [connect(), connect()];
+    for stream in &mut held {
+        assert!(ask(stream, "/ready").starts_with("http/1.1 200 "));
+    }
+    for (path, status) in [("/ready", 200), ("/metrics", 200), ("/api/v1/spans", 503), ("/", 503)] {
+        let head = ask(&mut connect(), path);
+        assert!(head.starts_with(&format!("http/1.1 {status} ")), "{path}: {head}");
+        assert!(head.contains("connection: close\r\n"), "{path}: {head}");
+        assert!(status == 200 || head.contains("retry-after: 1\r\n"), "{path}: {head}");
+    }
+    drop(held);
+    let metrics = server.until(
+        |server| server.get("/metrics"),
+        |answer| answer.status == 200 && answer.header("connection").is_empty(),
+    );
+    let line = "spanflame_refusals_total{reason=\"max_connections\"} 2\n";
+    assert!(metrics.text().contains(line), "{}", metrics.text());
+}
+
+#[test]
 fn each_class_has_its_time() {
     let server = Server::with_args(&["--query-timeout-ms=100"]);
     let answer = rest(unfinished(&server, QUERY));
@@ -505,4 +539,13 @@ fn queries_have_their_limits_and_a_query_of_several_tenants_those_of_each() {
         );
     }
     assert_eq!(ask("c", "SelectMergeStacktraces", r#","max_nodes":3"#).status, 200);
+    let metrics = server.get("/metrics");
+    for line in [
+        "spanflame_refusals_total{reason=\"max_query_length_ms\"} 3\n",
+        "spanflame_refusals_total{reason=\"max_flamegraph_nodes\"} 2\n",
+        "spanflame_tenant_refusals_total{tenant=\"a\",reason=\"max_query_length_ms\"} 1\n",
+        "spanflame_tenant_refusals_total{tenant=\"b\",reason=\"max_flamegraph_nodes\"} 1\n",
+    ] {
+        assert!(metrics.text().contains(line), "{line}: {}", metrics.text());
+    }
 }
