@@ -174,7 +174,7 @@ fn too_fast(tenant: &TenantId, rate: Rate, bucket: &Bucket, wait: Duration, plac
     let seconds = wait.as_secs_f64().ceil().max(1.0) as u64;
     let message = format!(
         "ingestion_rate_bytes of {}: tenant {:?} has pushed {} bytes more than its rate and ingestion_burst_bytes of {} \
-         allow; try again in {seconds} s, or raise ingestion_rate_bytes{place}",
+         allow; try again in {seconds} s, or raise ingestion_rate_bytes in the server's configuration{place}",
         rate.per_second(),
         tenant.as_str(),
         bucket.debt(),
