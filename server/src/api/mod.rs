@@ -260,3 +260,6 @@ async fn unknown(request: Request) -> Response {
     };
     error.into_response()
 }
+
+#[cfg(test)]
+mod tests;
