@@ -5,9 +5,11 @@
 
 mod api;
 pub mod attime;
+pub mod cancel;
 pub mod config;
 pub mod error;
 pub mod ingest;
+mod json;
 pub mod model;
 pub mod query;
 pub mod reload;

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, lookup_host};
 
-use self::connections::Connections;
-use crate::api::{self, App};
-use crate::config::Config;
+use self::connections::{Connections, Routers};
+use crate::api::{self, App, Load};
+use crate::config::{Config, TenantLimits};
 use crate::error::ServeError;
 use crate::reload::{Poll, Watched, Watcher};
 use crate::store::{Store, StoreOptions};
@@ -30,6 +30,7 @@ pub struct Server {
     address: SocketAddr,
     base_path: String,
     drain: Duration,
+    max_connections: usize,
     app: Arc<App>,
     files: Files,
 }
@@ -38,6 +39,8 @@ pub struct Server {
 struct Files {
     tokens: Option<Arc<Watched<Tokens>>>,
     tls: Option<Arc<Watched<tls::ServerConfig>>>,
+    /// What tenants may, of the configuration file if there is one.
+    limits: Arc<Watched<TenantLimits>>,
 }
 
 impl Files {
@@ -54,7 +57,18 @@ impl Files {
             let paths = [certificate, key].into_iter().chain(config.tls_client_ca_file.clone()).collect();
             Watched::open("certificates", paths, tls::load)
         });
+        let limits = match config.source.clone() {
+            Some(source) => {
+                let path = source.path().to_owned();
+                Watched::open("limits", vec![path], move |files| source.limits(&files[0]))
+            }
+            None => {
+                let limits = config.tenant_limits();
+                Watched::open("limits", Vec::new(), move |_| Ok(limits.clone()))
+            }
+        };
         Ok(Self {
+            limits: Arc::new(limits.map_err(named("config"))?),
             tokens: tokens.transpose().map_err(named("tokens_file"))?.map(Arc::new),
             tls: tls.transpose().map_err(named("tls_cert_file, tls_key_file"))?.map(Arc::new),
         })
@@ -63,7 +77,8 @@ impl Files {
     fn watch(&self) -> Watcher {
         let tokens = self.tokens.clone().map(|watched| watched as Arc<dyn Poll>);
         let tls = self.tls.clone().map(|watched| watched as Arc<dyn Poll>);
-        Watcher::spawn(tokens.into_iter().chain(tls).collect())
+        let limits = Arc::clone(&self.limits) as Arc<dyn Poll>;
+        Watcher::spawn(tokens.into_iter().chain(tls).chain([limits]).collect())
     }
 }
 
@@ -95,7 +110,14 @@ impl Server {
             address,
             base_path: config.base_path.clone(),
             drain: Duration::from_millis(config.shutdown_timeout_ms),
-            app: Arc::new(App::new(config, Arc::new(store), address, files.tokens.clone())),
+            max_connections: config.max_connections,
+            app: Arc::new(App::new(
+                config,
+                Arc::new(store),
+                address,
+                files.tokens.clone(),
+                Arc::clone(&files.limits),
+            )),
             files,
         })
     }
@@ -109,15 +131,16 @@ impl Server {
     /// Answers requests until `stop` resolves; then lets those in flight end, for `shutdown_timeout_ms` at most, and
     /// closes the store.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let router = api::router(Arc::clone(&self.app));
-        let connections = Connections::new(self.files.tls.clone());
+        let router = |load| api::router(Arc::clone(&self.app), load);
+        let routers = Routers { full: router(Load::Bearable), spare: router(Load::TooMuch) };
+        let connections = Connections::new(self.max_connections, self.files.tls.clone());
         let _watcher = self.files.watch();
         let mut stop = pin!(stop);
         loop {
             tokio::select! {
                 () = &mut stop => break,
                 accepted = connections.accept(&self.listener) => match accepted {
-                    Ok((stream, permit)) => connections.serve(stream, permit, router.clone()),
+                    Ok((stream, permit)) => connections.serve(stream, permit, &routers),
                     Err(error) => {
                         tracing::warn!(%error, "cannot accept a connection");
                         tokio::time::sleep(ACCEPT_PAUSE).await;

@@ -117,6 +117,15 @@ pub(crate) async fn for_tenant<T>(tenant: Option<TenantId>, work: impl Future<Ou
     }
 }
 
+/// Does work elsewhere for the tenant that the current request is about.
+pub(crate) fn carry<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
+    let tenant = TENANT.try_with(Clone::clone).ok();
+    move || match tenant {
+        Some(tenant) => TENANT.sync_scope(tenant, work),
+        None => work(),
+    }
+}
+
 /// Labels of [`Metrics::request_seconds`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RequestLabels {
@@ -241,6 +250,18 @@ impl Metrics {
         if let Ok(tenant) = TENANT.try_with(|tenant| self.counted_name(tenant)) {
             self.tenant_refusals.get_or_create(&TenantReasonLabels { tenant, reason }).inc_by(count);
         }
+    }
+
+    /// How many were refused for this reason: of these tenants, or of all.
+    pub fn refused(&self, reason: &'static str, of: Option<&[TenantId]>) -> u64 {
+        let Some(tenants) = of else {
+            return self.refusals.get(&ReasonLabel { reason }).map_or(0, |count| count.get());
+        };
+        let of_tenant = |tenant: &TenantId| {
+            let labels = TenantReasonLabels { tenant: tenant.to_string(), reason };
+            self.tenant_refusals.get(&labels).map_or(0, |count| count.get())
+        };
+        tenants.iter().map(of_tenant).sum()
     }
 
     fn counted_name(&self, tenant: &TenantId) -> String {

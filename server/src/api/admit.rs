@@ -8,22 +8,22 @@ mod rate;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
+use axum::http::{HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use connectrpc::ErrorCode;
-use http_body_util::BodyExt;
 use tokio::sync::Semaphore;
 
 use self::rate::{Bucket, Rate, Rates};
 use super::App;
 use super::access::Access;
 use super::body;
-use super::bounds::Bounds;
+use super::bounds::{self, Bounds};
 use super::class::Class;
 use super::error::ApiError;
 use crate::config::Config;
+use crate::ingest::Limits;
 use crate::model::TenantId;
 
 /// What is under way, and how much of it there may be.
@@ -89,11 +89,11 @@ impl Admission {
 }
 
 /// Lets a request go on if it is not too much, for as long as it may take.
-pub(super) async fn admit(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+pub(super) async fn admit(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let class = Class::of(&request);
     let Some(gate) = app.admission.gate(class) else { return next.run(request).await };
     let Ok(_permit) = Arc::clone(&gate.permits).try_acquire_owned() else {
-        app.metrics.refuse("overload");
+        app.metrics.refuse(gate.most.1);
         let message = format!(
             "{} of {}: that many requests are under way; try again, or raise the limit",
             gate.most.1, gate.most.0
@@ -101,18 +101,23 @@ pub(super) async fn admit(State(app): State<Arc<App>>, mut request: Request, nex
         return refuse(request, ApiError::new(ErrorCode::Unavailable, message).retry_after(1)).await;
     };
     if class == Class::Ingest {
-        match meter(&app, request) {
-            Ok(metered) => request = metered,
-            Err((request, error)) => return refuse(*request, error).await,
+        // Before its body is read: what cannot pass is to cost nothing.
+        let metered = match Access::of(request.extensions()).writable() {
+            Ok(tenant) => meter(&app, tenant, &app.limits(tenant)).map(drop),
+            Err(_) => Ok(()),
+        };
+        if let Err(error) = metered {
+            return refuse(request, error).await;
         }
     }
     let access = Access::of(request.extensions());
     let each = access.readable().iter().map(|tenant| Bounds::of(&app.limits(tenant))).reduce(Bounds::and);
+    let within = |work| bounds::counted(Arc::clone(&app), each.unwrap_or_default().within(work));
     let (timeout, name) = gate.timeout;
-    match tokio::time::timeout(timeout, each.unwrap_or_default().within(next.run(request))).await {
+    match tokio::time::timeout(timeout, within(next.run(request))).await {
         Ok(response) => response,
         Err(_) => {
-            app.metrics.refuse("timeout");
+            app.metrics.refuse(name);
             let message =
                 format!("not done within {} ms; {name} says how long it may take", timeout.as_millis());
             ApiError::new(ErrorCode::DeadlineExceeded, message).into_response()
@@ -120,34 +125,56 @@ pub(super) async fn admit(State(app): State<Arc<App>>, mut request: Request, nex
     }
 }
 
-/// Charges what a request brings to its tenant as it arrives, unless the tenant has brought too much before.
-fn meter(app: &App, request: Request) -> Result<Request, (Box<Request>, ApiError)> {
-    let Ok(tenant) = Access::of(request.extensions()).writable() else { return Ok(request) };
-    let limits = app.limits(tenant);
-    let Some(rate) = Rate::new(limits.ingestion_rate_bytes, limits.ingestion_burst_bytes) else {
-        return Ok(request);
+/// Lets nothing through but what orchestrators and monitoring ask: there are too many connections.
+pub(super) async fn probes_alone(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let is_probe = matches!(Class::of(&request), Class::Ready | Class::Metrics);
+    let mut response = if is_probe {
+        next.run(request).await
+    } else {
+        app.metrics.refuse("max_connections");
+        let message = format!(
+            "max_connections of {}: that many are open; try again, keep fewer open, or raise the limit",
+            app.config.max_connections
+        );
+        refuse(request, ApiError::new(ErrorCode::Unavailable, message).retry_after(1)).await
     };
-    let bucket = app.admission.rates.bucket(tenant);
-    if let Err(wait) = bucket.open(rate, Instant::now()) {
-        app.metrics.refuse("ingestion_rate");
-        let error = too_fast(tenant, rate, &bucket, wait, app.config.multi_tenant);
-        return Err((Box::new(request), error));
-    }
-    Ok(request.map(|body| {
-        let charge = move |frame: http_body::Frame<Bytes>| {
-            bucket.charge(frame.data_ref().map_or(0, Bytes::len));
-            frame
-        };
-        Body::new(body.map_frame(charge))
-    }))
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
-fn too_fast(tenant: &TenantId, rate: Rate, bucket: &Bucket, wait: Duration, multi_tenant: bool) -> ApiError {
+/// Charges a tenant for what it sends.
+pub(super) struct Meter(Option<Arc<Bucket>>);
+
+impl Meter {
+    /// Charges for so many bytes, decompressed.
+    pub(super) fn charge(&self, bytes: usize) {
+        if let Self(Some(bucket)) = self {
+            bucket.charge(bytes);
+        }
+    }
+}
+
+/// What charges a tenant with these limits, unless it has brought too much before. How much a profile is, is known only once
+/// it is decoded; so it is charged then, and the next one waits until it is paid for.
+pub(super) fn meter(app: &App, tenant: &TenantId, limits: &Limits) -> Result<Meter, ApiError> {
+    let Some(rate) = Rate::new(limits.ingestion_rate_bytes, limits.ingestion_burst_bytes) else {
+        return Ok(Meter(None));
+    };
+    let bucket = app.admission.rates.bucket(tenant);
+    match bucket.open(rate, Instant::now()) {
+        Ok(()) => Ok(Meter(Some(bucket))),
+        Err(wait) => {
+            app.metrics.refuse("ingestion_rate_bytes");
+            Err(too_fast(tenant, rate, &bucket, wait, &app.place(Some(tenant))))
+        }
+    }
+}
+
+fn too_fast(tenant: &TenantId, rate: Rate, bucket: &Bucket, wait: Duration, place: &str) -> ApiError {
     let seconds = wait.as_secs_f64().ceil().max(1.0) as u64;
-    let place = if multi_tenant { format!(" in [tenants.{tenant}]") } else { String::new() };
     let message = format!(
         "ingestion_rate_bytes of {}: tenant {:?} has pushed {} bytes more than its rate and ingestion_burst_bytes of {} \
-         allow; try again in {seconds} s, or raise ingestion_rate_bytes{place}",
+         allow; try again in {seconds} s, or raise ingestion_rate_bytes in the server's configuration{place}",
         rate.per_second(),
         tenant.as_str(),
         bucket.debt(),

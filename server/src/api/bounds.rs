@@ -1,10 +1,12 @@
 //! How much the current query may ask for: found out once for each request, and read where its range and the size of its
 //! answer are read.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use connectrpc::ConnectError;
 
+use super::App;
 use crate::ingest::Limits;
 use crate::model::TimeRange;
 
@@ -24,6 +26,8 @@ pub(super) struct Bounds {
 
 tokio::task_local! {
     static CURRENT: Bounds;
+    /// What counts refusals.
+    static COUNTING: Arc<App>;
 }
 
 impl Default for Bounds {
@@ -75,6 +79,7 @@ impl Bounds {
         };
         let got = range.end_ms.saturating_sub(range.start_ms);
         if length > 0 && got > length {
+            refuse("max_query_length_ms");
             return Err(ConnectError::invalid_argument(format!(
                 "start, end: a range of {got} ms is over the limit max_query_length_ms of {length}; ask for less, or \
                  raise the limit"
@@ -95,6 +100,26 @@ pub(super) fn range(named: Option<TimeRange>) -> Result<Option<TimeRange>, Conne
     Bounds::current().range(named, now)
 }
 
+/// Does a request's work such that refusals are counted.
+pub(super) async fn counted<T>(app: Arc<App>, work: impl Future<Output = T>) -> T {
+    COUNTING.scope(app, work).await
+}
+
+/// Does work elsewhere within the bounds of the current request.
+pub(super) fn carry<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
+    let (bounds, app) = (Bounds::current(), COUNTING.try_with(Arc::clone).ok());
+    let work = move || CURRENT.sync_scope(bounds, work);
+    move || match app {
+        Some(app) => COUNTING.sync_scope(app, work),
+        None => work(),
+    }
+}
+
+/// Counts a query that is refused for a limit of this name.
+fn refuse(limit: &'static str) {
+    let _ = COUNTING.try_with(|app| app.metrics.refuse(limit));
+}
+
 /// How many nodes a flame graph has if the current query names no number.
 pub(super) fn default_nodes() -> usize {
     Bounds::current().default_nodes
@@ -103,6 +128,22 @@ pub(super) fn default_nodes() -> usize {
 /// How many nodes the current query may name.
 pub(super) fn most_nodes() -> usize {
     Bounds::current().most_nodes
+}
+
+/// A number of nodes that the current query names, if it may.
+pub(super) fn nodes(named: i64) -> Result<usize, ConnectError> {
+    let most = most_nodes();
+    match usize::try_from(named) {
+        Ok(nodes) if nodes <= most => Ok(nodes),
+        beyond => {
+            if beyond.is_ok() {
+                refuse("max_flamegraph_nodes");
+            }
+            Err(ConnectError::invalid_argument(format!(
+                "max_nodes: expected 0 to {most} (max_flamegraph_nodes), got {named}; ask for fewer, or raise the limit"
+            )))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -151,5 +192,7 @@ mod tests {
         assert_eq!(most_nodes(), 1 << 20);
         let few = Bounds { most_nodes: 3, default_nodes: 2, ..Bounds::default() };
         assert_eq!(few.within(async { (default_nodes(), most_nodes()) }).await, (2, 3));
+        let carried = few.within(async { tokio::task::spawn_blocking(carry(most_nodes)).await }).await;
+        assert_eq!(carried.expect("no panic"), 3);
     }
 }

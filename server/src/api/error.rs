@@ -131,10 +131,22 @@ impl From<ConnectError> for ApiError {
     }
 }
 
+impl From<ApiError> for ConnectError {
+    fn from(error: ApiError) -> Self {
+        let Body { code, message, .. } = error.body;
+        let said = Self::new(code, message).with_http_status(error.status);
+        match error.retry_after {
+            Some(seconds) => said.with_headers([(header::RETRY_AFTER, seconds.into())].into_iter().collect()),
+            None => said,
+        }
+    }
+}
+
 /// What a failed query is to the client.
 pub(crate) fn query_failed(error: &QueryError) -> ConnectError {
     match error {
         QueryError::Step { .. } => ConnectError::invalid_argument(error.to_string()),
+        QueryError::Cancelled(_) => ConnectError::new(ErrorCode::Canceled, error.to_string()),
         QueryError::TooMuch { .. } => ConnectError::resource_exhausted(error.to_string()),
         error => {
             tracing::error!(%error, "query failed");

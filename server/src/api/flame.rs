@@ -245,14 +245,8 @@ pub(super) fn max_nodes(asked: Option<i64>) -> Result<usize, ConnectError> {
 
 /// Reads a number of nodes; zero is none.
 pub(super) fn named_max_nodes(asked: Option<i64>) -> Result<Option<usize>, ConnectError> {
-    let nodes = asked.unwrap_or(0);
-    let most = bounds::most_nodes();
-    match usize::try_from(nodes) {
-        Ok(nodes) if nodes <= most => Ok((nodes > 0).then_some(nodes)),
-        _ => Err(ConnectError::invalid_argument(format!(
-            "max_nodes: expected 0 to {most} (max_flamegraph_nodes), got {nodes}"
-        ))),
-    }
+    let nodes = bounds::nodes(asked.unwrap_or(0))?;
+    Ok((nodes > 0).then_some(nodes))
 }
 
 fn ids<T: FromStr<Err = impl std::fmt::Display>>(

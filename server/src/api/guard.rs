@@ -1,8 +1,9 @@
 //! What every request passes: size limits, and answers that are always a Connect error when they are an error at all.
 
 use std::any::Any;
+use std::io::Read;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
@@ -11,16 +12,24 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use connectrpc::{CompressionProvider, ConnectError, ErrorCode, GzipProvider};
-use tokio::sync::OwnedSemaphorePermit;
 
-use super::body::Bounded;
+use super::App;
+use super::access::Access;
+use super::body::{self, Allowed, Bounded, Most, Trouble};
 use super::class::Class;
 use super::error::{ApiError, for_grpc};
-use super::{App, MAX_QUERY_BYTES};
+use super::memory::Memory;
+use crate::model::TenantId;
 use crate::telemetry::RequestLabels;
 
-/// How long a request waits for memory.
-const MAX_MEMORY_WAIT: Duration = Duration::from_secs(10);
+/// The longest target of a request, in bytes: path and query.
+const MAX_TARGET_BYTES: usize = 32 << 10;
+/// The most headers of a request, and how long they may be together, in bytes.
+const MAX_HEADERS: usize = 128;
+const MAX_HEADERS_BYTES: usize = 64 << 10;
+
+/// How much of a message is decompressed at a time, in bytes.
+const PART_BYTES: usize = 64 << 10;
 
 const SERVER: HeaderValue = HeaderValue::from_static(concat!("spanflame/", env!("CARGO_PKG_VERSION")));
 
@@ -39,6 +48,32 @@ pub(super) async fn observe(State(app): State<Arc<App>>, request: Request, next:
     let labels = RequestLabels { route, status: status.as_u16() };
     app.metrics.request_seconds.get_or_create(&labels).observe(seconds);
     response
+}
+
+/// Refuses requests whose head is larger than any client's. What HTTP's own reader takes is more, so that the answer to most
+/// of what is too much is this one.
+pub(super) async fn bound_head(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    let headers = request.headers();
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    let (status, reason, message) = if target > MAX_TARGET_BYTES {
+        let message = format!(
+            "request target: expected at most {MAX_TARGET_BYTES} bytes, got {target}; ask with POST, or for less at a time"
+        );
+        (StatusCode::URI_TOO_LONG, "request_target", message)
+    } else if headers.len() > MAX_HEADERS || bytes > MAX_HEADERS_BYTES {
+        let message = format!(
+            "request headers: expected at most {MAX_HEADERS} of {MAX_HEADERS_BYTES} bytes together, got {} of {bytes}; \
+             send fewer (are cookies among them?)",
+            headers.len()
+        );
+        (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "request_headers", message)
+    } else {
+        return next.run(request).await;
+    };
+    app.metrics.refuse(reason);
+    body::skim(request.into_body()).await;
+    ApiError::with_status(status, message).into_response()
 }
 
 /// Gives errors that a library answered in plain text, or with no text at all, the form that clients can read: that of
@@ -77,44 +112,92 @@ pub(super) async fn explain_errors(request: Request, next: Next) -> Response {
     response
 }
 
-/// Refuses bodies beyond the limit, counted as they arrive, and bodies for which there is no memory.
+/// Decompresses bodies, and refuses those beyond the limit, counted as they arrive, and those for which there is no memory.
 pub(super) async fn bound_body(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let push = Class::of(&request) == Class::Ingest;
-    let limit = if push { app.config.max_request_bytes } else { MAX_QUERY_BYTES };
-    let Some(_memory) = reserve(&app, request.headers(), limit).await else {
-        app.metrics.refuse("busy");
-        let message = "too many requests are being read (max_inflight_bytes); try again";
-        return ApiError::new(ErrorCode::Unavailable, message).retry_after(1).into_response();
+    let (allowed, memory) = match Class::of(&request) {
+        Class::Ingest => {
+            let tenant = Access::of(request.extensions()).writable().ok();
+            (ingest_allowance(&app, tenant), Memory::new(Some(Arc::clone(&app.bodies))))
+        }
+        _ => {
+            let most = Most { name: "max_query_bytes", bytes: app.config.max_query_bytes };
+            (Allowed { sent: most, whole: most }, Memory::new(None))
+        }
     };
-    let (parts, body) = request.into_parts();
-    let (body, overflow) = Bounded::new(body, limit);
-    let response = next.run(Request::from_parts(parts, Body::new(body))).await;
-    if !overflow.drain().await {
-        return response;
+    let place = app.place(Access::of(request.extensions()).writable().ok());
+    let (mut parts, body) = request.into_parts();
+    let gzip = body::is_gzip(&parts.headers);
+    if gzip {
+        // What is handed on is neither.
+        parts.headers.remove(header::CONTENT_ENCODING);
+        parts.headers.remove(header::CONTENT_LENGTH);
     }
-    app.metrics.refuse("request_too_large");
-    let name = if push { "max_request_bytes of" } else { "for queries of" };
-    let message = format!("request body: over the limit {name} {limit} bytes");
-    ApiError::with_status(StatusCode::PAYLOAD_TOO_LARGE, message).into_response()
+    let (body, fate) = Bounded::new(body, gzip, allowed, Arc::clone(&memory));
+    let answer = next.run(Request::from_parts(parts, Body::new(body)));
+    let response = memory.within(ALLOWED.scope(allowed.whole, answer)).await;
+    match fate.end().await {
+        None => response,
+        Some(trouble) => refused(&app, &trouble, &place).into(),
+    }
 }
 
-/// Waits for the memory that a body may need: its length if it tells one and is not compressed, else all it may have.
-async fn reserve(app: &App, headers: &HeaderMap, limit: usize) -> Option<OwnedSemaphorePermit> {
-    let told = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    let bytes = match told {
-        _ if is_compressed(headers) => app.config.max_message_bytes,
-        Some(length) => limit.min(length),
-        None => limit,
-    };
-    let permits = u32::try_from(bytes.min(app.config.max_inflight_bytes) / 1024).unwrap_or(u32::MAX);
-    let memory = Arc::clone(&app.bodies).acquire_many_owned(permits);
-    tokio::time::timeout(MAX_MEMORY_WAIT, memory).await.ok()?.ok()
+tokio::task_local! {
+    /// How long the current request's message may be.
+    static ALLOWED: Most;
 }
 
-/// Whether the body grows when it is read, be it said to HTTP or to gRPC.
-fn is_compressed(headers: &HeaderMap) -> bool {
-    let told = headers.get(header::CONTENT_ENCODING).or_else(|| headers.get("grpc-encoding"));
-    told.is_some_and(|encoding| encoding != "identity")
+/// What a tenant may push at once.
+fn ingest_allowance(app: &App, tenant: Option<&TenantId>) -> Allowed {
+    let limits = app.limits(tenant.unwrap_or(&TenantId::anonymous()));
+    Allowed {
+        sent: Most { name: "max_request_bytes", bytes: limits.max_request_bytes },
+        whole: Most { name: "max_message_bytes", bytes: limits.max_message_bytes },
+    }
+}
+
+/// Counts a body that was not taken, and says why not.
+fn refused(app: &App, trouble: &Trouble, place: &str) -> Refused {
+    match trouble {
+        Trouble::TooLong { most: Most { name, bytes }, got, decompressed } => {
+            app.metrics.refuse(name);
+            // Of what is decompressed no more is known than was looked at.
+            let it_has = if *decompressed { "decompressed, it has at least" } else { "it has" };
+            let message = format!(
+                "request body: over the limit {name} of {bytes} bytes: {it_has} {got} (send less at a time, or raise {name} \
+                 in the server's configuration{place})"
+            );
+            Refused(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::ResourceExhausted, message)
+        }
+        Trouble::NoMemory => {
+            app.metrics.refuse("max_inflight_bytes");
+            let most = app.config.max_inflight_bytes;
+            let message = format!(
+                "max_inflight_bytes of {most}: requests with so many bytes are being read; try again, or raise the limit"
+            );
+            Refused(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, message)
+        }
+        Trouble::NotGzip(_) => {
+            app.metrics.refuse("invalid_body");
+            Refused(StatusCode::BAD_REQUEST, ErrorCode::InvalidArgument, trouble.to_string())
+        }
+    }
+}
+
+/// An answer in place of that to a body, for both kinds of those who read bodies.
+struct Refused(StatusCode, ErrorCode, String);
+
+impl From<Refused> for Response {
+    fn from(Refused(status, code, message): Refused) -> Self {
+        let error = ApiError::with_status(status, message);
+        let error = if code == ErrorCode::Unavailable { error.retry_after(1) } else { error };
+        error.into_response()
+    }
+}
+
+impl From<Refused> for ConnectError {
+    fn from(Refused(status, code, message): Refused) -> Self {
+        ConnectError::new(code, message).with_http_status(status)
+    }
 }
 
 /// Answers a request whose handler panicked; the process lives on.
@@ -136,7 +219,7 @@ fn is_json(headers: &HeaderMap) -> bool {
     headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/json"))
 }
 
-/// gzip whose refusal of a bomb names the limit, and is counted.
+/// gzip of messages within a body, as gRPC has it: with the limits of the current request.
 pub(super) struct Gzip {
     gzip: GzipProvider,
     app: Arc<App>,
@@ -145,6 +228,30 @@ pub(super) struct Gzip {
 impl Gzip {
     pub(super) fn new(app: Arc<App>) -> Self {
         Self { gzip: GzipProvider::default(), app }
+    }
+
+    fn read(&self, data: &[u8], max_size: usize) -> Result<Bytes, Trouble> {
+        let not_gzip = |error: &dyn std::fmt::Display| Trouble::NotGzip(error.to_string());
+        let most = ALLOWED.try_with(|most| *most).ok();
+        let most = most.unwrap_or(Most { name: "max_message_bytes", bytes: max_size });
+        let memory = Memory::current().unwrap_or_else(|| Memory::new(None));
+        let mut reader = self.gzip.decompressor(data).map_err(|error| not_gzip(&error))?;
+        let (mut bytes, mut part) = (Vec::new(), vec![0; PART_BYTES]);
+        loop {
+            let read = reader.read(&mut part).map_err(|error| not_gzip(&error))?;
+            if read == 0 {
+                return Ok(bytes.into());
+            }
+            let got = bytes.len() + read;
+            if got > most.bytes {
+                return Err(Trouble::TooLong { most, got, decompressed: true });
+            }
+            // There is no waiting here: the caller reads whole messages.
+            if !memory.try_take(read) {
+                return Err(Trouble::NoMemory);
+            }
+            bytes.extend_from_slice(&part[..read]);
+        }
     }
 }
 
@@ -157,23 +264,11 @@ impl CompressionProvider for Gzip {
         self.gzip.compress(data)
     }
 
-    fn decompressor<'a>(&self, data: &'a [u8]) -> Result<Box<dyn std::io::Read + 'a>, ConnectError> {
+    fn decompressor<'a>(&self, data: &'a [u8]) -> Result<Box<dyn Read + 'a>, ConnectError> {
         self.gzip.decompressor(data)
     }
 
     fn decompress_with_limit(&self, data: &[u8], max_size: usize) -> Result<Bytes, ConnectError> {
-        self.gzip.decompress_with_limit(data, max_size).map_err(|error| match error.code {
-            ErrorCode::ResourceExhausted => {
-                self.app.metrics.refuse("request_too_large");
-                ConnectError::resource_exhausted(format!(
-                    "request body: decompressed, it is over the limit max_message_bytes of {max_size} bytes"
-                ))
-                .with_http_status(StatusCode::PAYLOAD_TOO_LARGE)
-            }
-            _ => ConnectError::new(
-                error.code,
-                format!("request body: {}", error.message.unwrap_or_else(|| "not gzip".to_owned())),
-            ),
-        })
+        self.read(data, max_size).map_err(|trouble| refused(&self.app, &trouble, "").into())
     }
 }

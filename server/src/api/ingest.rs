@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::access::Access;
 use super::error::ApiError;
 use super::{App, body, guard, intake};
-use crate::ingest::{Budget, IngestError, Parts, Upload};
+use crate::ingest::{IngestError, Parts, Upload};
 
 /// More parts than any form of an agent has.
 const MAX_PARTS: usize = 16;
@@ -42,23 +42,23 @@ async fn ingest(
             return Err(error);
         }
     };
-    let whole = body::read(&app, &head.headers, body).await?;
+    let whole = body::read(&head.headers, body).await?;
     app.metrics.profile_bytes.inc_by(whole.len() as u64);
     let parts = match content_type(&head.headers) {
         form if is_form(form) => parts(form, whole).await,
         _ => Ok(Parts { profile: whole, ..Parts::default() }),
     };
-    let limits = app.limits(tenant);
     let counted = upload.format.is_counted();
     let app_name = upload.name.app().to_owned();
     let decoded = match parts {
         Ok(parts) => {
-            app.compute(move |_| upload.decode(&parts, &limits, &mut Budget::new(&limits), received_ms)).await
+            let decode = move |limits: &_, budget: &mut _| upload.decode(&parts, limits, budget, received_ms);
+            intake::decode(&app, tenant, decode).await?
         }
         Err(error) => Err(error),
     };
     let profiles = decoded.map_err(|error| {
-        app.metrics.refuse(intake::reason(&error));
+        app.metrics.refuse(error.reason());
         // Formats that count stack traces are pushed after they were read, and a push answers so.
         let pushed = counted && matches!(error, IngestError::OverLimit { .. });
         refused(&app_name, pushed, &error)
@@ -66,7 +66,7 @@ async fn ingest(
     match intake::append(&app, tenant, vec![((), profiles)]).await?.first() {
         None => Ok(()),
         Some((_, error)) => {
-            app.metrics.refuse("over_limit");
+            app.metrics.refuse(intake::UNSTORABLE);
             Err(refused(&app_name, counted, error))
         }
     }
@@ -84,7 +84,7 @@ fn describe(app: &App, uri: &Uri, headers: &HeaderMap, received_ms: i64) -> Resu
     let parameters = Query::<Vec<(String, String)>>::try_from_uri(uri)
         .map_err(|error| ApiError::invalid_argument(format!("query string: {error}")))?;
     Upload::parse(&parameters, content_type(headers), received_ms).map_err(|error| {
-        app.metrics.refuse(intake::reason(&error));
+        app.metrics.refuse(error.reason());
         ApiError::invalid_argument(error.to_string())
     })
 }

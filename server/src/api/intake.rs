@@ -1,12 +1,14 @@
-//! The end of every way that profiles come in: what was decoded is made durable, and counted.
+//! What all ways have in common by which profiles come in: they are decoded within their tenant's limits and charged to it,
+//! and what was decoded is made durable and counted.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use connectrpc::ConnectError;
 
-use super::App;
-use super::error::append_failed;
-use crate::ingest::IngestError;
+use super::error::{ApiError, append_failed};
+use super::{App, admit};
+use crate::ingest::{Budget, Limits};
 use crate::model::{Profile, TenantId};
 use crate::store::{ErrorKind, StoreError};
 
@@ -18,13 +20,28 @@ pub(super) fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as i64)
 }
 
-/// Under which name a refusal is counted.
-pub(super) fn reason(error: &IngestError) -> &'static str {
-    match error {
-        IngestError::OverLimit { .. } => "over_limit",
-        _ => "invalid_profile",
-    }
+/// Decodes what a tenant sent on a thread for it, unless the tenant has brought too much by now, and charges it for what that
+/// was.
+pub(super) async fn decode<T: Send + 'static>(
+    app: &Arc<App>,
+    tenant: &TenantId,
+    work: impl FnOnce(&Limits, &mut Budget) -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    let (charged, tenant) = (Arc::clone(app), tenant.clone());
+    let work = move || {
+        let limits = charged.limits(&tenant);
+        // Others of the tenant may have been decoded since this one was let in.
+        let meter = admit::meter(&charged, &tenant, &limits)?;
+        let mut budget = Budget::new(&limits);
+        let decoded = work(&limits, &mut budget);
+        meter.charge(budget.sent());
+        Ok(decoded)
+    };
+    app.decoders.run(work).await
 }
+
+/// Under which name it is counted that the store does not take profiles.
+pub(super) const UNSTORABLE: &str = "max_head_bytes";
 
 /// Makes inputs durable, each with a key and the profiles that were decoded from it, in as few appends as the store takes.
 ///

@@ -15,6 +15,7 @@ mod host;
 mod ingest;
 mod intake;
 mod legacy;
+mod memory;
 mod mount;
 mod not_object;
 mod not_text;
@@ -27,8 +28,8 @@ mod rest;
 mod side;
 mod stack_selector;
 mod status;
+mod workers;
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,7 +54,8 @@ use tower_http::compression::CompressionLayer;
 
 use self::access::Access;
 use self::error::ApiError;
-use crate::config::Config;
+use self::workers::Workers;
+use crate::config::{Config, MAX_MESSAGE_BYTES, TenantLimits};
 use crate::ingest::Limits;
 use crate::model::TenantId;
 use crate::query::Engine;
@@ -64,24 +66,21 @@ use crate::tokens::Tokens;
 use crate::ui;
 use crate::user_settings::UserSettings;
 
-/// The largest body of a request other than Push, in bytes: queries are short.
-const MAX_QUERY_BYTES: usize = 1 << 20;
-
 /// What handlers share.
 pub(crate) struct App {
     config: Config,
-    /// What a tenant may send that has no limits of its own, and what those with their own may.
-    limits: Arc<Limits>,
-    tenant_limits: HashMap<TenantId, Arc<Limits>>,
+    limits: Arc<Watched<TenantLimits>>,
     store: Arc<Store>,
     user_settings: UserSettings,
     metrics: Metrics,
     door: access::Door,
     hosts: host::Hosts,
     admission: admit::Admission,
-    /// One permit for each request that may compute at a time.
-    workers: Arc<Semaphore>,
-    /// One permit for each KiB of request bodies that may be in memory at a time.
+    /// Those who answer queries, who decode what is pushed, and who count: no kind holds up another.
+    queries: Workers,
+    decoders: Workers,
+    status: Workers,
+    /// The memory for bodies of pushes.
     bodies: Arc<Semaphore>,
 }
 
@@ -93,10 +92,9 @@ impl App {
         store: Arc<Store>,
         address: SocketAddr,
         tokens: Option<Arc<Watched<Tokens>>>,
+        limits: Arc<Watched<TenantLimits>>,
     ) -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let door = access::Door::new(&config, tokens);
-        let own = |(tenant, limits): (&TenantId, &Limits)| (tenant.clone(), Arc::new(limits.clone()));
         Self {
             metrics: Metrics::new(Arc::clone(&store)),
             // A page of another name brings no token, so that only an open door needs this lock.
@@ -106,19 +104,27 @@ impl App {
             ),
             door,
             admission: admit::Admission::new(&config),
-            tenant_limits: config.tenants.iter().map(own).collect(),
             store,
             user_settings: UserSettings::new(&config.data_dir),
-            workers: Arc::new(Semaphore::new(cores * 2)),
-            bodies: Arc::new(Semaphore::new(config.max_inflight_bytes / 1024)),
-            limits: Arc::new(config.limits.clone()),
+            queries: Workers::new(),
+            decoders: Workers::new(),
+            status: Workers::new(),
+            bodies: memory::pool(config.max_inflight_bytes),
+            limits,
             config,
         }
     }
 
     /// What this tenant may send and ask for.
     fn limits(&self, tenant: &TenantId) -> Arc<Limits> {
-        Arc::clone(self.tenant_limits.get(tenant).unwrap_or(&self.limits))
+        self.limits.get().of(tenant)
+    }
+
+    /// Where in the configuration file a tenant's limits are raised, as ends a sentence; nothing where it has no place of its
+    /// own.
+    fn place(&self, tenant: Option<&TenantId>) -> String {
+        let tenant = tenant.filter(|_| self.config.multi_tenant);
+        tenant.map_or_else(String::new, |tenant| format!(", in [tenants.{tenant}]"))
     }
 
     /// Ends the store's work.
@@ -131,28 +137,27 @@ impl App {
         Engine::new(Arc::clone(&self.store), access.readable())
     }
 
-    /// Computes on a thread that may block, so that deadlines hold and other requests go on.
+    /// Computes what answers a query, on a thread that may block: deadlines hold and other requests go on.
     async fn compute<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> T + Send + 'static,
     ) -> T {
-        let permit = Arc::clone(&self.workers).acquire_owned().await.expect("the semaphore is never closed");
         let app = Arc::clone(self);
-        // The permit goes along: a caller that has given up leaves its work behind.
-        let work = tokio::task::spawn_blocking(move || {
-            let value = work(&app);
-            drop(permit);
-            value
-        });
-        match work.await {
-            Ok(value) => value,
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
+        self.queries.run(bounds::carry(move || work(&app))).await
     }
 }
 
-/// All routes.
-pub(crate) fn router(app: Arc<App>) -> Router {
+/// How busy the server is with the connections that it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Load {
+    /// Requests are answered.
+    Bearable,
+    /// Nothing is answered but probes.
+    TooMuch,
+}
+
+/// All routes, under this load.
+pub(crate) fn router(app: Arc<App>, load: Load) -> Router {
     let Rpc { service, methods } = rpc_service(&app);
     let mut router = Router::new()
         .merge(ui::router())
@@ -173,7 +178,11 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .fallback(unknown)
         .layer(middleware::from_fn_with_state(Arc::clone(&app), admit::admit))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), access::identify))
-        .layer(option_layer(cors::layer(&app.config.cors_origins)));
+        .layer(option_layer(cors::layer(&app.config.cors_origins)))
+        .layer(option_layer(
+            (load == Load::TooMuch)
+                .then(|| middleware::from_fn_with_state(Arc::clone(&app), admit::probes_alone)),
+        ));
     let router = outer(router, &app);
     if base_path.is_empty() {
         router
@@ -186,6 +195,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
 fn outer(router: Router<Arc<App>>, app: &Arc<App>) -> Router {
     router
         .layer(middleware::from_fn_with_state(Arc::clone(app), host::check))
+        .layer(middleware::from_fn_with_state(Arc::clone(app), guard::bound_head))
         .layer(CatchPanicLayer::custom(guard::answer_panic))
         .layer(middleware::from_fn(guard::explain_errors))
         .layer(middleware::from_fn_with_state(Arc::clone(app), guard::observe))
@@ -207,12 +217,15 @@ fn rpc_service(app: &Arc<App>) -> Rpc {
     let router = ProfilesServiceExt::register(Arc::new(otlp::Profiles(Arc::clone(app))), router);
     let methods = router.methods().map(str::to_owned).collect();
     let longest = Duration::from_millis(app.config.ingest_timeout_ms.max(app.config.query_timeout_ms));
-    // Bodies are bounded before they come here; this must not be tighter, since its refusal names no limit.
+    // Bodies are bounded before they come here; this must not be tighter, since its refusal names no limit. They are
+    // decompressed by then, and in front of a message there is its length.
     let limits = connectrpc::Limits::default()
-        .with_max_request_body_size(app.config.max_request_bytes.max(MAX_QUERY_BYTES))
-        .with_max_message_size(app.config.max_message_bytes);
-    // A dictionary is many small parts by nature.
-    let exports = limits.with_element_memory_limit(app.limits.max_decoded_bytes);
+        .with_max_request_body_size(2 * MAX_MESSAGE_BYTES)
+        .with_max_message_size(MAX_MESSAGE_BYTES);
+    // A dictionary is many small parts by nature; a tenant's limit is seen to later.
+    let decoded = app.config.tenants.values().map(|limits| limits.max_decoded_bytes);
+    let exports =
+        limits.with_element_memory_limit(decoded.fold(app.config.limits.max_decoded_bytes, usize::max));
     let router = router.with_route_limits(otlp::RPC, exports);
     let service = ConnectRpcService::new(router)
         .with_limits(limits)
@@ -247,3 +260,6 @@ async fn unknown(request: Request) -> Response {
     };
     error.into_response()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,9 @@
-//! JSON messages that are arrays. The generated readers would take one for the message's fields in their order, which is
-//! no form of a message: whoever sends it means something else.
+//! Refuses JSON messages with arrays where objects belong, which the generated readers would take for something.
 
 use connectrpc::interceptor::{Interceptor, Next, UnaryRequest, UnaryResponse};
 use connectrpc::{CodecFormat, ConnectError};
+
+use crate::json;
 
 pub(super) struct NotObject;
 
@@ -13,9 +14,9 @@ impl Interceptor for NotObject {
         request: UnaryRequest,
         next: Next<'_>,
     ) -> Result<UnaryResponse, ConnectError> {
-        let first = || request.payload.bytes().iter().find(|byte| !byte.is_ascii_whitespace());
-        if request.payload.format() == CodecFormat::Json && first() == Some(&b'[') {
-            return Err(ConnectError::invalid_argument("request body: expected a JSON object, got an array"));
+        if request.payload.format() == CodecFormat::Json {
+            json::check(request.payload.bytes())
+                .map_err(|what| ConnectError::invalid_argument(format!("request body: {what}")))?;
         }
         next.run(request).await
     }

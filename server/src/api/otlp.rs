@@ -23,7 +23,7 @@ use super::access::Access;
 use super::error::ApiError;
 use super::refusals::Refusals;
 use super::{App, body, guard, intake};
-use crate::ingest::{self, Budget, Exported, IngestError, Limits};
+use crate::ingest::{self, Exported, IngestError, Limits};
 use crate::model::TenantId;
 
 /// Where exports come in over HTTP.
@@ -69,7 +69,7 @@ async fn export(State(app): State<Arc<App>>, request: Request) -> Result<Respons
             return Err(error);
         }
     };
-    let body = body::read(&app, &head.headers, body).await?;
+    let body = body::read(&head.headers, body).await?;
     let read = move |app: &App, limits: &Limits| match encoding {
         Encoding::Protobuf => Ok(body),
         Encoding::Json => {
@@ -107,7 +107,7 @@ impl Encoding {
 
 /// What a request is told that cannot be read at all.
 fn refused(app: &App, error: &IngestError) -> ConnectError {
-    app.metrics.refuse(intake::reason(error));
+    app.metrics.refuse(error.reason());
     ConnectError::invalid_argument(error.to_string())
 }
 
@@ -118,15 +118,15 @@ async fn store(
     read: impl FnOnce(&App, &Limits) -> Result<Bytes, ConnectError> + Send + 'static,
 ) -> Result<ExportProfilesServiceResponse, ConnectError> {
     app.metrics.pushes.inc();
-    let limits = app.limits(tenant);
     let received_ms = intake::now_ms();
-    let decoded = app.compute(move |app| {
-        let message = read(app, &limits)?;
-        app.metrics.profile_bytes.inc_by(message.len() as u64);
-        ingest::decode_otlp(&message, &limits, &mut Budget::new(&limits), received_ms)
-            .map_err(|error| refused(app, &error))
+    let counted = Arc::clone(app);
+    let decoded = intake::decode(app, tenant, move |limits, budget| {
+        let message = read(&counted, limits)?;
+        counted.metrics.profile_bytes.inc_by(message.len() as u64);
+        budget.count(message.len());
+        ingest::decode_otlp(&message, limits, budget, received_ms).map_err(|error| refused(&counted, &error))
     });
-    let exported = decoded.await?;
+    let exported = decoded.await??;
     let total = exported.len();
     let mut refusals = Refusals::default();
     let mut profiles = Vec::new();

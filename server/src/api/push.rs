@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use connectrpc::{ConnectError, Encodable, RequestContext, Response, ServiceRequest, ServiceResult};
+use spanflame_wire::push::v1::__buffa::view::RawProfileSeriesView;
 use spanflame_wire::push::v1::{PushRequest, PushResponse, PusherService};
 
 use super::App;
@@ -57,8 +58,13 @@ impl PusherService for Pusher {
 
         let mut refusals = Refusals::default();
         let limits = app.limits(tenant);
+        let labels: usize = request.series.iter().map(labels_bytes).sum();
         let inputs = inputs(request, &limits, &mut refusals);
-        let (decoded, mut refusals) = app.compute(move |_| decode(&limits, inputs, refusals)).await;
+        let decoded = intake::decode(app, tenant, move |limits, budget| {
+            budget.count(labels);
+            decode(limits, budget, inputs, refusals)
+        });
+        let (decoded, mut refusals) = decoded.await?;
         for (places, error) in intake::append(app, tenant, decoded).await? {
             refusals.add_unstored(&places, &error);
         }
@@ -67,6 +73,11 @@ impl PusherService for Pusher {
             Some(message) => Err(ConnectError::invalid_argument(message)),
         }
     }
+}
+
+/// How much a series says of itself.
+fn labels_bytes(series: &RawProfileSeriesView<'_>) -> usize {
+    series.labels.iter().map(|label| label.name.len() + label.value.len()).sum()
 }
 
 /// The profiles that will be looked at, still encoded.
@@ -98,15 +109,15 @@ fn inputs(
 /// The profiles of each input that is good.
 fn decode(
     limits: &Limits,
+    budget: &mut Budget,
     inputs: Vec<(Place, Bytes)>,
     mut refusals: Refusals,
 ) -> (Vec<(Place, Vec<Profile>)>, Refusals) {
     let received_ms = intake::now_ms();
-    let mut budget = Budget::new(limits);
     let mut decoded = Vec::new();
     for (place, raw) in inputs {
         let profiles = match &place.series.labels {
-            Ok(labels) => ingest::decode_profile(labels, raw, limits, &mut budget, received_ms),
+            Ok(labels) => ingest::decode_profile(labels, raw, limits, budget, received_ms),
             Err(error) => Err(error.clone()),
         };
         match profiles {

@@ -1,8 +1,9 @@
 //! The refused profiles of one request: counted, logged, and told to its sender.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 
-use super::App;
+use super::{App, intake};
 use crate::ingest::IngestError;
 use crate::store::StoreError;
 
@@ -12,8 +13,8 @@ const MAX_LISTED: usize = 20;
 /// What was refused of a request.
 #[derive(Default)]
 pub(super) struct Refusals {
-    over_limit: u64,
-    invalid: u64,
+    /// How many, by the name under which they are counted.
+    counts: BTreeMap<&'static str, u64>,
     /// The first of them, named.
     listed: Vec<String>,
 }
@@ -21,16 +22,13 @@ pub(super) struct Refusals {
 impl Refusals {
     /// Adds a profile that could not be read.
     pub(super) fn add(&mut self, place: &dyn Display, error: &IngestError) {
-        match error {
-            IngestError::OverLimit { .. } => self.over_limit += 1,
-            _ => self.invalid += 1,
-        }
+        *self.counts.entry(error.reason()).or_default() += 1;
         self.list(place, error);
     }
 
     /// Adds profiles that the store does not take.
     pub(super) fn add_unstored<P: Display>(&mut self, places: &[P], error: &StoreError) {
-        self.over_limit += places.len() as u64;
+        *self.counts.entry(intake::UNSTORABLE).or_default() += places.len() as u64;
         places.iter().for_each(|place| self.list(place, error));
     }
 
@@ -43,7 +41,7 @@ impl Refusals {
 
     /// How many there are.
     pub(super) fn count(&self) -> u64 {
-        self.over_limit + self.invalid
+        self.counts.values().sum()
     }
 
     /// Counts and logs the refusals of a request of so many profiles, and says what to tell its sender; nothing if there
@@ -54,8 +52,7 @@ impl Refusals {
         }
         let message = self.explain(total);
         tracing::info!(refused = self.count(), of = total, reason = message, "profiles refused");
-        app.metrics.refuse_many("over_limit", self.over_limit);
-        app.metrics.refuse_many("invalid_profile", self.invalid);
+        self.counts.iter().for_each(|(reason, count)| app.metrics.refuse_many(reason, *count));
         Some(message)
     }
 

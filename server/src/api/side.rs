@@ -53,10 +53,11 @@ impl SettingsService for Settings {
         let Some(Setting { name, value, modifiedAt, .. }) = request.setting.into_option() else {
             return Err(ConnectError::invalid_argument("setting: expected a name and a value, got nothing"));
         };
-        let modified_ms = if modifiedAt == 0 { system_clock()() } else { modifiedAt };
+        let now_ms = system_clock()();
+        let modified_ms = if modifiedAt == 0 { now_ms } else { modifiedAt };
         let setting = user_settings::Setting { value, modified_ms };
         let kept = self.0.compute(move |app| {
-            app.user_settings.set(&tenant, &name, setting.clone())?;
+            app.user_settings.set(&tenant, &name, setting.clone(), now_ms)?;
             Ok(wire(name, setting))
         });
         let setting = kept.await.map_err(failed)?.into();

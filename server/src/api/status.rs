@@ -27,8 +27,8 @@ async fn ready() -> &'static str {
 
 /// What is stored is told of all tenants together.
 async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
-    let stats =
-        app.compute(|app| Engine::new(Arc::clone(&app.store), app.store.tenants().into()).stats()).await;
+    let engine = Engine::new(Arc::clone(&app.store), app.store.tenants().into());
+    let stats = app.status.run(move || engine.stats()).await;
     app.metrics.stored_profiles.set(stats.profiles);
     app.metrics.stored_spans.set(stats.spans);
     ([(header::CONTENT_TYPE, Metrics::CONTENT_TYPE)], app.metrics.encode())

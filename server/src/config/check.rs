@@ -23,12 +23,9 @@ impl Config {
                 problem(format!("{name} = {value}: expected 1048576 bytes or more"));
             }
         }
-        for (name, value) in
-            [("max_request_bytes", self.max_request_bytes), ("max_message_bytes", self.max_message_bytes)]
-        {
-            message_size(name, value, &mut problem);
-        }
+        message_size("max_query_bytes", self.max_query_bytes, &mut problem);
         for (name, value) in [
+            ("max_connections", self.max_connections),
             ("max_ingest_requests", self.max_ingest_requests),
             ("max_query_requests", self.max_query_requests),
             ("max_status_requests", self.max_status_requests),
@@ -114,11 +111,17 @@ impl Config {
     }
 }
 
+/// The most that a limit of bodies and messages may say, in bytes.
+pub(crate) const MAX_MESSAGE_BYTES: usize = 1 << 30;
+
 /// What the limits of a tenant may be.
 pub(super) fn limits(limits: &Limits, problem: &mut impl FnMut(String)) {
-    for (name, value) in
-        [("max_profile_bytes", limits.max_profile_bytes), ("max_push_bytes", limits.max_push_bytes)]
-    {
+    for (name, value) in [
+        ("max_request_bytes", limits.max_request_bytes),
+        ("max_message_bytes", limits.max_message_bytes),
+        ("max_profile_bytes", limits.max_profile_bytes),
+        ("max_push_bytes", limits.max_push_bytes),
+    ] {
         message_size(name, value, problem);
     }
     for (name, value) in [
@@ -156,7 +159,7 @@ pub(super) fn limits(limits: &Limits, problem: &mut impl FnMut(String)) {
 }
 
 fn message_size(name: &str, value: usize, problem: &mut impl FnMut(String)) {
-    if !(1024..=1 << 30).contains(&value) {
+    if !(1024..=MAX_MESSAGE_BYTES).contains(&value) {
         problem(format!("{name} = {value}: expected between 1024 and 1073741824 bytes"));
     }
 }

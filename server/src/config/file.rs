@@ -21,15 +21,20 @@ pub(super) struct File {
 pub(super) fn read(path: &Path) -> Result<File, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    parse(path, &text)
+}
+
+/// The same of a file that holds this text.
+pub(super) fn parse(path: &Path, text: &str) -> Result<File, ConfigError> {
     let line = |at: usize| text.as_bytes()[..at.min(text.len())].iter().filter(|b| **b == b'\n').count() + 1;
     // The parser's own text would show the line, which may hold a secret.
     let broken = |error: toml::de::Error| {
         let line = error.span().map_or(1, |span| line(span.start));
         ConfigError::Invalid(vec![format!("{}:{line}: {}", path.display(), error.message())])
     };
-    let table = toml::from_str(&text).map_err(broken)?;
+    let table = toml::from_str(text).map_err(broken)?;
     let mut lines = HashMap::new();
-    for (key, value) in DeTable::parse(&text).map_err(broken)?.get_ref() {
+    for (key, value) in DeTable::parse(text).map_err(broken)?.get_ref() {
         let name = key.get_ref().to_string();
         if let DeValue::Table(inner) = value.get_ref() {
             for key in inner.keys() {

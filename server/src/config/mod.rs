@@ -8,6 +8,7 @@ mod args;
 mod check;
 mod file;
 mod show;
+mod source;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,9 @@ use std::path::{Path, PathBuf};
 use toml::Value;
 
 pub use self::args::ServeArgs;
+pub(crate) use self::check::MAX_MESSAGE_BYTES;
 pub use self::show::Shown;
+pub use self::source::{Source, TenantLimits};
 use crate::ingest::Limits;
 use crate::model::TenantId;
 use crate::settings::{Kind, Setting, Settings, settings, suggest};
@@ -56,14 +59,14 @@ settings! {
         log: String = "info".to_owned(), "FILTER";
         /// How to log: text or json
         log_format: LogFormat = LogFormat::Text, "FORMAT";
-        /// Largest request body in bytes, as sent
-        max_request_bytes: usize = 64 << 20, "BYTES";
-        /// Largest request body in bytes, decompressed
-        max_message_bytes: usize = 128 << 20, "BYTES";
-        /// Bytes of request bodies that may be in memory at a time; further requests wait
+        /// Largest body of a query in bytes, as sent and decompressed
+        max_query_bytes: usize = 1 << 20, "BYTES";
+        /// Bytes of pushes that may be in memory at a time, decompressed; further ones wait
         max_inflight_bytes: usize = 512 << 20, "BYTES";
         /// Memory that profiles may take in bytes; beyond it the oldest are dropped
         max_head_bytes: usize = 1 << 30, "BYTES";
+        /// Connections that there may be at a time; on further ones nothing is answered but /ready and /metrics
+        max_connections: usize = 4096, "N";
         /// Requests with profiles that may be under way at a time; further ones are answered 503
         max_ingest_requests: usize = 1024, "N";
         /// Queries that may be under way at a time; further ones are answered 503
@@ -88,6 +91,8 @@ settings! {
         tokens: Tokens,
         /// Where settings come from that do not have their default.
         origins: BTreeMap<&'static str, Origin>,
+        /// The file that it was read from, if there was one.
+        source: Option<Source>,
     }
 }
 
@@ -165,9 +170,15 @@ impl Config {
     /// # Errors
     /// When the file cannot be read, or with everything that is wrong with it and the settings.
     pub fn load(args: ServeArgs) -> Result<Self, ConfigError> {
+        let file = args.config.as_deref().map(file::read).transpose()?.unwrap_or_default();
+        let mut config = Self::join(&args, &file)?;
+        config.source = Source::of(args);
+        Ok(config)
+    }
+
+    fn join(args: &ServeArgs, file: &file::File) -> Result<Self, ConfigError> {
         let mut config = Self::default();
         let mut problems = Vec::new();
-        let file = args.config.as_deref().map(file::read).transpose()?.unwrap_or_default();
         for (name, value, line) in file.settings() {
             let set = config.assign(name, value);
             config.note(set, name, value, Origin::File(line), &file.place(line), &mut problems);
@@ -189,17 +200,12 @@ impl Config {
                 }
             }
         }
-        config.take_tokens(&file, args.tokens.as_deref(), &mut problems);
+        config.take_tokens(file, args.tokens.as_deref(), &mut problems);
         if config.data_dir.as_os_str().is_empty() {
             config.data_dir = dirs::data_local_dir().map(|dir| dir.join("spanflame")).unwrap_or_default();
         }
         config.check(&mut problems);
         if problems.is_empty() { Ok(config) } else { Err(ConfigError::Invalid(problems)) }
-    }
-
-    /// What this tenant may send and ask for.
-    pub fn limits_of(&self, tenant: &TenantId) -> &Limits {
-        self.tenants.get(tenant).unwrap_or(&self.limits)
     }
 
     /// The value of a setting of the server or of every tenant.

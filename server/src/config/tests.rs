@@ -110,10 +110,25 @@ fn tenants_have_the_common_limits_but_for_their_own() {
         &["--max-push-bytes=4096"],
     )
     .unwrap();
-    let team_a = config.limits_of(&TenantId::new("team-a").unwrap());
+    let team_a = config.tenant_limits().of(&TenantId::new("team-a").unwrap());
     assert_eq!((team_a.max_samples, team_a.max_push_bytes, team_a.max_age_ms), (20, 4096, None));
-    let other = config.limits_of(&TenantId::new("other").unwrap());
+    let other = config.tenant_limits().of(&TenantId::new("other").unwrap());
     assert_eq!((other.max_samples, other.max_push_bytes, other.max_age_ms), (10, 4096, Some(5)));
+}
+
+#[test]
+fn limits_are_read_again_and_the_command_line_still_wins() {
+    let config = load("multi_tenant = true\nmax_samples = 10", &["--max-push-bytes=4096"]).unwrap();
+    let source = config.source.expect("there is a file");
+    let tenant = |id| TenantId::new(id).unwrap();
+    let text =
+        "multi_tenant = true\nmax_samples = 11\nmax_push_bytes = 9999\n[tenants.a]\nmax_request_bytes = 2048";
+    let limits = source.limits(text.as_bytes()).unwrap();
+    assert_eq!((limits.of(&tenant("b")).max_samples, limits.of(&tenant("b")).max_push_bytes), (11, 4096));
+    assert_eq!((limits.of(&tenant("a")).max_samples, limits.of(&tenant("a")).max_request_bytes), (11, 2048));
+    let error = source.limits(b"max_sample = 1").unwrap_err();
+    assert!(error.contains(":1: unknown setting \"max_sample\""), "{error}");
+    assert!(source.limits(b"\xff").is_err());
 }
 
 #[test]

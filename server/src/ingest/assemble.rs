@@ -70,31 +70,41 @@ pub(super) struct Header {
 }
 
 impl Header {
-    /// Checks the start, which came in this field, against the time of arrival; one that is 0 becomes that time.
+    /// Checks both ends, the first of which came in this field, against the time of arrival; a start of 0 becomes that time.
     /// Negative durations and periods become 0.
     pub(super) fn check(self, field: &str, limits: &Limits, received_ms: i64) -> Result<Self, IngestError> {
-        let header = Self { duration_nanos: self.duration_nanos.max(0), period: self.period.max(0), ..self };
-        if header.start_nanos == 0 {
-            return Ok(Self { start_nanos: received_ms.saturating_mul(1_000_000), ..header });
+        let start_nanos = match self.start_nanos {
+            0 => received_ms.saturating_mul(1_000_000),
+            start_nanos => start_nanos,
+        };
+        let header =
+            Self { start_nanos, duration_nanos: self.duration_nanos.max(0), period: self.period.max(0) };
+        if start_nanos < 0 {
+            let message = format!("{start_nanos} ns is before 1970: send Unix time");
+            return Err(IngestError::invalid(field, message));
         }
-        let began_ms = header.start_nanos.div_euclid(1_000_000);
-        let ahead = began_ms.saturating_sub(received_ms);
-        if ahead > limits.max_ahead_ms {
-            return Err(IngestError::OverLimit {
+        let began_ms = start_nanos / 1_000_000;
+        let ended_ms = start_nanos.saturating_add(header.duration_nanos) / 1_000_000;
+        let ahead = |at_ms: i64, what: &str| match at_ms.saturating_sub(received_ms) {
+            ahead if ahead <= limits.max_ahead_ms => Ok(()),
+            ahead => Err(IngestError::OverLimit {
                 field: format!(
-                    "{field}: {began_ms} ms is in the future, check the clock: milliseconds ahead"
+                    "{field}: {what} {at_ms} ms is in the future, check the clock: milliseconds ahead"
                 ),
                 limit: "max_ahead_ms",
                 max: limits.max_ahead_ms,
                 got: ahead,
-            });
-        }
+            }),
+        };
+        ahead(began_ms, "the beginning at")?;
+        ahead(ended_ms, "with its duration, the end at")?;
+        let age = received_ms.saturating_sub(began_ms);
         match limits.max_age_ms {
-            Some(max) if ahead.saturating_neg() > max => Err(IngestError::OverLimit {
+            Some(max) if age > max => Err(IngestError::OverLimit {
                 field: format!("{field}: {began_ms} ms is too long ago: milliseconds"),
                 limit: "max_age_ms",
                 max,
-                got: ahead.saturating_neg(),
+                got: age,
             }),
             _ => Ok(header),
         }

@@ -8,12 +8,24 @@ use super::{IngestError, Limits};
 pub struct Budget {
     left: usize,
     max: usize,
+    /// Bytes that were sent, decompressed.
+    sent: usize,
 }
 
 impl Budget {
     /// The whole of `max_push_bytes`.
     pub fn new(limits: &Limits) -> Self {
-        Self { left: limits.max_push_bytes, max: limits.max_push_bytes }
+        Self { left: limits.max_push_bytes, max: limits.max_push_bytes, sent: 0 }
+    }
+
+    /// Counts bytes that were sent, decompressed: they are what a tenant's rate is about, taken or not.
+    pub fn count(&mut self, sent: usize) {
+        self.sent = self.sent.saturating_add(sent);
+    }
+
+    /// What was counted.
+    pub fn sent(&self) -> usize {
+        self.sent
     }
 
     /// What is left, in bytes.

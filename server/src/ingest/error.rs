@@ -36,6 +36,14 @@ impl IngestError {
         Self::Invalid { field: field.into(), message: message.into() }
     }
 
+    /// Under which name such refusals are counted: that of the limit, if it is one.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Invalid { .. } => "invalid_profile",
+            Self::OverLimit { limit, .. } => limit,
+        }
+    }
+
     /// The same about a field that is a part of this one.
     pub(super) fn within(mut self, outer: &str) -> Self {
         let (Self::Invalid { field, .. } | Self::OverLimit { field, .. }) = &mut self;

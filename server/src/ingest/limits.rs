@@ -5,6 +5,10 @@ use crate::settings::settings;
 settings! {
     /// What one tenant may send and ask for. Each refusal names the limit.
     pub struct Limits {
+        /// Largest body of a push in bytes, as sent
+        max_request_bytes: usize = 64 << 20, "BYTES";
+        /// Largest body of a push in bytes, decompressed
+        max_message_bytes: usize = 128 << 20, "BYTES";
         /// Profiles of one push
         max_profiles_per_push: usize = 10_000, "N";
         /// Bytes that the profiles of one push may take together: decompressed, and again as kept
@@ -31,9 +35,9 @@ settings! {
         max_series_per_profile: usize = 5000, "N";
         /// How far before its arrival a profile may begin, in milliseconds; 0 for any time
         max_age_ms: Option<i64> = None, "MS";
-        /// How far after its arrival a profile may begin, in milliseconds: clocks differ
+        /// How far after its arrival a profile may begin or end, in milliseconds: clocks differ
         max_ahead_ms: i64 = 10 * 60 * 1000, "MS";
-        /// Bytes of request bodies, as sent, that a tenant may push per second; 0 for any number
+        /// Bytes of profiles and their labels, decompressed, that a tenant may push per second; 0 for any number
         ingestion_rate_bytes: u64 = 0, "BYTES";
         /// Bytes that a tenant who was silent may push at once; 0 for one second's worth
         ingestion_burst_bytes: u64 = 0, "BYTES";

@@ -31,6 +31,7 @@ pub(super) fn gunzip(
     let over = |got| IngestError::over(field, "max_profile_bytes", max, got);
     if !raw.starts_with(&GZIP_MAGIC) {
         // It is in memory already, as a part of the request.
+        budget.count(raw.len());
         return if raw.len() > max { Err(over(raw.len())) } else { Ok(raw) };
     }
     let most = max.min(budget.left());
@@ -41,6 +42,7 @@ pub(super) fn gunzip(
         .read_to_end(&mut bytes)
         .map_err(|error| IngestError::invalid(field, format!("is not complete gzip: {error}")))?;
     // What is refused below has cost its decompression too.
+    budget.count(bytes.len());
     budget.take(bytes.len())?;
     if bytes.len() > max { Err(over(bytes.len())) } else { Ok(bytes.into()) }
 }

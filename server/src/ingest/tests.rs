@@ -175,7 +175,7 @@ fn what_is_too_long_is_cut_at_the_right_end() {
 #[test]
 fn refusals_name_the_field_and_the_limit() {
     type Change = fn(&mut PprofBuilder);
-    let cases: [(&str, Change); 17] = [
+    let cases: [(&str, Change); 19] = [
         ("sample[0].value: expected 2 values", |b| b.pprof.sample[0].value.truncate(1)),
         ("sample_type: is empty", |b| b.pprof.sample_type.clear()),
         ("sample_type[0].type: string 99", |b| b.pprof.sample_type[0].r#type = 99),
@@ -196,6 +196,8 @@ fn refusals_name_the_field_and_the_limit() {
         ("sample[0].label.key: string 99", |b| b.pprof.sample[0].label[0].key = 99),
         ("sample[0].label.str: string 99", |b| b.pprof.sample[0].label[0].str = 99),
         ("max_ahead_ms", |b| b.pprof.time_nanos = (NOW + 600_001) * 1_000_000),
+        ("with its duration, the end at", |b| b.pprof.duration_nanos = i64::MAX),
+        ("time_nanos: -1 ns is before 1970", |b| b.pprof.time_nanos = -1),
         ("period_type.unit: string 99", |b| {
             b.pprof.period_type.as_option_mut().unwrap().unit = 99;
         }),

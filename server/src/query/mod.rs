@@ -33,6 +33,7 @@ pub use self::spans::{
     SpanOrder, SpanSeries, SpanSummary, SpanTotals, Stages, TraceSummary, TreeSpan, TypeTotal,
 };
 pub use self::stacks::StackFilter;
+use crate::cancel::Cancelled;
 use crate::model::{SpanId, TenantId, TraceId};
 use crate::store::{Source, Store, StoreError};
 
@@ -46,6 +47,9 @@ pub enum QueryError {
     /// The store could not be read.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Nobody waits for the answer any more.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
     /// Points of a time series must be apart.
     #[error("step: expected at least 0.001 seconds, got {} seconds", *.step_ms as f64 / 1000.0)]
     Step {

@@ -9,6 +9,7 @@ use super::names::FrameNames;
 use super::select::{WantedNames, WantedSeries};
 use super::stacks::{StackFilter, StackMatcher};
 use super::{Engine, QueryError};
+use crate::cancel;
 use crate::model::{Labels, ProfileId, ProfileType, SPAN_NAME, SpanId, TimeRange, TraceId, label, same_name};
 use crate::selector::LabelSelector;
 use crate::store::{Chunk, NO_SPAN, SeriesEntry, Source, SpanEntry, StoreError};
@@ -209,6 +210,7 @@ impl Engine {
                 known: HashMap::default(),
             };
             for chunk in &chunks {
+                cancel::check()?;
                 let (Some((column, series)), Some(at_ms)) =
                     (wanted.get(chunk.series), bucket(chunk.start_nanos, range, step_ms))
                 else {

@@ -379,10 +379,11 @@ mod tests {
             );
         builder.pprof.location[1].address = u64::MAX;
         builder.pprof.location[1].line.clear();
-        builder.pprof.time_nanos = -5;
         let note = builder.string("lost.ring_full=300");
         builder.pprof.comment.push(note);
-        builder.profiles(&[("pod", "a")])
+        let mut profiles = builder.profiles(&[("pod", "a")]);
+        profiles.iter_mut().for_each(|profile| profile.start_nanos = -5);
+        profiles
     }
 
     fn encoded() -> Vec<u8> {

@@ -7,8 +7,11 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 
+use buffa::Message;
+
 use crate::support::{
-    Answer, CPU, DEADLINE, PUSH, SPAN, Server, checkout, command, cpu_profile, grpc_frame, push_body, service,
+    Answer, CPU, DEADLINE, PUSH, SPAN, Server, checkout, command, cpu_profile, grpc_frame, gzip, push_body,
+    series, service,
 };
 
 const QUERY: &str = "/querier.v1.QuerierService/Series";
@@ -145,6 +148,24 @@ fn what_is_refused_before_its_handler_is_a_grpc_status_for_grpc() {
     let answer = call(PUSH, grpc_frame(&[0; 10_000]));
     assert_eq!((answer.status, answer.header("grpc-status")), (200, "8"));
     assert!(answer.header("grpc-message").contains("max_request_bytes of 4096"), "{:?}", answer.headers);
+    // A message that is compressed within its body has the same limits.
+    let server = Server::with_args(&["--max-message-bytes=4096"]);
+    let packed = |message: &[u8]| {
+        let mut frame = grpc_frame(&gzip(message));
+        frame[0] = 1;
+        let headers = [("content-type", "application/grpc"), ("te", "trailers"), ("grpc-encoding", "gzip")];
+        server.send_h2c(PUSH, &headers, frame)
+    };
+    let answer = packed(&push_body(checkout()));
+    assert_eq!((answer.status, answer.trailer("grpc-status")), (200, "0"), "{:?}", answer.headers);
+    let answer = packed(&[0; 100_000]);
+    assert_eq!((answer.status, answer.trailer("grpc-status")), (200, "8"));
+    let message = answer.trailer("grpc-message");
+    assert!(message.contains("max_message_bytes of 4096 bytes: decompressed"), "{message}");
+    let server = Server::start();
+    let call = |path: &str, body: Vec<u8>| {
+        server.send_h2c(path, &[("content-type", "application/grpc"), ("te", "trailers")], body)
+    };
     let answer = call("/push.v1.PusherService/Pull", grpc_frame(&[]));
     assert_eq!((answer.status, answer.header("grpc-status")), (200, "12"));
     let answer = call("/no/such/path", grpc_frame(&[]));
@@ -176,7 +197,45 @@ fn too_many_queries_are_refused_at_once_and_pushes_go_on() {
     assert!(rest(held).starts_with("HTTP/1.1 200 "));
     server.until(|server| server.query("Series", "{}"), |answer| answer.status == 200);
     let metrics = server.get("/metrics");
-    assert!(metrics.text().contains("spanflame_refusals_total{reason=\"overload\"}"), "{}", metrics.text());
+    assert!(
+        metrics.text().contains("spanflame_refusals_total{reason=\"max_query_requests\"}"),
+        "{}",
+        metrics.text()
+    );
+}
+
+#[test]
+fn probes_are_answered_when_there_is_no_connection_left() {
+    let server = Server::with_args(&["--max-connections=2"]);
+    let address = address(&server);
+    // Idle ones that have asked once, so that they are known to be there.
+    let ask = |stream: &mut TcpStream, path: &str| -> String {
+        stream.set_read_timeout(Some(DEADLINE)).expect("a socket option");
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\n\r\n").expect("writes");
+        let (mut head, mut byte) = (Vec::new(), [0]);
+        while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).expect("reads") == 1 {
+            head.push(byte[0]);
+        }
+        String::from_utf8(head).expect("text").to_lowercase()
+    };
+    let connect = || TcpStream::connect(&address).expect("connects");
+    let mut held = [connect(), connect()];
+    for stream in &mut held {
+        assert!(ask(stream, "/ready").starts_with("http/1.1 200 "));
+    }
+    for (path, status) in [("/ready", 200), ("/metrics", 200), ("/api/v1/spans", 503), ("/", 503)] {
+        let head = ask(&mut connect(), path);
+        assert!(head.starts_with(&format!("http/1.1 {status} ")), "{path}: {head}");
+        assert!(head.contains("connection: close\r\n"), "{path}: {head}");
+        assert!(status == 200 || head.contains("retry-after: 1\r\n"), "{path}: {head}");
+    }
+    drop(held);
+    let metrics = server.until(
+        |server| server.get("/metrics"),
+        |answer| answer.status == 200 && answer.header("connection").is_empty(),
+    );
+    let line = "spanflame_refusals_total{reason=\"max_connections\"} 2\n";
+    assert!(metrics.text().contains(line), "{}", metrics.text());
 }
 
 #[test]
@@ -190,7 +249,7 @@ fn each_class_has_its_time() {
     );
     let metrics = server.get("/metrics");
     assert!(
-        metrics.text().contains("spanflame_refusals_total{reason=\"timeout\"} 1\n"),
+        metrics.text().contains("spanflame_refusals_total{reason=\"query_timeout_ms\"} 1\n"),
         "{}",
         metrics.text()
     );
@@ -207,40 +266,130 @@ fn a_tenant_in_debt_waits_and_the_others_do_not() {
         &[],
     );
     let slow = [("x-scope-orgid", "slow")];
-    // Much larger than the burst: it passes all the same.
-    let deep: Vec<String> = (0..500).map(|n| format!("function number {n}")).collect();
+    // Much larger than the burst: it passes all the same. It counts as it is decompressed, which is much more than what is sent.
+    let deep: Vec<String> = (0..500).map(|n| format!("function number {n} {}", "n".repeat(1000))).collect();
     let stack: Vec<&str> = deep.iter().map(String::as_str).collect();
-    let large = || vec![service("large", &cpu_profile(1_767_225_605_000, &[(&stack, 10_000_000, &[])]))];
+    let profile = cpu_profile(1_767_225_605_000, &[(&stack, 10_000_000, &[])]).encode_to_vec();
+    let labels = [("__name__", "process_cpu"), ("service_name", "large")];
+    let large = || vec![series(&labels, gzip(&profile))];
+    assert!(profile.len() > 500_000 && gzip(&profile).len() < 50_000);
     assert_eq!(server.push_with(&slow, large()).status, 200);
     let answer = server.push_with(&slow, large());
     let message = answer.refused(429, "resource_exhausted");
+    let charged = profile.len() + "__name__process_cpuservice_namelarge".len();
     for part in ["ingestion_rate_bytes of 1", "\"slow\"", "ingestion_burst_bytes of 1", "[tenants.slow]"] {
         assert!(message.contains(part), "{part}: {message}");
     }
+    let debt: usize = message
+        .split_once("has pushed ")
+        .expect("the value seen")
+        .1
+        .split(' ')
+        .next()
+        .expect("a number")
+        .parse()
+        .expect("a number");
+    // A little is paid by then.
+    assert!(debt < charged && debt > charged / 2, "{debt} of {charged}: {message}");
     assert!(answer.header("retry-after").parse::<u64>().expect("seconds") > 60);
     for _ in 0..3 {
         assert_eq!(server.push_with(&[("x-scope-orgid", "fast")], large()).status, 200);
     }
     let metrics = server.get("/metrics");
     for line in [
-        "spanflame_refusals_total{reason=\"ingestion_rate\"} 1\n",
-        "spanflame_tenant_refusals_total{tenant=\"slow\",reason=\"ingestion_rate\"} 1\n",
+        "spanflame_refusals_total{reason=\"ingestion_rate_bytes\"} 1\n",
+        "spanflame_tenant_refusals_total{tenant=\"slow\",reason=\"ingestion_rate_bytes\"} 1\n",
     ] {
         assert!(metrics.text().contains(line), "{line}: {}", metrics.text());
     }
 }
 
 #[test]
+fn senders_that_stop_in_the_middle_hold_up_nobody() {
+    // One MiB in all: less than what any of the bodies might become.
+    let server = Server::with_args(&["--max-inflight-bytes=1048576"]);
+    let address = address(&server);
+    let stopped: Vec<TcpStream> = (0..8)
+        .map(|_| {
+            let mut stream = TcpStream::connect(&address).expect("connects");
+            write!(
+                stream,
+                "POST {PUSH} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/proto\r\n\
+                 content-encoding: gzip\r\ncontent-length: 1000000\r\n\r\n"
+            )
+            .expect("writes");
+            stream.write_all(&gzip(&[0; 100])[..10]).expect("writes");
+            stream
+        })
+        .collect();
+    for _ in 0..20 {
+        server.pushed(checkout());
+        assert_eq!(server.query("Series", "{}").status, 200);
+    }
+    drop(stopped);
+    // What cannot fit at all is refused, and says why.
+    let answer = server.push(vec![series(&[("__name__", "process_cpu")], vec![0; 2 << 20])]);
+    let message = answer.refused(503, "unavailable");
+    assert!(message.contains("max_inflight_bytes of 1048576"), "{message}");
+    assert_eq!(answer.header("retry-after"), "1");
+    let metrics = server.get("/metrics");
+    assert!(metrics.text().contains("spanflame_refusals_total{reason=\"max_inflight_bytes\"} 1\n"));
+    server.pushed(checkout());
+}
+
+#[test]
 fn a_tenant_may_have_limits_of_its_own() {
-    let server =
-        Server::with_file("multi_tenant = true\nmax_samples = 1\n[tenants.large]\nmax_samples = 1000", &[]);
+    let server = Server::with_file(
+        "multi_tenant = true\nmax_samples = 1\n[tenants.large]\nmax_samples = 1000\n\
+         [tenants.tiny]\nmax_request_bytes = 1024\nmax_message_bytes = 1024",
+        &[],
+    );
     let push = |tenant| server.push_with(&[("x-scope-orgid", tenant)], checkout());
     let message = push("small").refused(400, "invalid_argument");
     assert!(message.contains("over the limit max_samples of 1"), "{message}");
     assert_eq!(push("large").status, 200);
+    let headers = [("content-type", "application/proto"), ("x-scope-orgid", "tiny")];
+    let message = server.send(Method::POST, PUSH, &headers, vec![0; 2000]).refused(413, "resource_exhausted");
+    assert!(
+        message.contains("max_request_bytes of 1024 bytes: it has 2000 (")
+            && message.contains("[tenants.tiny]"),
+        "{message}"
+    );
+    let packed = [&headers[..], &[("content-encoding", "gzip")]].concat();
+    let message =
+        server.send(Method::POST, PUSH, &packed, gzip(&[0; 2000])).refused(413, "resource_exhausted");
+    assert!(message.contains("max_message_bytes of 1024 bytes: decompressed, it has at least "), "{message}");
     let metrics = server.get("/metrics");
-    let line = "spanflame_tenant_refusals_total{tenant=\"small\",reason=\"over_limit\"} 1\n";
-    assert!(metrics.text().contains(line), "{line}: {}", metrics.text());
+    for (tenant, limit) in
+        [("small", "max_samples"), ("tiny", "max_request_bytes"), ("tiny", "max_message_bytes")]
+    {
+        let line = format!("spanflame_tenant_refusals_total{{tenant=\"{tenant}\",reason=\"{limit}\"}} 1\n");
+        assert!(metrics.text().contains(&line), "{line}: {}", metrics.text());
+    }
+    // A tenant learns what was refused of its own, and nothing of others.
+    let explain = |tenant| {
+        let headers = [("x-scope-orgid", tenant)];
+        server.send(Method::GET, "/api/v1/explain?span=00000000000000aa", &headers, "").text().to_owned()
+    };
+    let told = explain("tiny");
+    assert!(told.contains("(max_request_bytes)") && !told.contains("(max_samples)"), "{told}");
+    let told = explain("small");
+    assert!(told.contains("(max_samples)") && !told.contains("(max_request_bytes)"), "{told}");
+    assert!(!explain("large").contains("were refused"));
+}
+
+#[test]
+fn limits_are_read_again_without_a_restart() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("limits.toml");
+    std::fs::write(&file, "max_samples = 1").expect("written");
+    let server = Server::on(dir.path(), &["--config", file.to_str().expect("plain")]);
+    server.push(checkout()).refused(400, "invalid_argument");
+    std::fs::write(&file, "max_samples = 'many'").expect("written");
+    server.logged("cannot reload");
+    server.push(checkout()).refused(400, "invalid_argument");
+    std::fs::write(&file, "max_samples = 1000").expect("written");
+    server.until(|server| server.push(checkout()), |answer| answer.status == 200);
 }
 
 /// Sets its flag when it goes, in a test that fails as well: the scope would wait for its threads for ever.
@@ -384,7 +533,19 @@ fn queries_have_their_limits_and_a_query_of_several_tenants_those_of_each() {
         assert_eq!(ask(tenants, "ProfileTypes", day).json(), serde_json::json!({}));
         let message =
             ask(tenants, "SelectMergeStacktraces", r#","max_nodes":3"#).refused(400, "invalid_argument");
-        assert!(message.contains("expected 0 to 2 (max_flamegraph_nodes), got 3"), "{message}");
+        assert!(
+            message.contains("expected 0 to 2 (max_flamegraph_nodes), got 3; ask for fewer, or raise"),
+            "{message}"
+        );
     }
     assert_eq!(ask("c", "SelectMergeStacktraces", r#","max_nodes":3"#).status, 200);
+    let metrics = server.get("/metrics");
+    for line in [
+        "spanflame_refusals_total{reason=\"max_query_length_ms\"} 3\n",
+        "spanflame_refusals_total{reason=\"max_flamegraph_nodes\"} 2\n",
+        "spanflame_tenant_refusals_total{tenant=\"a\",reason=\"max_query_length_ms\"} 1\n",
+        "spanflame_tenant_refusals_total{tenant=\"b\",reason=\"max_flamegraph_nodes\"} 1\n",
+    ] {
+        assert!(metrics.text().contains(line), "{line}: {}", metrics.text());
+    }
 }

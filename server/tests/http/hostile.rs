@@ -178,7 +178,10 @@ fn sizes_are_bounded_and_limits_named() {
     ]);
     let message =
         server.send(Method::POST, PUSH, &[PROTO], vec![0; 70_000]).refused(413, "resource_exhausted");
-    assert!(message.contains("max_request_bytes"), "{message}");
+    assert!(
+        message.contains("max_request_bytes of 65536 bytes: it has 70000 (send less at a time, or raise"),
+        "{message}"
+    );
     let bomb = gzip(&vec![0; 4_000_000]);
     assert!(bomb.len() < 65_536, "{}", bomb.len());
     let message = server
@@ -191,12 +194,21 @@ fn sizes_are_bounded_and_limits_named() {
     assert!(message.contains("max_profile_bytes") && message.contains("samples[0]"), "{message}");
     let message =
         server.send(Method::POST, QUERY, &[JSON], " ".repeat(2 << 20)).refused(413, "resource_exhausted");
-    assert!(message.contains("for queries"), "{message}");
-    // The three bodies; the profile is counted as one.
+    assert!(
+        message.contains("max_query_bytes of 1048576 bytes: it has 2097152 (send less at a time"),
+        "{message}"
+    );
+    // A query that is small as it is sent is no larger decompressed.
+    let packed = gzip(" ".repeat(2 << 20).as_bytes());
+    let headers = [JSON, ("content-encoding", "gzip")];
+    let message = server.send(Method::POST, QUERY, &headers, packed).refused(413, "resource_exhausted");
+    assert!(message.contains("max_query_bytes of 1048576"), "{message}");
     let metrics = server.get("/metrics");
     for line in [
-        "spanflame_refusals_total{reason=\"request_too_large\"} 3\n",
-        "spanflame_refusals_total{reason=\"over_limit\"} 1\n",
+        "spanflame_refusals_total{reason=\"max_request_bytes\"} 1\n",
+        "spanflame_refusals_total{reason=\"max_message_bytes\"} 1\n",
+        "spanflame_refusals_total{reason=\"max_query_bytes\"} 2\n",
+        "spanflame_refusals_total{reason=\"max_profile_bytes\"} 1\n",
     ] {
         assert!(metrics.text().contains(line), "{line}: {}", metrics.text());
     }
@@ -268,7 +280,6 @@ fn flipped_bits_never_end_the_process() {
 fn a_profile_with_enormous_numbers_does_not_overflow() {
     let server = Server::start();
     let mut profile = cpu_profile(1_767_225_605_000, &[(&["main"], 10_000_000, &[("span_id", SPAN)])]);
-    profile.duration_nanos = i64::MAX;
     profile.period = i64::MAX;
     for sample in [i64::MAX, i64::MAX - 1] {
         profile.sample.push(Sample {
@@ -277,11 +288,43 @@ fn a_profile_with_enormous_numbers_does_not_overflow() {
             ..Default::default()
         });
     }
-    assert!(matches!(server.push(vec![service("huge", &profile)]).status, 200 | 400));
+    server.pushed(vec![service("huge", &profile)]);
+    for (start, duration, wanted) in [
+        (i64::MAX, 0, "max_ahead_ms of 600000"),
+        (1_767_225_605_000_000_000, i64::MAX, "max_ahead_ms of 600000"),
+        (0, i64::MAX, "max_ahead_ms of 600000"),
+        (i64::MIN, 0, "is before 1970"),
+        (i64::MIN, i64::MAX, "is before 1970"),
+        (-1, 5, "is before 1970"),
+    ] {
+        (profile.time_nanos, profile.duration_nanos) = (start, duration);
+        let message = server.push(vec![service("huge", &profile)]).refused(400, "invalid_argument");
+        assert!(
+            message.contains("time_nanos: ") && message.contains(wanted),
+            "{start} {duration}: {message}"
+        );
+    }
     let all =
         format!(r#"{{"profile_typeID":"{CPU}","label_selector":"{{}}","start":1,"end":9000000000000}}"#);
     assert_eq!(server.query("SelectMergeStacktraces", &all).status, 200);
     server.alive();
+}
+
+#[test]
+fn an_array_is_no_message_at_any_depth() {
+    let server = Server::start();
+    for (path, body, field) in [
+        (PUSH, r#"[[]]"#, ""),
+        (PUSH, r#"{"series":[[[],[]]]}"#, "series: "),
+        ("/querier.v1.QuerierService/Diff", r#"{"left":["a"],"right":{}}"#, "left: "),
+        ("/settings.v1.SettingsService/Set", r#"{"setting":["a","b"]}"#, "setting: "),
+        ("/v1development/profiles", r#"{"resourceProfiles":[{"resource":[]}]}"#, "resource: "),
+        ("/api/v1/spans:exists", r#"[["00f067aa0ba902b7"],true]"#, ""),
+    ] {
+        let message = server.json(path, body).refused(400, "invalid_argument");
+        let wanted = format!(": {field}expected a JSON object, got an array");
+        assert!(message.ends_with(&wanted), "{path} {body}: {message}");
+    }
 }
 
 #[test]

@@ -220,5 +220,7 @@ fn a_profile_too_large_for_the_log_is_refused_and_counted() {
     let names: String = (0..12).map(|at| format!("{at}{} 1\n", "n".repeat(60_000))).collect();
     let message = post(&server, "name=a", &[], names).refused(400, "invalid_argument");
     assert!(message.contains("max_head_bytes"), "{message}");
-    assert!(server.get("/metrics").text().contains("spanflame_refusals_total{reason=\"over_limit\"} 1\n"));
+    assert!(
+        server.get("/metrics").text().contains("spanflame_refusals_total{reason=\"max_head_bytes\"} 1\n")
+    );
 }

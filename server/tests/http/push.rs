@@ -159,7 +159,7 @@ fn many_labels_on_many_profiles_are_refused_by_number_and_never_copied() {
     );
     assert!(message.ends_with("; and 2480 more"), "{message}");
     assert_eq!(server.get(&format!("/api/v1/spans/{SPAN}")).json()["cpuNanos"], 30_000_000);
-    let refused = "spanflame_refusals_total{reason=\"over_limit\"} 2500\n";
+    let refused = "spanflame_refusals_total{reason=\"max_labels_per_series\"} 2500\n";
     assert!(server.get("/metrics").text().contains(refused));
     // 2500 copies of the labels are 300 MB.
     #[cfg(target_os = "linux")]

@@ -121,6 +121,7 @@ fn bodies_that_are_no_question_are_refused() {
         ("{}", "request body: "),
         (r#"{"spanIds":"x"}"#, "request body: "),
         (r#"{"spanIds":[1]}"#, "request body: "),
+        (r#"[["00f067aa0ba902b7"],true]"#, "request body: expected a JSON object, got an array"),
         (r#"{"spanIds":[],"more":1}"#, "request body: "),
         (r#"{"spanIds":["00f067aa0ba902b7","abc"]}"#, "spanIds[1]: expected 16 hexadecimal characters"),
         (

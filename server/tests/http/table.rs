@@ -256,6 +256,10 @@ fn rpcs() -> Vec<Rpc> {
                 (json!({"setting": {"name": "", "value": "x"}}), "setting.name: "),
                 (json!({"setting": {"name": "n".repeat(257)}}), "setting.name: "),
                 (json!({"setting": {"name": "n", "value": "v".repeat(20_000)}}), "setting.value: "),
+                (
+                    json!({"setting": {"name": "n", "value": "x", "modifiedAt": i64::MAX.to_string()}}),
+                    "setting.modifiedAt: ",
+                ),
             ],
         ),
         rpc::<settings::GetSettingsRequest, settings::GetSettingsResponse>(

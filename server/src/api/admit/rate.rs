@@ -1,5 +1,6 @@
-//! Token buckets: how many bytes a tenant may push. What a request brings is known only when it has come, and one that is
-//! larger than the burst must not be impossible: so a bucket goes into debt, and its tenant waits until it is paid.
+//! Token buckets: how many bytes a tenant may push. What a request brings is known only when it has been decompressed, and
+//! one that is larger than the burst must not be impossible: so a bucket goes into debt, and its tenant waits until it is
+//! paid.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -8,9 +8,11 @@ use serde_json::{Value, json};
 use crate::api::App;
 use crate::api::access::Access;
 use crate::api::error::ApiError;
-use crate::model::{Loss, TimeRange};
+use crate::ingest::Limits;
+use crate::model::{Loss, TenantId, TimeRange};
 use crate::query::Stats;
-use crate::telemetry::{ReasonLabel, SpanOutcome};
+use crate::settings::Settings;
+use crate::telemetry::SpanOutcome;
 
 /// Something that may be behind missing samples.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -26,18 +28,20 @@ impl Cause {
     }
 }
 
-/// Reasons under which the metrics count profiles that were refused, and what to do about each.
-const REFUSALS: [(&str, &str); 5] = [
-    ("over_limit", "a refusal names the limit, the value seen and how to change it: see the sender's log"),
-    ("request_too_large", "raise max_request_bytes and max_message_bytes, or let the sender push more often"),
+/// Reasons beside the names of limits under which the metrics count profiles that were refused, and what to do about each.
+const REFUSALS: [(&str, &str); 3] = [
     ("invalid_profile", "a refusal names what is wrong with the profile: see the sender's log"),
-    ("ingestion_rate", "push less at a time, or raise ingestion_rate_bytes"),
+    ("invalid_body", "a refusal names what is wrong with the request: see the sender's log"),
     ("store", "the disk did not take what was sent: see the server's log and spanflame_store_accepts_writes"),
 ];
+/// Limits beside those of a tenant that profiles are refused for.
+const LIMITS: [&str; 4] =
+    ["max_inflight_bytes", "max_head_bytes", "max_ingest_requests", "ingest_timeout_ms"];
 
 /// What may be behind samples of spans that are not there, the surest first.
 pub(super) fn of_missing_spans(
     app: &App,
+    tenants: &[TenantId],
     stats: &Stats,
     losses: &[Loss],
     window: Option<TimeRange>,
@@ -45,12 +49,15 @@ pub(super) fn of_missing_spans(
     if stats.profiles == 0 {
         let message = "the server has received no profiles yet";
         let advice = "check the address that the service pushes to";
-        return [Cause::new("no_profiles", message, advice)].into_iter().chain(refused(app)).collect();
+        return [Cause::new("no_profiles", message, advice)]
+            .into_iter()
+            .chain(refused(app, tenants))
+            .collect();
     }
     let mut causes = Vec::new();
     causes.extend(dropped(app, stats, window));
     causes.extend(losses.iter().map(lost));
-    causes.extend(refused(app));
+    causes.extend(refused(app, tenants));
     if stats.spans == 0 {
         let message = "no profile names a span";
         let advice = "the service pushes profiles without span_id labels";
@@ -121,14 +128,24 @@ fn lost_advice(cause: &str) -> &'static str {
     }
 }
 
-/// Profiles that were refused since the server was started.
-fn refused(app: &App) -> impl Iterator<Item = Cause> {
-    let told = if app.config.multi_tenant { &[] } else { &REFUSALS[..] };
-    told.iter().filter_map(|&(reason, advice)| {
-        let count = app.metrics.refusals.get(&ReasonLabel { reason }).map_or(0, |count| count.get());
+/// Profiles that were refused since the server was started, of these tenants where tenants are kept apart.
+fn refused(app: &App, tenants: &[TenantId]) -> impl Iterator<Item = Cause> {
+    let of = Some(tenants).filter(|_| app.config.multi_tenant);
+    let known = REFUSALS.into_iter().map(|(reason, advice)| (reason, advice.to_owned()));
+    let limits = Limits::ALL.iter().map(|limit| limit.name).chain(LIMITS).map(|limit| {
+        let told = "a refusal names the value that was seen: see the sender's log";
+        (limit, format!("send less, or raise {limit}; {told}"))
+    });
+    limits.chain(known).filter(|(reason, _)| !is_of_queries(reason)).filter_map(move |(reason, advice)| {
+        let count = app.metrics.refused(reason, of);
         let message = format!("profiles were refused since the server was started ({reason})");
         (count > 0).then(|| Cause::new("refused", message, advice))
     })
+}
+
+/// Whether a limit is about what is asked for, and not about what is sent.
+fn is_of_queries(limit: &str) -> bool {
+    limit.starts_with("max_query_") || limit.ends_with("_flamegraph_nodes")
 }
 
 /// What there is in the store at all.
@@ -143,11 +160,11 @@ pub(super) fn store(stats: &Stats) -> Value {
 
 /// The answer for a span or a trace without a sample: counted, logged, and with what may be behind it.
 pub(super) async fn unknown(app: &Arc<App>, access: &Access, what: &str, id: String) -> ApiError {
-    let engine = app.engine(access);
+    let (engine, tenants) = (app.engine(access), access.readable());
     let (stats, causes) = app
         .compute(move |app| {
             let stats = engine.stats();
-            (stats, of_missing_spans(app, &stats, &[], None))
+            (stats, of_missing_spans(app, &tenants, &stats, &[], None))
         })
         .await;
     let outcome = SpanOutcome::UnknownSpan;

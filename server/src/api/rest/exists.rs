@@ -4,15 +4,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
-use axum::http::StatusCode;
+use axum::extract::rejection::BytesRejection;
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::{Extension, Json};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::params;
 use crate::api::App;
 use crate::api::access::Access;
 use crate::api::error::ApiError;
+use crate::json;
 use crate::model::SpanId;
 use crate::query::SpanTotals;
 
@@ -43,9 +45,10 @@ struct Answer {
 pub(super) async fn spans(
     State(app): State<Arc<App>>,
     Extension(access): Extension<Access>,
-    asked: Result<Json<Asked>, JsonRejection>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Answers>, ApiError> {
-    let Json(asked) = asked.map_err(|error| bad_body(&error))?;
+    let asked = read(&headers, body)?;
     if asked.span_ids.len() > MAX_IDS {
         let got = asked.span_ids.len();
         return Err(ApiError::invalid_argument(format!(
@@ -76,12 +79,15 @@ pub(super) async fn spans(
     Ok(Json(Answers { spans: answers.await? }))
 }
 
-fn bad_body(error: &JsonRejection) -> ApiError {
-    match error {
-        JsonRejection::MissingJsonContentType(_) => ApiError::with_status(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "content-type: expected application/json",
-        ),
-        error => ApiError::invalid_argument(format!("request body: {}", error.body_text())),
+fn read(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<Asked, ApiError> {
+    let of = headers.get(header::CONTENT_TYPE).map_or("", |value| value.to_str().unwrap_or_default());
+    let media = of.split(';').next().unwrap_or_default().trim();
+    if !media.eq_ignore_ascii_case("application/json") {
+        let message = "content-type: expected application/json";
+        return Err(ApiError::with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
     }
+    let bad = |what: String| ApiError::invalid_argument(format!("request body: {what}"));
+    let body = body.map_err(|error| bad(error.body_text()))?;
+    json::check(&body).map_err(bad)?;
+    serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))
 }

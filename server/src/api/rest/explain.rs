@@ -130,7 +130,7 @@ pub(super) async fn explain(
         let reason = explanation.reason();
         let causes = match reason {
             Some(EmptyReason::UnknownSpan) => {
-                causes::of_missing_spans(app, &stats, &explanation.losses, query.range)
+                causes::of_missing_spans(app, &access.readable(), &stats, &explanation.losses, query.range)
             }
             _ => Vec::new(),
         };

@@ -4,6 +4,7 @@ use buffa::Message;
 use spanflame_wire::opentelemetry::proto::collector::profiles::v1development::ExportProfilesServiceRequest;
 
 use crate::ingest::{IngestError, Limits};
+use crate::json;
 
 /// No message takes more memory than this, without the messages in it; twice that, since lists grow by doubling.
 const OBJECT_BYTES: usize = 512;
@@ -20,6 +21,7 @@ pub fn to_protobuf(body: &[u8], limits: &Limits) -> Result<Vec<u8>, IngestError>
     if most > max {
         return Err(IngestError::over("body", "max_decoded_bytes", max, most));
     }
+    json::check(body).map_err(|what| IngestError::invalid("body", what))?;
     let request: ExportProfilesServiceRequest = serde_json::from_slice(body)
         .map_err(|error| IngestError::invalid("body", format!("is no export request in JSON: {error}")))?;
     Ok(request.encode_to_vec())
@@ -87,6 +89,9 @@ mod tests {
     fn what_is_no_json_says_where() {
         let error = to_protobuf(br#"{"dictionary":7}"#, &Limits::default()).unwrap_err().to_string();
         assert!(error.contains("line 1 column"), "{error}");
+        let error =
+            to_protobuf(br#"{"resourceProfiles":[{"resource":[]}]}"#, &Limits::default()).unwrap_err();
+        assert_eq!(error.to_string(), "body: resource: expected a JSON object, got an array");
         assert_eq!(to_protobuf(br#"{"noSuchField":[{}]}"#, &Limits::default()).unwrap(), b"");
     }
 }
