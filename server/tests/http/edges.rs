@@ -305,6 +305,23 @@ fn a_tenant_in_debt_waits_and_the_others_do_not() {
 }
 
 #[test]
+fn a_body_that_says_it_is_too_long_need_not_be_sent() {
+    let server = Server::with_args(&["--max-request-bytes=4096"]);
+    let address = address(&server);
+    let mut stream = TcpStream::connect(&address).expect("connects");
+    stream.set_read_timeout(Some(DEADLINE)).expect("a socket option");
+    write!(
+        stream,
+        "POST {PUSH} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/proto\r\n\
+         content-length: 90000000000\r\nexpect: 100-continue\r\nconnection: close\r\n\r\n"
+    )
+    .expect("writes");
+    let answer = rest(stream);
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    assert!(answer.contains("max_request_bytes of 4096 bytes: it has 90000000000 ("), "{answer}");
+}
+
+#[test]
 fn senders_that_stop_in_the_middle_hold_up_nobody() {
     // One MiB in all: less than what any of the bodies might become.
     let server = Server::with_args(&["--max-inflight-bytes=1048576"]);
