@@ -114,18 +114,26 @@ pub(super) async fn explain_errors(request: Request, next: Next) -> Response {
 
 /// Decompresses bodies, and refuses those beyond the limit, counted as they arrive, and those for which there is no memory.
 pub(super) async fn bound_body(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let (allowed, memory) = match Class::of(&request) {
+    let (allowed, memory, place) = match Class::of(&request) {
         Class::Ingest => {
             let tenant = Access::of(request.extensions()).writable().ok();
-            (ingest_allowance(&app, tenant), Memory::new(Some(Arc::clone(&app.bodies))))
+            (ingest_allowance(&app, tenant), Memory::new(Some(Arc::clone(&app.bodies))), app.place(tenant))
         }
         _ => {
             let most = Most { name: "max_query_bytes", bytes: app.config.max_query_bytes };
-            (Allowed { sent: most, whole: most }, Memory::new(None))
+            (Allowed { sent: most, whole: most }, Memory::new(None), String::new())
         }
     };
-    let place = app.place(Access::of(request.extensions()).writable().ok());
     let (mut parts, body) = request.into_parts();
+    let told = parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    if let Some(got) = told.filter(|told| *told > allowed.sent.bytes) {
+        // Whoever asks first whether to send it need not.
+        if !parts.headers.contains_key(header::EXPECT) {
+            body::discard(body).await;
+        }
+        return refused(&app, &Trouble::TooLong { most: allowed.sent, got, decompressed: false }, &place)
+            .into();
+    }
     let gzip = body::is_gzip(&parts.headers);
     if gzip {
         // What is handed on is neither.

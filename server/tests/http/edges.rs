@@ -67,7 +67,7 @@ fn everything_is_below_the_base_path() {
     server.pushed(checkout());
     assert_eq!(server.get(&format!("/api/v1/spans/{SPAN}")).status, 200);
     assert_eq!(server.query("ProfileTypes", "{}").json()["profileTypes"][0]["ID"], CPU);
-    for path in ["/", "/span/x"] {
+    for path in ["/", "/services", "/span/x", "/trace/x"] {
         let page = server.get(path);
         assert_eq!(page.status, 200);
         // Relative links are right below any prefix.
@@ -302,6 +302,23 @@ fn a_tenant_in_debt_waits_and_the_others_do_not() {
     ] {
         assert!(metrics.text().contains(line), "{line}: {}", metrics.text());
     }
+}
+
+#[test]
+fn a_body_that_says_it_is_too_long_need_not_be_sent() {
+    let server = Server::with_args(&["--max-request-bytes=4096"]);
+    let address = address(&server);
+    let mut stream = TcpStream::connect(&address).expect("connects");
+    stream.set_read_timeout(Some(DEADLINE)).expect("a socket option");
+    write!(
+        stream,
+        "POST {PUSH} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/proto\r\n\
+         content-length: 90000000000\r\nexpect: 100-continue\r\nconnection: close\r\n\r\n"
+    )
+    .expect("writes");
+    let answer = rest(stream);
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    assert!(answer.contains("max_request_bytes of 4096 bytes: it has 90000000000 ("), "{answer}");
 }
 
 #[test]
