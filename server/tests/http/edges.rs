@@ -26,7 +26,7 @@ fn everything_is_below_the_base_path() {
     server.pushed(checkout());
     assert_eq!(server.get(&format!("/api/v1/spans/{SPAN}")).status, 200);
     assert_eq!(server.query("ProfileTypes", "{}").json()["profileTypes"][0]["ID"], CPU);
-    for path in ["/", "/span/x"] {
+    for path in ["/", "/services", "/span/x", "/trace/x"] {
         let page = server.get(path);
         assert_eq!(page.status, 200);
         // Relative links are right below any prefix.
