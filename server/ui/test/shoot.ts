@@ -7,7 +7,7 @@ import { once } from "node:events";
 import { mkdir } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import type { Browser } from "playwright-core";
-import type { SpanListEntry } from "../src/api.ts";
+import type { SpanListEntry, TraceSummary } from "../src/api.ts";
 import { launch } from "./support/browser.ts";
 import { testServer } from "./support/server.ts";
 
@@ -43,31 +43,49 @@ async function shootAll(browser: Browser, url: string, demo: string): Promise<vo
       ...process.env,
       PYROSCOPE_SERVER_ADDRESS: url,
       SPANFLAME_UPLOAD_INTERVAL: "2",
+      // Enough samples for a picture, on a busy machine too.
+      SPANFLAME_FREQUENCY: "997",
+      SPANFLAME_CPU_BUDGET: "off",
       OTEL_SERVICE_NAME: "checkout",
     },
   });
   const [status] = (await once(service, "exit")) as [number | null];
   if (status !== 0) throw new Error(`the demo service failed: ${status}`);
 
-  const list = (await (await fetch(`${url}/api/v1/spans?limit=1000`)).json()) as { spans: SpanListEntry[] };
-  const named = list.spans.find(({ name, traceId }) => name !== null && traceId !== null);
-  if (!named) throw new Error("the demo service left no span with a name and a trace");
-  const { service: of, name, spanId, traceId } = named;
-  const operation = new URLSearchParams({ service: of, name: name! });
-  const typical = String(new URLSearchParams({ service: of, name: name!, typical: "1" }));
-  const profile = await fetch(`${url}/api/v1/spans/${spanId}/profile?format=json`);
-  const { nodes } = (await profile.json()) as { nodes: { name: string; self: number }[] };
-  const hottest = nodes.reduce((best, node) => (node.self > best.self ? node : best)).name;
+  const get = async <Answer>(path: string) => (await (await fetch(`${url}/api/v1/${path}`)).json()) as Answer;
+  const { spans } = await get<{ spans: SpanListEntry[] }>("spans?limit=1000");
+  const named = spans.filter(({ name, traceId }) => name !== null && traceId !== null);
+  const [heaviest] = named;
+  const other = named.find(({ name }) => name !== heaviest?.name);
+  if (!heaviest || !other) throw new Error("the demo service left no spans of two names in traces");
+  const { service: of, name, spanId, traceId } = heaviest;
+  const operation = (name: string | null) => new URLSearchParams({ service: of, name: name! });
+  // The request as a whole shows more than its heaviest span.
+  const trace = await get<TraceSummary>(`traces/${traceId}`);
+  const root = trace.spans.reduce((best, span) => (span.totalCpuNanos > best.totalCpuNanos ? span : best));
+  const profile = await get<{ nodes: { name: string; self: number }[] }>(
+    `spans/${spanId}/profile?format=json`,
+  );
+  const hottest = profile.nodes.reduce((best, node) => (node.self > best.self ? node : best)).name;
+  const [from, until] = [
+    Math.min(...spans.map((span) => span.from)),
+    Math.max(...spans.map((span) => span.until)),
+  ];
+  const during = `from=${from}&until=${until}`;
 
-  const views: [string, string, Scheme][] = [
-    ["span-flame-graph", `span/${spanId}`, "light"],
-    ["span-flame-graph-dark", `span/${spanId}`, "dark"],
+  const views: [image: string, path: string, Scheme][] = [
+    ["span-flame-graph", `span/${root.spanId}`, "light"],
+    ["span-flame-graph-dark", `span/${root.spanId}`, "dark"],
     ["trace", `trace/${traceId}?span=${spanId}`, "light"],
-    ["services", "services", "light"],
-    ["operation", `operation?${operation}`, "light"],
-    ["compare", `compare?${new URLSearchParams({ left: typical, right: `span=${spanId}` })}`, "dark"],
-    ["callers-and-callees", `span/${spanId}?${new URLSearchParams({ fn: hottest })}`, "light"],
-    ["requests", `function?${new URLSearchParams({ function: hottest })}`, "light"],
+    ["services", `services?${during}`, "light"],
+    ["operation", `operation?${operation(name)}&${during}`, "light"],
+    [
+      "compare",
+      `compare?${new URLSearchParams({ left: String(operation(other.name)), right: String(operation(name)) })}`,
+      "dark",
+    ],
+    ["callers-and-callees", `span/${root.spanId}?${new URLSearchParams({ fn: hottest })}`, "light"],
+    ["requests", `function?${new URLSearchParams({ function: hottest })}&${during}`, "light"],
   ];
   for (const [image, path, scheme] of views) {
     await shoot(browser, `${url}/${path}`, join(IMAGES, `${image}.png`), scheme);

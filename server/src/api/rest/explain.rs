@@ -121,13 +121,13 @@ pub(super) async fn explain(
         Ok(seen) => (seen, None),
         Err(error) => (named, error.message),
     };
-    let query = ExplainQuery {
-        filter: subject.filter(),
-        kind: params.r#type.as_deref().map(params::profile_type).transpose()?,
-        selector: params::selector(params.selector.as_deref())?,
-        range: seen,
-    };
     let answer = app.compute(move |app| {
+        let query = ExplainQuery {
+            filter: subject.filter(),
+            kind: params.r#type.as_deref().map(params::profile_type).transpose()?,
+            selector: params::selector(params.selector.as_deref())?,
+            range: seen,
+        };
         let engine = app.engine(&access);
         let explanation = engine.explain(&query)?;
         let stats = engine.stats();

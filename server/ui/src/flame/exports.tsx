@@ -1,5 +1,6 @@
 // The menu of files: made here of what is shown, or by the server of everything where it has a route for it.
 
+import { useRef } from "preact/hooks";
 import { profileAddress, type ProfileRoute } from "../api.ts";
 import { formatCount, formatValue } from "../format.ts";
 import { foldedText, htmlText, svgText, type Shown } from "./export.ts";
@@ -30,10 +31,25 @@ export function Exports({ shown, samples, route, dark }: Props) {
       ],
       dark,
     );
+  const menu = useRef<HTMLDetailsElement>(null);
+  const close = () => {
+    if (menu.current) menu.current.open = false;
+  };
   return (
-    <details class="menu">
+    <details
+      class="menu"
+      ref={menu}
+      onKeyDown={(event) => {
+        if (event.key !== "Escape") return;
+        close();
+        menu.current?.querySelector("summary")?.focus();
+      }}
+      onFocusOut={({ relatedTarget }) => {
+        if (relatedTarget instanceof Node && !menu.current?.contains(relatedTarget)) close();
+      }}
+    >
       <summary>Export</summary>
-      <div class="menu-items">
+      <div class="menu-items" onClick={close}>
         {route ? (
           SERVER_FORMATS.map(([format, title]) => (
             <a key={format} href={profileAddress(route, format)} download="">

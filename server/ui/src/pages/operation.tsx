@@ -144,6 +144,22 @@ function Spans(props: PartProps) {
               Selected: {formatInterval(brush.from, brush.until)}, {formatNanos(brush.min)} to{" "}
               {formatNanos(brush.max)}
             </span>
+            <button
+              type="button"
+              onClick={() =>
+                setQuery(
+                  {
+                    from: String(brush.from),
+                    until: String(brush.until),
+                    range: undefined,
+                    brush: undefined,
+                  },
+                  "push",
+                )
+              }
+            >
+              Zoom to this time
+            </button>
             <button type="button" onClick={() => setQuery({ brush: undefined, zoom: undefined }, "push")}>
               Clear
             </button>

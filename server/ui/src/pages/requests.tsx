@@ -1,7 +1,7 @@
 // From a function to the requests that spent most time under it.
 
 import { useEffect } from "preact/hooks";
-import { costOfSpans, selectSeries } from "../api.ts";
+import { costOfSpans, selectSeries, type Series } from "../api.ts";
 import { CopyButton } from "../components/copy.tsx";
 import { Link } from "../components/link.tsx";
 import { RangePicker } from "../components/rangepicker.tsx";
@@ -90,13 +90,19 @@ async function find(
   signal: AbortSignal,
 ): Promise<Found> {
   const range = await resolveRange(choice, signal);
-  const request = {
-    profileTypeID: CPU_TYPE,
-    labelSelector: labelSelector(service === undefined ? {} : { service }),
-    ...stepsOf(range, STEPS),
-    groupBy: ["service_name", "span_name"],
+  const ask = (within: TimeRange) => {
+    const request = {
+      profileTypeID: CPU_TYPE,
+      labelSelector: labelSelector(service === undefined ? {} : { service }),
+      ...stepsOf(within, STEPS),
+      groupBy: ["service_name", "span_name"],
+    };
+    return selectSeries(request, signal, { frames: [functionName] });
   };
-  const series = await selectSeries(request, signal, { frames: [functionName] });
+  let series = await ask(range);
+  // Where the function ran in a small part of the time alone, shorter steps of that part name more of its spans.
+  const busy = busyPart(series, range);
+  if (busy) series = await ask(busy);
   const operations: Found["operations"] = [];
   const requests = new Map<string, Request>();
   for (const { labels = [], points = [] } of series) {
@@ -124,6 +130,20 @@ async function find(
     requests: heaviest,
     operations: operations.filter(({ under }) => under > 0).sort(byWeight),
   };
+}
+
+/** The part of the time in which there are values, unless that is most of it. */
+function busyPart(series: Series[], range: TimeRange): TimeRange | undefined {
+  const step = stepsOf(range, STEPS).step * 1000;
+  const filled = series.flatMap(({ points = [] }) => points.filter(({ value }) => (value ?? 0) > 0));
+  if (filled.length === 0) return undefined;
+  const ends = filled.map(({ timestamp }) => Number(timestamp));
+  const [first, last] = ends.reduce(
+    ([low, high], at) => [Math.min(low, at), Math.max(high, at)],
+    [Infinity, -Infinity],
+  );
+  const from = first! - step + 1;
+  return last! - from < (range.until - range.from) / 2 ? { from, until: last! } : undefined;
 }
 
 function Findings({ found: { requests, operations }, choice }: { found: Found; choice: RangeChoice }) {

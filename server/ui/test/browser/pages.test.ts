@@ -211,6 +211,17 @@ check("a server that does not answer can be tried again", async (page) => {
   await canvas(page).waitFor();
 });
 
+check("a token that is no longer good is asked for again", async (page) => {
+  await page.route("**/api/**", (route) =>
+    route.fulfill({ status: 401, json: { code: "unauthenticated", message: "this server wants a token" } }),
+  );
+  await page.goto(`${server.url}/span/${span.spanId}`);
+  await page.getByText("enter the token as the password").waitFor();
+  await page.unroute("**/api/**");
+  await page.getByRole("button", { name: "Reload" }).click();
+  await canvas(page).waitFor();
+});
+
 check("an answer that breaks the encoding is refused with the place", async (page) => {
   await page.route("**/profile?*", (route) =>
     route.fulfill({
@@ -330,6 +341,14 @@ test("works under a sub-path", async () => {
       await page.getByRole("link", { name: "Open the span" }).click();
       await canvas(page).waitFor();
       assert.equal(path(page), `/tools/profiles/span/${span.spanId}`);
+      await page.getByRole("link", { name: "Services" }).click();
+      await page.locator(".operations").waitFor();
+      assert.equal(path(page), "/tools/profiles/services");
+      await page.reload();
+      await page.getByRole("link", { name: "POST /pay" }).first().click();
+      await canvas(page).waitFor();
+      await page.reload();
+      await canvas(page).waitFor();
     });
     assert.deepEqual(
       mount.strays.filter((stray) => stray !== "/favicon.ico"),

@@ -119,6 +119,9 @@ check("dragging over the heat map selects spans, and the graph follows", async (
   await eventually(async () => assert.equal(await page.getByTestId("span-count").textContent(), "1"));
   await eventually(async () => assert.match((await page.getByTestId("readout").textContent())!, /total 2 s/));
   const brush = param(page, "brush")!;
+  await page.getByRole("button", { name: "Zoom to this time" }).click();
+  await eventually(async () => assert.ok(param(page, "from") && !param(page, "brush")));
+  await page.locator(".heatmap").waitFor();
   await openOperation(page, { brush });
   assert.equal(await page.getByTestId("span-count").textContent(), "1", "a link holds the selection");
   await page.getByRole("button", { name: "Clear" }).click();
@@ -150,6 +153,23 @@ check("an operation's graph takes in the spans below on request", async (page) =
   await eventually(async () =>
     assert.match((await page.getByTestId("readout").textContent())!, /total 8\.2 s/),
   );
+});
+
+check("an operation's graph is exported as shown", async (page) => {
+  await openOperation(page);
+  await page.getByText("Export", { exact: true }).click();
+  const download = page.waitForEvent("download");
+  await page.getByRole("button", { name: "Folded stacks" }).click();
+  const file = await download;
+  assert.match(file.suggestedFilename(), /^shop-[0-9a-f]+-GET-item\.folded\.txt$/);
+  const chunks: Buffer[] = [];
+  for await (const chunk of await file.createReadStream()) chunks.push(chunk as Buffer);
+  assert.deepEqual(Buffer.concat(chunks).toString("utf8").trim().split("\n").sort(), [
+    `app::item;${SLOW} 1600000000`,
+    "app::item;app::query 3960000000",
+    "app::item;app::render 2640000000",
+  ]);
+  assert.equal(await page.locator(".menu").getAttribute("open"), null, "the menu closes");
 });
 
 check("a span is compared with its operation's typical spans in one click", async (page) => {
