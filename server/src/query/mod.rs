@@ -56,13 +56,15 @@ pub enum QueryError {
         /// What was asked for, in milliseconds.
         step_ms: i64,
     },
-    /// The question would take too long to answer.
-    #[error("the question is about more than {max} {what}: ask for less at a time")]
+    /// The question would take too long, or too much memory, to answer.
+    #[error("the question is about more than {max} {what}: {fix}")]
     TooMuch {
         /// What there is too much of.
         what: &'static str,
         /// How much there may be.
         max: usize,
+        /// What to ask instead.
+        fix: &'static str,
     },
 }
 
@@ -119,12 +121,20 @@ pub struct Stats {
 pub struct Engine {
     store: Arc<Store>,
     tenants: Arc<[TenantId]>,
+    /// Spans whose last profile ended before are not there, in Unix milliseconds.
+    since_ms: Option<i64>,
 }
 
 impl Engine {
     /// An engine over what this store has of these tenants, each of them named once.
     pub fn new(store: Arc<Store>, tenants: Arc<[TenantId]>) -> Self {
-        Self { store, tenants }
+        Self { store, tenants, since_ms: None }
+    }
+
+    /// The same, but in answers about spans and traces those are not there whose last profile ended before this instant, in
+    /// Unix milliseconds. Questions that name a time see what they name.
+    pub fn since(self, since_ms: Option<i64>) -> Self {
+        Self { since_ms, ..self }
     }
 
     /// What a question is answered from.

@@ -113,7 +113,11 @@ pub(super) async fn explain(
     };
     let named = params::range(params.from, params.until)?;
     // A query that limits refuse is one of those that this is asked about.
-    let (seen, refused) = match bounds::range(named) {
+    let seen = match subject {
+        Subject::Everything => bounds::range(named),
+        Subject::Span(_) | Subject::Trace(_) => bounds::range_by_id(named),
+    };
+    let (seen, refused) = match seen {
         Ok(seen) => (seen, None),
         Err(error) => (named, error.message),
     };
