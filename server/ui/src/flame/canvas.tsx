@@ -55,7 +55,7 @@ export function FlameCanvas(props: Props) {
   }, []);
   useLayoutEffect(
     () => view.current?.show(model),
-    [model.tree, model.palette, model.fills, model.matches, model.zoomed, model.flipped],
+    [model.tree, model.palette, model.fills, model.inlined, model.matches, model.zoomed, model.flipped],
   );
   // What was under the pointer may have moved away with the zoom.
   useEffect(() => setHover(undefined), [model.tree, model.zoomed, model.flipped]);

@@ -12,6 +12,8 @@ export interface Scene {
   palette: Palette;
   /** Fills by bar in place of the palette's. */
   fills: readonly string[] | undefined;
+  /** 1 for names of functions that are mostly inlined: their bars have a line along the lower edge. */
+  inlined: Uint8Array | undefined;
   labels: Labels;
   view: Viewport;
   /** CSS pixels of the canvas. */
@@ -67,6 +69,11 @@ export function paint(context: CanvasRenderingContext2D, scene: Scene): void {
             : (scene.fills?.[bar] ?? palette.fills[name]!);
         // The gap between bars goes before the last pixel of a narrow one does.
         context.fillRect(x, top, width > 3 ? width - 1 : width, ROW - 1);
+        if (scene.inlined?.[name] === 1) {
+          context.fillStyle = palette.text;
+          context.globalAlpha = 0.45;
+          context.fillRect(x, top + ROW - 3, width > 3 ? width - 1 : width, 2);
+        }
         context.globalAlpha = 1;
         const label = scene.labels.fit(bar, Math.floor((width - 2 * PADDING) / character));
         if (label !== "") {

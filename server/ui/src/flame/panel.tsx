@@ -68,6 +68,11 @@ export function FlamePanel(props: Props) {
   const rows = useMemo(() => topRows(tree), [tree]);
   const description = useMemo(() => describe(tree, rows, unit, samples), [rows, unit, samples]);
 
+  const inlined = useMemo(
+    () => sources && Uint8Array.from(tree.names, (name) => ((sources.get(name)?.inlined ?? 0) > 0.5 ? 1 : 0)),
+    [tree, sources],
+  );
+
   const measure: Measure = { subject, unit, whole: tree.total[0]!, samples, sources };
   const zoomTo = (bar: number) => {
     const target = isFolded ? collapsed.origin[bar]! : bar;
@@ -130,7 +135,7 @@ export function FlamePanel(props: Props) {
               onReset={zoomed === 0 ? undefined : () => zoomTo(0)}
             />
             <FlameCanvas
-              model={{ tree, palette, matches, zoomed, flipped }}
+              model={{ tree, palette, inlined, matches, zoomed, flipped }}
               facts={(bar) => factsOf(tree, bar, measure)}
               description={description}
               onZoom={zoomTo}
@@ -140,7 +145,7 @@ export function FlamePanel(props: Props) {
             />
           </>
         )}
-        <Legend palette={palette} whole={tree.total[0]!} />
+        <Legend palette={palette} whole={tree.total[0]!} hasInlined={inlined?.includes(1) ?? false} />
         <span class="visually-hidden" role="status">
           {copied}
         </span>
@@ -227,7 +232,7 @@ function fullName(tree: FlameTree, bar: number): string {
   return isFunction(tree, bar) ? nameOf(tree, bar) : barLabel(tree, bar);
 }
 
-function Legend({ palette, whole }: { palette: Palette; whole: number }) {
+function Legend({ palette, whole, hasInlined }: { palette: Palette; whole: number; hasInlined: boolean }) {
   const shown = palette.legend.slice(0, 8);
   return (
     <ul class="legend" aria-label="Self time by crate">
@@ -238,6 +243,11 @@ function Legend({ palette, whole }: { palette: Palette; whole: number }) {
           <span class="quiet">{formatShare(self / whole)}</span>
         </li>
       ))}
+      {hasInlined && (
+        <li>
+          <span class="swatch inlined" /> inlined
+        </li>
+      )}
     </ul>
   );
 }

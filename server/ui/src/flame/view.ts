@@ -13,6 +13,8 @@ export interface FlameModel {
   palette: Palette;
   /** Fills by bar, where the palette's by name do not say it. */
   fills?: readonly string[];
+  /** 1 for names of functions that are mostly inlined. */
+  inlined?: Uint8Array | undefined;
   matches: Uint8Array | undefined;
   zoomed: number;
   flipped: boolean;
@@ -141,6 +143,7 @@ export class FlameView {
       tree: model.tree,
       palette: model.palette,
       fills: model.fills,
+      inlined: model.inlined,
       labels: (this.#labels ??= new Labels(model.tree)),
       view: this.#view,
       height: this.#height,

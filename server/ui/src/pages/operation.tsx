@@ -41,16 +41,17 @@ export function OperationPage({ query, dark }: Props) {
   const name = query.get("name");
   const choice = readRange(query);
   const { loaded, retry } = useLoad(JSON.stringify(choice), (signal) => resolveRange(choice, signal));
-  const title = name === "" ? "In no span" : displayName(name ?? "Operation", 240);
+  const title = name === null ? "Whole service" : name === "" ? "In no span" : displayName(name, 240);
   useEffect(() => {
     document.title = `${title} · ${service ?? ""} · Spanflame`;
   }, [title, service]);
-  if (service === null || name === null) {
+  if (service === null) {
     return (
       <section class="notice">
         <h1>Which operation?</h1>
         <p>
-          The address of an operation names a <code>service</code> and a span <code>name</code>.
+          The address of an operation names a <code>service</code> and a span <code>name</code>; without a
+          name it is all of the service.
         </p>
         <p>
           <Link to="services">All services</Link>
@@ -80,8 +81,13 @@ export function OperationPage({ query, dark }: Props) {
         <Failure title="The operation cannot be shown" error={loaded.error} retry={retry} isPart />
       )}
       {loaded.state === "done" &&
-        (name === "" ? (
-          <Merged {...{ service, name, query, dark }} range={loaded.value} spans={undefined} />
+        (name === null || name === "" ? (
+          <Merged
+            {...{ service, query, dark }}
+            name={name ?? undefined}
+            range={loaded.value}
+            spans={undefined}
+          />
         ) : (
           <Spans {...{ service, name, query, dark }} range={loaded.value} />
         ))}
@@ -91,11 +97,12 @@ export function OperationPage({ query, dark }: Props) {
 
 interface PartProps extends Props {
   service: string;
-  name: string;
+  /** Undefined for the whole service. */
+  name: string | undefined;
   range: TimeRange;
 }
 
-function Spans(props: PartProps) {
+function Spans(props: PartProps & { name: string }) {
   const { service, name, range, query } = props;
   const brush = readBrush(query);
   const { from, until } = brush ?? range;
@@ -207,7 +214,8 @@ function TopSpans({ spans, operation }: { spans: SpanListEntry[]; operation: Sel
 function Merged(props: PartProps & { spans: SpanListEntry[] | undefined }) {
   const { service, name, range, query, dark, spans } = props;
   const withChildren = query.get("children") === "1";
-  const selection = { service, name, ...range };
+  const selection: Selection = { service, ...(name === undefined ? {} : { name }), ...range };
+  const isNamed = name !== undefined && name !== "";
   const ids = spans?.map(({ spanId }) => spanId);
   const run = async (signal: AbortSignal): Promise<LoadedProfile> => {
     if (!ids || !spans) {
@@ -229,10 +237,8 @@ function Merged(props: PartProps & { spans: SpanListEntry[] | undefined }) {
   return (
     <section class="merged" aria-label="Merged profile">
       <div class="section-head">
-        <h2>
-          {name === "" ? "Code that ran in no span" : spans ? "Code of these spans" : "Code of the operation"}
-        </h2>
-        {name !== "" && (
+        <h2>{mergedTitle(name, spans !== undefined)}</h2>
+        {isNamed && (
           <div class="segments" role="group" aria-label="Whose samples">
             <button
               type="button"
@@ -255,8 +261,8 @@ function Merged(props: PartProps & { spans: SpanListEntry[] | undefined }) {
       </div>
       <Profile
         load={{ key: JSON.stringify([selection, ids, withChildren]), run }}
-        subject="operation"
-        title={`${service} ${name === "" ? "in no span" : name}`}
+        subject={name === undefined ? "service" : "operation"}
+        title={`${service} ${name === "" ? "in no span" : (name ?? "")}`}
         types={[]}
         type={{ id: CPU_TYPE, unit: "nanoseconds", total: 0, samples: 0 }}
         query={query}
@@ -266,6 +272,12 @@ function Merged(props: PartProps & { spans: SpanListEntry[] | undefined }) {
       />
     </section>
   );
+}
+
+function mergedTitle(name: string | undefined, isOfSpans: boolean): string {
+  if (name === undefined) return "Code of the service";
+  if (name === "") return "Code that ran in no span";
+  return isOfSpans ? "Code of these spans" : "Code of the operation";
 }
 
 function readBrush(query: URLSearchParams): Brush | undefined {

@@ -39,6 +39,9 @@ export function ServicesPage({ query }: { query: URLSearchParams }) {
       {service !== undefined && (
         <p class="onward">
           <Link to={servicesPath(undefined, choice)}>All services</Link>
+          <Link to={`operation?${new URLSearchParams({ service, ...rangeQuery(choice) })}`}>
+            Flame graph of the service
+          </Link>
         </p>
       )}
       {loaded.state === "loading" && <Loading what="services" />}

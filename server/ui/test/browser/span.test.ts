@@ -336,6 +336,7 @@ check("files and lines are told where the profile has them", async (page) => {
     return (await page.locator(".tooltip").textContent())!;
   };
   await eventually(async () => assert.match(await hover(SIGN), /src\/crypto\.rs:17Total/));
+  await page.locator(".legend").getByText("inlined").waitFor();
   assert.match(await hover(COMPRESS), /sha2-0\.10\.8\/src\/sha256\.rs:80, inlinedTotal/);
   await clickBar(page, SIGN);
   await eventually(async () =>

@@ -71,6 +71,10 @@ check("services list their operations and what ran in no span", async (page) => 
     ["In no span", "500 ms", "5.7%", "–", "–", "50"],
   ]);
   assert.match((await page.locator("main").textContent())!, /Durations are not known here/);
+  await page.getByRole("link", { name: "Flame graph of the service" }).click();
+  await canvas(page).waitFor();
+  assert.match((await page.getByTestId("readout").textContent())!, /^whole service.* total 8\.7 s/);
+  await page.goBack();
   await page.getByRole("link", { name: "In no span" }).click();
   await canvas(page).waitFor();
   assert.ok((await page.locator(".functions").textContent())!.includes("app::background"));
