@@ -1,8 +1,11 @@
-//! JSON messages with arrays where objects belong. Derived readers take an array for the message's fields in their order,
+//! JSON with arrays where objects belong. Derived readers take an array for the message's fields in their order,
 //! which is no form of a message: whoever sends it means something else.
 
 use std::fmt;
+use std::marker::PhantomData;
 
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 /// Fields of messages that are sent to the server which hold one message, and not many of them.
@@ -47,6 +50,29 @@ pub(crate) fn check(bytes: &[u8]) -> Result<(), String> {
 fn refusal(field: &str) -> String {
     let colon = if field.is_empty() { "" } else { ": " };
     format!("{field}{colon}expected a JSON object, got an array")
+}
+
+/// A struct that is read from an object, and from nothing else.
+pub(crate) struct Object<T>(pub(crate) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Fields(PhantomData))
+    }
+}
+
+struct Fields<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+    type Value = Object<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+    }
 }
 
 /// Where a value stands.
@@ -152,5 +178,20 @@ mod tests {
                 "{bad}"
             );
         }
+    }
+
+    #[test]
+    fn a_struct_of_ours_is_no_array() {
+        #[derive(Deserialize, Debug)]
+        struct Pair<'a> {
+            a: &'a str,
+            b: u8,
+        }
+
+        let read = |json| serde_json::from_str::<Vec<Object<Pair<'_>>>>(json);
+        let Object(Pair { a, b }) = &read(r#"[{"a":"x","b":1}]"#).expect("an object")[0];
+        assert_eq!((*a, *b), ("x", 1));
+        let error = read(r#"[["x",1]]"#).err().expect("an array").to_string();
+        assert!(error.starts_with("invalid type: sequence, expected a JSON object"), "{error}");
     }
 }

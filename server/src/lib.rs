@@ -11,6 +11,7 @@ pub mod error;
 pub mod ingest;
 mod json;
 pub mod model;
+mod pattern;
 pub mod query;
 pub mod reload;
 pub mod selector;

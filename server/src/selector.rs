@@ -4,9 +4,10 @@
 
 use std::fmt;
 
-use regex::{Regex, RegexBuilder};
+use regex::Regex;
 
 use crate::model::{Labels, ProfileType, SPAN_NAME, label};
+use crate::pattern;
 
 #[cfg(test)]
 mod tests;
@@ -17,8 +18,6 @@ const MAX_SELECTOR_BYTES: usize = 64 * 1024;
 const MAX_MATCHERS: usize = 100;
 /// The most of them, and of those of one request, that may be regular expressions: each takes time to be compiled.
 pub(crate) const MAX_REGEXES: usize = 16;
-/// Memory that one compiled regular expression may take, in bytes.
-const MAX_REGEX_BYTES: usize = 1 << 20;
 
 /// A selector that cannot be read. The message names the place and what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -57,12 +56,7 @@ pub struct Matcher {
 impl Matcher {
     fn new(name: String, op: MatchOp, value: String) -> Result<Self, regex::Error> {
         let regex = match op {
-            MatchOp::Regex | MatchOp::NotRegex => {
-                // Compiled alone first: a pattern must not close the group that anchors it.
-                let limited = |pattern: &str| RegexBuilder::new(pattern).size_limit(MAX_REGEX_BYTES).build();
-                limited(&value)?;
-                Some(limited(&format!(r"\A(?s:{value})\z"))?)
-            }
+            MatchOp::Regex | MatchOp::NotRegex => Some(pattern::compile_whole(&value)?),
             MatchOp::Equal | MatchOp::NotEqual => None,
         };
         Ok(Self { name, op, value, regex })

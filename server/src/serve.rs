@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, lookup_host};
 
-use self::connections::Connections;
-use crate::api::{self, App};
+use self::connections::{Connections, Routers};
+use crate::api::{self, App, Load};
 use crate::config::{Config, TenantLimits};
 use crate::error::ServeError;
 use crate::reload::{Poll, Watched, Watcher};
@@ -30,6 +30,7 @@ pub struct Server {
     address: SocketAddr,
     base_path: String,
     drain: Duration,
+    max_connections: usize,
     app: Arc<App>,
     files: Files,
 }
@@ -119,6 +120,7 @@ impl Server {
             address,
             base_path: config.base_path.clone(),
             drain: Duration::from_millis(config.shutdown_timeout_ms),
+            max_connections: config.max_connections,
             app: Arc::new(App::new(
                 config,
                 Arc::new(store),
@@ -139,15 +141,16 @@ impl Server {
     /// Answers requests until `stop` resolves; then lets those in flight end, for `shutdown_timeout_ms` at most, and
     /// closes the store.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let router = api::router(Arc::clone(&self.app));
-        let connections = Connections::new(self.files.tls.clone());
+        let router = |load| api::router(Arc::clone(&self.app), load);
+        let routers = Routers { full: router(Load::Bearable), spare: router(Load::TooMuch) };
+        let connections = Connections::new(self.max_connections, self.files.tls.clone());
         let _watcher = self.files.watch();
         let mut stop = pin!(stop);
         loop {
             tokio::select! {
                 () = &mut stop => break,
                 accepted = connections.accept(&self.listener) => match accepted {
-                    Ok((stream, permit)) => connections.serve(stream, permit, router.clone()),
+                    Ok((stream, permit)) => connections.serve(stream, permit, &routers),
                     Err(error) => {
                         tracing::warn!(%error, "cannot accept a connection");
                         tokio::time::sleep(ACCEPT_PAUSE).await;

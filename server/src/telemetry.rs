@@ -117,6 +117,15 @@ pub(crate) async fn for_tenant<T>(tenant: Option<TenantId>, work: impl Future<Ou
     }
 }
 
+/// Does work elsewhere for the tenant that the current request is about.
+pub(crate) fn carry<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
+    let tenant = TENANT.try_with(Clone::clone).ok();
+    move || match tenant {
+        Some(tenant) => TENANT.sync_scope(tenant, work),
+        None => work(),
+    }
+}
+
 /// Labels of [`Metrics::request_seconds`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RequestLabels {

@@ -19,12 +19,33 @@ const HEADERS: [(HeaderName, HeaderValue); 3] = [
     (header::REFERRER_POLICY, HeaderValue::from_static("same-origin")),
 ];
 
+/// Routes of the page, each with the HTML whose relative links fit its depth. The script tells them apart.
+const PAGES: [(&str, &str); 7] = [
+    ("/", "index.html"),
+    ("/services", "index.html"),
+    ("/operation", "index.html"),
+    ("/function", "index.html"),
+    ("/compare", "index.html"),
+    ("/span/{id}", "span/index.html"),
+    ("/trace/{id}", "trace/index.html"),
+];
+
+const ASSETS: &str = "/assets/{*name}";
+
+/// Whether a route is one of the page's, whose files hold no data.
+pub(crate) fn is_page(route: &str) -> bool {
+    route == ASSETS || PAGES.iter().any(|(path, _)| *path == route)
+}
+
 /// The page's routes.
 pub(crate) fn router<S: Clone + Send + Sync + 'static>() -> axum::Router<S> {
-    axum::Router::new()
-        .route("/", get(|| async { page("index.html") }))
-        .route("/span/{id}", get(|| async { page("span/index.html") }))
-        .route("/assets/{*name}", get(|Path(name): Path<String>| async move { asset(&name) }))
+    let assets = get(|Path(name): Path<String>| async move { asset(&name) });
+    PAGES
+        .into_iter()
+        .fold(axum::Router::new(), |router, (path, file)| {
+            router.route(path, get(move || async move { page(file) }))
+        })
+        .route(ASSETS, assets)
 }
 
 fn find(name: &str) -> Option<&'static [u8]> {

@@ -1,11 +1,11 @@
 import { defineConfig, type Plugin } from "vite";
 
 /**
- * First path segments of the pages that live one level below the root (`/span/{id}`). Each gets its own copy of the
+ * First path segments of the pages that live one level below the root (`/span/{id}`, `/trace/{id}`). Each gets its own copy of the
  * HTML whose asset links start with `../`, so that every link is relative and the page works under any sub-path
  * without a `<base>` element, an inline script or a server that rewrites HTML.
  */
-const NESTED_PAGES = ["span"];
+const NESTED_PAGES = ["span", "trace"];
 
 function nestedPages(): Plugin {
   return {

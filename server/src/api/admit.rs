@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
+use axum::http::{HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use connectrpc::ErrorCode;
@@ -111,7 +112,7 @@ pub(super) async fn admit(State(app): State<Arc<App>>, request: Request, next: N
     }
     let access = Access::of(request.extensions());
     let each = access.readable().iter().map(|tenant| Bounds::of(&app.limits(tenant))).reduce(Bounds::and);
-    let within = |work| bounds::within(each.unwrap_or_default(), Arc::clone(&app), work);
+    let within = |work| bounds::counted(Arc::clone(&app), each.unwrap_or_default().within(work));
     let (timeout, name) = gate.timeout;
     match tokio::time::timeout(timeout, within(next.run(request))).await {
         Ok(response) => response,
@@ -122,6 +123,23 @@ pub(super) async fn admit(State(app): State<Arc<App>>, request: Request, next: N
             ApiError::new(ErrorCode::DeadlineExceeded, message).into_response()
         }
     }
+}
+
+/// Lets nothing through but what orchestrators and monitoring ask: there are too many connections.
+pub(super) async fn probes_alone(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let is_probe = matches!(Class::of(&request), Class::Ready | Class::Metrics);
+    let mut response = if is_probe {
+        next.run(request).await
+    } else {
+        app.metrics.refuse("max_connections");
+        let message = format!(
+            "max_connections of {}: that many are open; try again, keep fewer open, or raise the limit",
+            app.config.max_connections
+        );
+        refuse(request, ApiError::new(ErrorCode::Unavailable, message).retry_after(1)).await
+    };
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 /// Charges a tenant for what it sends.
@@ -156,7 +174,7 @@ fn too_fast(tenant: &TenantId, rate: Rate, bucket: &Bucket, wait: Duration, plac
     let seconds = wait.as_secs_f64().ceil().max(1.0) as u64;
     let message = format!(
         "ingestion_rate_bytes of {}: tenant {:?} has pushed {} bytes more than its rate and ingestion_burst_bytes of {} \
-         allow; try again in {seconds} s, or raise ingestion_rate_bytes{place}",
+         allow; try again in {seconds} s, or raise ingestion_rate_bytes in the server's configuration{place}",
         rate.per_second(),
         tenant.as_str(),
         bucket.debt(),

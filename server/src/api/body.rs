@@ -239,6 +239,11 @@ pub(super) async fn skim(body: Body) {
     throw_away(body, SKIM_BYTES, SKIM_TIME).await;
 }
 
+/// Reads over a body that is refused for its length.
+pub(super) async fn discard(body: Body) {
+    throw_away(body, DRAIN_BYTES, DRAIN_TIME).await;
+}
+
 /// Answers how many bytes were thrown away.
 async fn throw_away(mut body: Body, bytes: usize, time: Duration) -> usize {
     let mut read = 0;

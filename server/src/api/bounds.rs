@@ -13,6 +13,9 @@ use crate::model::TimeRange;
 /// Later than any profile, whose times are nanoseconds; arithmetic with it is far from overflowing.
 const NEVER_MS: i64 = i64::MAX / 4;
 
+/// A range of which both ends are open, and whose ends stand for open ones.
+pub(super) const OPEN: TimeRange = TimeRange { start_ms: i64::MIN, end_ms: i64::MAX };
+
 /// What a query may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Bounds {
@@ -24,16 +27,10 @@ pub(super) struct Bounds {
     most_nodes: usize,
 }
 
-/// What is asked of while a request is answered.
-#[derive(Clone)]
-struct Current {
-    bounds: Bounds,
-    /// What counts refusals.
-    app: Option<Arc<App>>,
-}
-
 tokio::task_local! {
-    static CURRENT: Current;
+    static CURRENT: Bounds;
+    /// What counts refusals.
+    static COUNTING: Arc<App>;
 }
 
 impl Default for Bounds {
@@ -64,59 +61,94 @@ impl Bounds {
         }
     }
 
-    /// Those of the request that the current task is about.
-    fn current() -> Self {
-        CURRENT.try_with(|current| current.bounds).unwrap_or_default()
+    /// Does a request's work within them.
+    pub(super) async fn within<T>(self, work: impl Future<Output = T>) -> T {
+        CURRENT.scope(self, work).await
     }
 
-    /// What is seen of the range that a query names, or why it may not name it. Without a range it sees all it may.
+    /// Those of the request that the current task is about.
+    fn current() -> Self {
+        CURRENT.try_with(|bounds| *bounds).unwrap_or_default()
+    }
+
+    /// The instant from which on anything is seen.
+    fn since(self, now_ms: i64) -> Option<i64> {
+        (self.lookback_ms > 0).then(|| now_ms.saturating_sub(signed(self.lookback_ms)))
+    }
+
+    /// What is seen of the range that a query names, or why it may not name it. An open end is the present, an open
+    /// beginning as long before the end as may be; without either it sees all it may.
     fn range(self, named: Option<TimeRange>, now_ms: i64) -> Result<Option<TimeRange>, ConnectError> {
-        let signed = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
-        let (length, lookback) = (signed(self.length_ms), signed(self.lookback_ms));
-        let first = |back: i64| if back == 0 { i64::MIN } else { now_ms.saturating_sub(back) };
-        let Some(range) = named else {
-            let start_ms = first(length).max(first(lookback));
-            return Ok((start_ms > i64::MIN).then_some(TimeRange { start_ms, end_ms: NEVER_MS }));
+        let length = signed(self.length_ms);
+        let range = named.unwrap_or(OPEN);
+        let until = if range.end_ms == OPEN.end_ms { now_ms } else { range.end_ms };
+        let start_ms = match range.start_ms {
+            ms if ms == OPEN.start_ms && length > 0 => until.saturating_sub(length),
+            ms => ms,
         };
-        let got = range.end_ms.saturating_sub(range.start_ms);
+        let got = until.saturating_sub(start_ms);
         if length > 0 && got > length {
+            refuse("max_query_length_ms");
             return Err(ConnectError::invalid_argument(format!(
                 "start, end: a range of {got} ms is over the limit max_query_length_ms of {length}; ask for less, or \
                  raise the limit"
             )));
         }
-        let start_ms = range.start_ms.max(first(lookback));
-        if start_ms <= range.end_ms {
-            return Ok(Some(TimeRange { start_ms, end_ms: range.end_ms }));
+        let start_ms = start_ms.max(self.since(now_ms).unwrap_or(i64::MIN));
+        if start_ms == OPEN.start_ms && named.is_none() {
+            return Ok(None);
+        }
+        let end_ms = range.end_ms.min(NEVER_MS);
+        if start_ms <= end_ms {
+            return Ok(Some(TimeRange { start_ms, end_ms }));
         }
         // All of it is too long ago: nothing is seen, which is no mistake.
         Ok(Some(TimeRange { start_ms: NEVER_MS, end_ms: NEVER_MS }))
     }
 }
 
+fn signed(ms: u64) -> i64 {
+    i64::try_from(ms).unwrap_or(i64::MAX)
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as i64)
+}
+
 /// What the current query sees of the range that it names.
 pub(super) fn range(named: Option<TimeRange>) -> Result<Option<TimeRange>, ConnectError> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as i64);
-    Bounds::current().range(named, now).inspect_err(|_| refuse("max_query_length_ms"))
+    Bounds::current().range(named, now_ms())
 }
 
-/// Does a request's work within these, whose violations are counted.
-pub(super) async fn within<T>(bounds: Bounds, app: Arc<App>, work: impl Future<Output = T>) -> T {
-    CURRENT.scope(Current { bounds, app: Some(app) }, work).await
+/// The same for a query that looks spans or traces up by their ids: it reads no others, however long the range is, so that
+/// only how far back it sees counts.
+pub(super) fn range_by_id(named: Option<TimeRange>) -> Result<Option<TimeRange>, ConnectError> {
+    Bounds { length_ms: 0, ..Bounds::current() }.range(named, now_ms())
 }
 
-/// Does work elsewhere within those of the current request.
+/// The instant from which on the current query sees anything, in Unix milliseconds; none if it sees all that is kept.
+pub(super) fn since() -> Option<i64> {
+    Bounds::current().since(now_ms())
+}
+
+/// Does a request's work such that refusals are counted.
+pub(super) async fn counted<T>(app: Arc<App>, work: impl Future<Output = T>) -> T {
+    COUNTING.scope(app, work).await
+}
+
+/// Does work elsewhere within the bounds of the current request.
 pub(super) fn carry<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
-    let current = CURRENT.try_with(Clone::clone).unwrap_or(Current { bounds: Bounds::default(), app: None });
-    move || CURRENT.sync_scope(current, work)
+    let (bounds, app) = (Bounds::current(), COUNTING.try_with(Arc::clone).ok());
+    let work = move || CURRENT.sync_scope(bounds, work);
+    move || match app {
+        Some(app) => COUNTING.sync_scope(app, work),
+        None => work(),
+    }
 }
 
 /// Counts a query that is refused for a limit of this name.
 fn refuse(limit: &'static str) {
-    let app = CURRENT.try_with(|current| current.app.clone()).ok().flatten();
-    if let Some(app) = app {
-        app.metrics.refuse(limit);
-    }
+    let _ = COUNTING.try_with(|app| app.metrics.refuse(limit));
 }
 
 /// How many nodes a flame graph has if the current query names no number.
@@ -169,12 +201,46 @@ mod tests {
         assert_eq!(bounds.range(Some(range(NOW - 100, NOW)), NOW).unwrap(), Some(range(NOW - 100, NOW)));
         let error = bounds.range(Some(range(NOW - 101, NOW)), NOW).unwrap_err().message.unwrap();
         assert!(error.contains("101 ms is over the limit max_query_length_ms of 100"), "{error}");
-        assert!(bounds.range(Some(range(i64::MIN, i64::MAX)), NOW).is_err());
+        assert!(bounds.range(Some(range(i64::MIN + 1, i64::MAX)), NOW).is_err());
         let seen = bounds.range(Some(range(NOW - 1050, NOW - 950)), NOW).unwrap();
         assert_eq!(seen, Some(range(NOW - 1000, NOW - 950)));
         let seen = bounds.range(Some(range(1000, 1100)), NOW).unwrap();
         assert_eq!(seen, Some(range(NEVER_MS, NEVER_MS)), "no error: clients check their connection so");
         assert_eq!(bounds.range(None, NOW).unwrap(), Some(range(NOW - 100, NEVER_MS)));
+    }
+
+    #[test]
+    fn an_open_end_is_now_and_an_open_beginning_as_long_before_the_end_as_may_be() {
+        let bounds = Bounds { length_ms: 100, ..Bounds::default() };
+        let seen = |start, end| bounds.range(Some(range(start, end)), NOW).map(Option::unwrap);
+        assert_eq!(seen(NOW - 100, i64::MAX).unwrap(), range(NOW - 100, NEVER_MS));
+        assert!(seen(NOW - 101, i64::MAX).is_err());
+        assert_eq!(seen(i64::MIN, 5000).unwrap(), range(4900, 5000));
+        assert_eq!(seen(i64::MIN, i64::MAX).unwrap(), range(NOW - 100, NEVER_MS));
+        assert_eq!(seen(NOW + 5, i64::MAX).unwrap(), range(NOW + 5, NEVER_MS));
+        let free = Bounds::default();
+        assert_eq!(free.range(Some(range(i64::MIN, 5)), NOW).unwrap(), Some(range(i64::MIN, 5)));
+        let both = Bounds { lookback_ms: 50, ..bounds };
+        assert_eq!(both.range(Some(range(i64::MIN, NOW)), NOW).unwrap(), Some(range(NOW - 50, NOW)));
+    }
+
+    #[tokio::test]
+    async fn look_ups_by_id_have_no_longest_range_but_a_farthest_instant() {
+        let bounds = Bounds { length_ms: 100, ..Bounds::default() };
+        bounds
+            .within(async {
+                assert_eq!(range_by_id(None).unwrap(), None);
+                assert_eq!(range_by_id(Some(range(1, 5000))).unwrap(), Some(range(1, 5000)));
+                assert_eq!(since(), None);
+            })
+            .await;
+        let bounds = Bounds { lookback_ms: 1000, ..bounds };
+        bounds
+            .within(async {
+                let first = range_by_id(None).unwrap().unwrap().start_ms;
+                assert!(first > 1000 && since().unwrap() >= first);
+            })
+            .await;
     }
 
     #[test]
@@ -190,11 +256,8 @@ mod tests {
     async fn the_current_request_has_its_own() {
         assert_eq!(most_nodes(), 1 << 20);
         let few = Bounds { most_nodes: 3, default_nodes: 2, ..Bounds::default() };
-        assert_eq!(
-            CURRENT
-                .scope(Current { bounds: few, app: None }, async { (default_nodes(), most_nodes()) })
-                .await,
-            (2, 3)
-        );
+        assert_eq!(few.within(async { (default_nodes(), most_nodes()) }).await, (2, 3));
+        let carried = few.within(async { tokio::task::spawn_blocking(carry(most_nodes)).await }).await;
+        assert_eq!(carried.expect("no panic"), 3);
     }
 }

@@ -5,6 +5,8 @@
 
 use axum::extract::{MatchedPath, Request};
 
+use crate::ui;
+
 /// Routes that add profiles.
 const INGEST: &[&str] = &[
     "/push.v1.PusherService/Push",
@@ -40,8 +42,9 @@ impl Class {
         match route {
             "/ready" => Self::Ready,
             "/metrics" => Self::Metrics,
+            "/api/v1/status/buildinfo" => Self::Status,
             // The page's files hold no data; it asks for that as everyone does.
-            "/" | "/span/{id}" | "/assets/{*name}" | "/api/v1/status/buildinfo" => Self::Status,
+            route if ui::is_page(route) => Self::Status,
             route if INGEST.contains(&route) => Self::Ingest,
             _ => Self::Query,
         }
@@ -59,6 +62,8 @@ mod tests {
             ("/metrics", Class::Metrics),
             ("/", Class::Status),
             ("/assets/{*name}", Class::Status),
+            ("/services", Class::Status),
+            ("/trace/{id}", Class::Status),
             ("/assets/../api/v1/spans", Class::Query),
             ("/push.v1.PusherService/Push", Class::Ingest),
             ("/ingest", Class::Ingest),

@@ -146,6 +146,7 @@ impl From<ApiError> for ConnectError {
 pub(crate) fn query_failed(error: &QueryError) -> ConnectError {
     match error {
         QueryError::Step { .. } => ConnectError::invalid_argument(error.to_string()),
+        QueryError::Cancelled(_) => ConnectError::new(ErrorCode::Canceled, error.to_string()),
         QueryError::TooMuch { .. } => ConnectError::resource_exhausted(error.to_string()),
         error => {
             tracing::error!(%error, "query failed");

@@ -8,6 +8,7 @@ use connectrpc::ConnectError;
 use http::HeaderMap;
 use spanflame_wire::querier::v1 as wire;
 
+use super::bounds::OPEN;
 use super::stack_selector::stack_filter;
 use super::{App, bounds};
 use crate::model::{ProfileId, ProfileType, TimeRange};
@@ -57,15 +58,18 @@ impl FlameQuery {
                 "span_selector, trace_id_selector: expected one of them, got both",
             ));
         }
+        let selector = selector("label_selector", &request.label_selector)?;
+        let named = named_range(request.start, request.end)?;
+        let spans = SpanFilter {
+            span_ids: ids("span_selector", &request.span_selector)?,
+            trace_ids: ids("trace_id_selector", &request.trace_id_selector)?,
+            roll_up: roll_up(headers)?,
+        };
         let selection = Selection {
             kind,
-            selector: selector("label_selector", &request.label_selector)?,
-            range: range(request.start, request.end)?,
-            spans: SpanFilter {
-                span_ids: ids("span_selector", &request.span_selector)?,
-                trace_ids: ids("trace_id_selector", &request.trace_id_selector)?,
-                roll_up: roll_up(headers)?,
-            },
+            selector,
+            range: if spans.is_empty() { bounds::range(named)? } else { bounds::range_by_id(named)? },
+            spans,
             profiles: ids::<ProfileId>("profile_id_selector", &request.profile_id_selector)?
                 .into_iter()
                 .collect(),
@@ -227,15 +231,21 @@ pub(super) fn selector(field: &str, text: &str) -> Result<LabelSelector, Connect
     LabelSelector::parse(text).map_err(|error| ConnectError::invalid_argument(format!("{field}: {error}")))
 }
 
-/// Reads a range of Unix milliseconds. Clients that know no range send zeros: that is all there is.
+/// Reads a range of Unix milliseconds and tells what is seen of it.
 pub(super) fn range(start: i64, end: i64) -> Result<Option<TimeRange>, ConnectError> {
+    bounds::range(named_range(start, end)?)
+}
+
+/// Reads a range of Unix milliseconds. Clients that know no range, or not its end, send zeros: those are open.
+fn named_range(start: i64, end: i64) -> Result<Option<TimeRange>, ConnectError> {
     if start == 0 && end == 0 {
-        return bounds::range(None);
+        return Ok(None);
     }
-    let range = TimeRange::new(start, end).ok_or_else(|| {
+    let (start_ms, end_ms) =
+        (if start == 0 { OPEN.start_ms } else { start }, if end == 0 { OPEN.end_ms } else { end });
+    TimeRange::new(start_ms, end_ms).map(Some).ok_or_else(|| {
         ConnectError::invalid_argument(format!("start, end: expected start <= end, got {start} and {end}"))
-    })?;
-    bounds::range(Some(range))
+    })
 }
 
 /// Reads a number of nodes, zero and none meaning the default.

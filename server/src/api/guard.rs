@@ -22,6 +22,12 @@ use super::memory::Memory;
 use crate::model::TenantId;
 use crate::telemetry::RequestLabels;
 
+/// The longest target of a request, in bytes: path and query.
+const MAX_TARGET_BYTES: usize = 32 << 10;
+/// The most headers of a request, and how long they may be together, in bytes.
+const MAX_HEADERS: usize = 128;
+const MAX_HEADERS_BYTES: usize = 64 << 10;
+
 /// How much of a message is decompressed at a time, in bytes.
 const PART_BYTES: usize = 64 << 10;
 
@@ -42,6 +48,32 @@ pub(super) async fn observe(State(app): State<Arc<App>>, request: Request, next:
     let labels = RequestLabels { route, status: status.as_u16() };
     app.metrics.request_seconds.get_or_create(&labels).observe(seconds);
     response
+}
+
+/// Refuses requests whose head is larger than any client's. What HTTP's own reader takes is more, so that the answer to most
+/// of what is too much is this one.
+pub(super) async fn bound_head(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    let headers = request.headers();
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    let (status, reason, message) = if target > MAX_TARGET_BYTES {
+        let message = format!(
+            "request target: expected at most {MAX_TARGET_BYTES} bytes, got {target}; ask with POST, or for less at a time"
+        );
+        (StatusCode::URI_TOO_LONG, "request_target", message)
+    } else if headers.len() > MAX_HEADERS || bytes > MAX_HEADERS_BYTES {
+        let message = format!(
+            "request headers: expected at most {MAX_HEADERS} of {MAX_HEADERS_BYTES} bytes together, got {} of {bytes}; \
+             send fewer (are cookies among them?)",
+            headers.len()
+        );
+        (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "request_headers", message)
+    } else {
+        return next.run(request).await;
+    };
+    app.metrics.refuse(reason);
+    body::skim(request.into_body()).await;
+    ApiError::with_status(status, message).into_response()
 }
 
 /// Gives errors that a library answered in plain text, or with no text at all, the form that clients can read: that of
@@ -82,18 +114,26 @@ pub(super) async fn explain_errors(request: Request, next: Next) -> Response {
 
 /// Decompresses bodies, and refuses those beyond the limit, counted as they arrive, and those for which there is no memory.
 pub(super) async fn bound_body(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let (allowed, memory) = match Class::of(&request) {
+    let (allowed, memory, place) = match Class::of(&request) {
         Class::Ingest => {
             let tenant = Access::of(request.extensions()).writable().ok();
-            (ingest_allowance(&app, tenant), Memory::new(Some(Arc::clone(&app.bodies))))
+            (ingest_allowance(&app, tenant), Memory::new(Some(Arc::clone(&app.bodies))), app.place(tenant))
         }
         _ => {
             let most = Most { name: "max_query_bytes", bytes: app.config.max_query_bytes };
-            (Allowed { sent: most, whole: most }, Memory::new(None))
+            (Allowed { sent: most, whole: most }, Memory::new(None), String::new())
         }
     };
-    let place = app.place(Access::of(request.extensions()).writable().ok());
     let (mut parts, body) = request.into_parts();
+    let told = parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    if let Some(got) = told.filter(|told| *told > allowed.sent.bytes) {
+        // Whoever asks first whether to send it need not.
+        if !parts.headers.contains_key(header::EXPECT) {
+            body::discard(body).await;
+        }
+        return refused(&app, &Trouble::TooLong { most: allowed.sent, got, decompressed: false }, &place)
+            .into();
+    }
     let gzip = body::is_gzip(&parts.headers);
     if gzip {
         // What is handed on is neither.

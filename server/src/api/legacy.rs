@@ -161,7 +161,6 @@ async fn render(
     params: Params,
 ) -> Result<Response, ApiError> {
     let params = read(params)?;
-    let side = Side::read(&params, ["query", "from", "until"])?;
     let dot = match params.get("format").map_or("json", String::as_str) {
         "" | "json" => false,
         "dot" => true,
@@ -178,14 +177,17 @@ async fn render(
         Aggregation::Sum
     };
     let engine = app.engine(&access);
+    let side = move || Side::read(&params, ["query", "from", "until"]);
     if dot {
         let graph = app.compute(move |app| {
-            Ok::<_, QueryError>(side.query.merge(app, &engine)?.dot(side.query.max_nodes.unwrap_or_default()))
+            let query = side()?.query;
+            Ok::<_, ApiError>(query.merge(app, &engine)?.dot(query.max_nodes.unwrap_or_default()))
         });
         return Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], graph.await?).into_response());
     }
-    let answer = app.compute(move |app| single(&side, app, &engine, &group_by, aggregation)).await?;
-    Ok(Json(answer).into_response())
+    let answer =
+        app.compute(move |app| Ok::<_, ApiError>(single(&side()?, app, &engine, &group_by, aggregation)?));
+    Ok(Json(answer.await?).into_response())
 }
 
 /// The most groups that an answer has, the largest: each has a whole timeline.
@@ -270,17 +272,19 @@ async fn render_diff(
     params: Params,
 ) -> Result<Json<Flamebearer>, ApiError> {
     let params = read(params)?;
-    let left = Side::read(&params, ["leftQuery", "leftFrom", "leftUntil"])?.query;
-    let right = Side::read(&params, ["rightQuery", "rightFrom", "rightUntil"])?.query;
-    let (left_kind, right_kind) = (&left.selection.kind, &right.selection.kind);
-    if left_kind != right_kind {
-        let message =
-            format!("rightQuery: expected the profile type of leftQuery, {left_kind}, got {right_kind}");
-        return Err(ApiError::invalid_argument(message));
-    }
-    let metadata = Metadata::of(left_kind, "double");
     let engine = app.engine(&access);
-    let diff = app.compute(move |_| flame::diff(&engine, &left, &right)).await?;
+    let answer = app.compute(move |_| {
+        let left = Side::read(&params, ["leftQuery", "leftFrom", "leftUntil"])?.query;
+        let right = Side::read(&params, ["rightQuery", "rightFrom", "rightUntil"])?.query;
+        let (left_kind, right_kind) = (&left.selection.kind, &right.selection.kind);
+        if left_kind != right_kind {
+            let message =
+                format!("rightQuery: expected the profile type of leftQuery, {left_kind}, got {right_kind}");
+            return Err(ApiError::invalid_argument(message));
+        }
+        Ok((Metadata::of(left_kind, "double"), flame::diff(&engine, &left, &right)?))
+    });
+    let (metadata, diff) = answer.await?;
     Ok(Json(Flamebearer {
         version: 1,
         flamebearer: Bars {
@@ -327,11 +331,14 @@ async fn label_values(
     let label = params.get("label").filter(|label| !label.is_empty()).cloned().ok_or_else(|| {
         ApiError::invalid_argument("label: expected the label whose values to list, got none")
     })?;
-    let (selector, range) = listed(&params)?;
     let engine = app.engine(&access);
     // Here the name of a profile has always been its whole type.
     let label = if label == "__name__" { "__profile_type__".to_owned() } else { label };
-    Ok(Json(app.compute(move |_| engine.label_values(&label, &selector, range)).await?))
+    let values = app.compute(move |_| {
+        let (selector, range) = listed(&params)?;
+        Ok::<_, ApiError>(engine.label_values(&label, &selector, range)?)
+    });
+    Ok(Json(values.await?))
 }
 
 async fn labels(
@@ -339,9 +346,13 @@ async fn labels(
     Extension(access): Extension<Access>,
     params: Params,
 ) -> Result<Json<Vec<String>>, ApiError> {
-    let (selector, range) = listed(&read(params)?)?;
+    let params = read(params)?;
     let engine = app.engine(&access);
-    Ok(Json(app.compute(move |_| engine.label_names(&selector, range)).await?))
+    let names = app.compute(move |_| {
+        let (selector, range) = listed(&params)?;
+        Ok::<_, ApiError>(engine.label_names(&selector, range)?)
+    });
+    Ok(Json(names.await?))
 }
 
 #[cfg(test)]

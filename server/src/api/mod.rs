@@ -147,8 +147,17 @@ impl App {
     }
 }
 
-/// All routes.
-pub(crate) fn router(app: Arc<App>) -> Router {
+/// How busy the server is with the connections that it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Load {
+    /// Requests are answered.
+    Bearable,
+    /// Nothing is answered but probes.
+    TooMuch,
+}
+
+/// All routes, under this load.
+pub(crate) fn router(app: Arc<App>, load: Load) -> Router {
     let Rpc { service, methods } = rpc_service(&app);
     let mut router = Router::new()
         .merge(ui::router())
@@ -169,7 +178,11 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .fallback(unknown)
         .layer(middleware::from_fn_with_state(Arc::clone(&app), admit::admit))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), access::identify))
-        .layer(option_layer(cors::layer(&app.config.cors_origins)));
+        .layer(option_layer(cors::layer(&app.config.cors_origins)))
+        .layer(option_layer(
+            (load == Load::TooMuch)
+                .then(|| middleware::from_fn_with_state(Arc::clone(&app), admit::probes_alone)),
+        ));
     let router = outer(router, &app);
     if base_path.is_empty() {
         router
@@ -182,6 +195,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
 fn outer(router: Router<Arc<App>>, app: &Arc<App>) -> Router {
     router
         .layer(middleware::from_fn_with_state(Arc::clone(app), host::check))
+        .layer(middleware::from_fn_with_state(Arc::clone(app), guard::bound_head))
         .layer(CatchPanicLayer::custom(guard::answer_panic))
         .layer(middleware::from_fn(guard::explain_errors))
         .layer(middleware::from_fn_with_state(Arc::clone(app), guard::observe))
@@ -246,3 +260,6 @@ async fn unknown(request: Request) -> Response {
     };
     error.into_response()
 }
+
+#[cfg(test)]
+mod tests;

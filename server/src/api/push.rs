@@ -12,6 +12,7 @@ use super::App;
 use super::access::Access;
 use super::intake;
 use super::refusals::Refusals;
+use crate::cancel;
 use crate::ingest::{self, Budget, IngestError, Limits, SeriesLabels};
 use crate::model::{Profile, ProfileId};
 
@@ -116,6 +117,10 @@ fn decode(
     let received_ms = intake::now_ms();
     let mut decoded = Vec::new();
     for (place, raw) in inputs {
+        // Nothing is stored of a push that was given up.
+        if cancel::check().is_err() {
+            break;
+        }
         let profiles = match &place.series.labels {
             Ok(labels) => ingest::decode_profile(labels, raw, limits, budget, received_ms),
             Err(error) => Err(error.clone()),

@@ -67,13 +67,12 @@ impl QuerierService for Querier {
                 "name: expected the label whose values to list, got \"\"",
             ));
         }
-        let selector = matchers(&request.matchers)?;
-        let range = flame::range(request.start, request.end)?;
-        let names = self
-            .0
-            .compute(move |_| engine.label_values(&request.name, &selector, range))
-            .await
-            .map_err(failed)?;
+        let names = self.0.compute(move |_| {
+            let selector = matchers(&request.matchers)?;
+            let range = flame::range(request.start, request.end)?;
+            engine.label_values(&request.name, &selector, range).map_err(failed)
+        });
+        let names = names.await?;
         Response::ok(LabelValuesResponse { names, ..Default::default() })
     }
 
@@ -84,9 +83,12 @@ impl QuerierService for Querier {
     ) -> ServiceResult<impl Encodable<LabelNamesResponse> + Send + use<'a>> {
         let engine = self.engine(&context);
         let request = request.to_owned_message();
-        let selector = matchers(&request.matchers)?;
-        let range = flame::range(request.start, request.end)?;
-        let names = self.0.compute(move |_| engine.label_names(&selector, range)).await.map_err(failed)?;
+        let names = self.0.compute(move |_| {
+            let selector = matchers(&request.matchers)?;
+            let range = flame::range(request.start, request.end)?;
+            engine.label_names(&selector, range).map_err(failed)
+        });
+        let names = names.await?;
         Response::ok(LabelNamesResponse { names, ..Default::default() })
     }
 
@@ -98,15 +100,13 @@ impl QuerierService for Querier {
         let engine = self.engine(&context);
         let request = request.to_owned_message();
         at_most_max_names("label_names", &request.label_names)?;
-        let selector = matchers(&request.matchers)?;
-        let range = flame::range(request.start, request.end)?;
-        let sets = self
-            .0
-            .compute(move |_| engine.series(&request.label_names, &selector, range))
-            .await
-            .map_err(failed)?;
+        let sets = self.0.compute(move |_| {
+            let selector = matchers(&request.matchers)?;
+            let range = flame::range(request.start, request.end)?;
+            engine.series(&request.label_names, &selector, range).map_err(failed)
+        });
         let labels_set =
-            sets.into_iter().map(|set| Labels { labels: pairs(set), ..Default::default() }).collect();
+            sets.await?.into_iter().map(|set| Labels { labels: pairs(set), ..Default::default() }).collect();
         Response::ok(SeriesResponse { labels_set, ..Default::default() })
     }
 
@@ -117,10 +117,13 @@ impl QuerierService for Querier {
     ) -> ServiceResult<impl Encodable<SelectMergeStacktracesResponse> + Send + use<'a>> {
         let engine = self.engine(&context);
         let request = request.to_owned_message();
-        let query = FlameQuery::from_stacktraces(&request, context.headers())?;
+        let headers = context.headers().clone();
         let form = Form::of(request.format)?;
-        let answer = self.0.compute(move |app| form.answer(&query, app, &engine)).await.map_err(failed)?;
-        Response::ok(answer)
+        let answer = self.0.compute(move |app| {
+            let query = FlameQuery::from_stacktraces(&request, &headers)?;
+            form.answer(&query, app, &engine).map_err(failed)
+        });
+        Response::ok(answer.await?)
     }
 
     async fn select_merge_span_profile<'a>(
@@ -130,12 +133,15 @@ impl QuerierService for Querier {
     ) -> ServiceResult<impl Encodable<SelectMergeSpanProfileResponse> + Send + use<'a>> {
         let engine = self.engine(&context);
         let request = request.to_owned_message();
-        let query = FlameQuery::from_span_profile(&request, context.headers())?;
+        let headers = context.headers().clone();
         // Of the other forms this answer has no field.
         let tree = request.format == ProfileFormat::PROFILE_FORMAT_TREE;
         let form = if tree { Form::Tree } else { Form::FlameGraph };
-        let answer = self.0.compute(move |app| form.answer(&query, app, &engine)).await.map_err(failed)?;
-        let SelectMergeStacktracesResponse { flamegraph, tree, .. } = answer;
+        let answer = self.0.compute(move |app| {
+            let query = FlameQuery::from_span_profile(&request, &headers)?;
+            form.answer(&query, app, &engine).map_err(failed)
+        });
+        let SelectMergeStacktracesResponse { flamegraph, tree, .. } = answer.await?;
         Response::ok(SelectMergeSpanProfileResponse { flamegraph, tree, ..Default::default() })
     }
 
@@ -145,11 +151,13 @@ impl QuerierService for Querier {
         request: ServiceRequest<'_, SelectMergeProfileRequest>,
     ) -> ServiceResult<impl Encodable<Profile> + Send + use<'a>> {
         let engine = self.engine(&context);
-        let query = FlameQuery::from_profile(&request.to_owned_message(), context.headers())?;
-        let pprof = move |app: &App| {
-            Ok(query.merge_profile(app, &engine)?.pprof(query.max_nodes.unwrap_or_default()))
-        };
-        Response::ok(self.0.compute(pprof).await.map_err(failed)?)
+        let (request, headers) = (request.to_owned_message(), context.headers().clone());
+        let pprof = self.0.compute(move |app| {
+            let query = FlameQuery::from_profile(&request, &headers)?;
+            let profile = query.merge_profile(app, &engine).map_err(failed)?;
+            Ok::<_, ConnectError>(profile.pprof(query.max_nodes.unwrap_or_default()))
+        });
+        Response::ok(pprof.await?)
     }
 
     async fn select_series<'a>(
@@ -158,8 +166,9 @@ impl QuerierService for Querier {
         request: ServiceRequest<'_, SelectSeriesRequest>,
     ) -> ServiceResult<impl Encodable<SelectSeriesResponse> + Send + use<'a>> {
         let engine = self.engine(&context);
-        let query = SeriesQuery::new(&request.to_owned_message())?;
-        let series = self.0.compute(move |_| query.answer(&engine)).await.map_err(failed)?;
+        let request = request.to_owned_message();
+        let series =
+            self.0.compute(move |_| SeriesQuery::new(&request)?.answer(&engine).map_err(failed)).await?;
         Response::ok(SelectSeriesResponse { series, ..Default::default() })
     }
 
@@ -169,8 +178,9 @@ impl QuerierService for Querier {
         request: ServiceRequest<'_, SelectHeatmapRequest>,
     ) -> ServiceResult<impl Encodable<SelectHeatmapResponse> + Send + use<'a>> {
         let engine = self.engine(&context);
-        let query = HeatmapQuery::new(&request.to_owned_message())?;
-        let series = self.0.compute(move |_| query.answer(&engine)).await.map_err(failed)?;
+        let request = request.to_owned_message();
+        let series =
+            self.0.compute(move |_| HeatmapQuery::new(&request)?.answer(&engine).map_err(failed)).await?;
         Response::ok(SelectHeatmapResponse { series, ..Default::default() })
     }
 
@@ -181,15 +191,19 @@ impl QuerierService for Querier {
     ) -> ServiceResult<impl Encodable<DiffResponse> + Send + use<'a>> {
         let engine = self.engine(&context);
         let request = request.to_owned_message();
-        let side = |name: &str, side: Option<&SelectMergeStacktracesRequest>| {
-            let missing = || ConnectError::invalid_argument(format!("{name}: expected what to compare"));
-            FlameQuery::from_stacktraces(side.ok_or_else(missing)?, context.headers())
-                .map_err(|error| flame::within(name, error))
-        };
-        let left = side("left", request.left.as_option())?;
-        let right = side("right", request.right.as_option())?;
-        flame::comparable(&left, &right)?;
-        let answer = self.0.compute(move |_| flame::diff(&engine, &left, &right)).await.map_err(failed)?;
+        let headers = context.headers().clone();
+        let answer = self.0.compute(move |_| {
+            let side = |name: &str, side: Option<&SelectMergeStacktracesRequest>| {
+                let missing = || ConnectError::invalid_argument(format!("{name}: expected what to compare"));
+                FlameQuery::from_stacktraces(side.ok_or_else(missing)?, &headers)
+                    .map_err(|error| flame::within(name, error))
+            };
+            let left = side("left", request.left.as_option())?;
+            let right = side("right", request.right.as_option())?;
+            flame::comparable(&left, &right)?;
+            flame::diff(&engine, &left, &right).map_err(failed)
+        });
+        let answer = answer.await?;
         let level = |values| Level { values, ..Default::default() };
         let flamegraph = FlameGraphDiff {
             names: answer.names,
@@ -226,9 +240,12 @@ impl QuerierService for Querier {
     ) -> ServiceResult<impl Encodable<AnalyzeQueryResponse> + Send + use<'a>> {
         let engine = self.engine(&context);
         let request = request.to_owned_message();
-        let selector = flame::selector("query", &request.query)?;
-        let range = flame::range(request.start, request.end)?;
-        let found = self.0.compute(move |_| engine.analyze(&selector, range)).await.map_err(failed)?;
+        let found = self.0.compute(move |_| {
+            let selector = flame::selector("query", &request.query)?;
+            let range = flame::range(request.start, request.end)?;
+            engine.analyze(&selector, range).map_err(failed)
+        });
+        let found = found.await?;
         let scope = QueryScope {
             component_type: "store".to_owned(),
             component_count: 1,

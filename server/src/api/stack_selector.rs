@@ -1,17 +1,16 @@
 //! Which stack traces a request selects.
 
 use connectrpc::ConnectError;
-use regex::{Regex, RegexBuilder};
+use regex::Regex;
 use spanflame_wire::types::v1::StackTraceSelector;
 
+use crate::pattern;
 use crate::query::StackFilter;
 
 /// The most frames of a call site; no stack trace is deeper unless limits are raised far.
 const MAX_CALL_SITE: usize = 10_000;
 /// The most names or patterns in one list of a frame filter.
 const MAX_FRAMES: usize = 100;
-/// Memory that one compiled regular expression may take, in bytes.
-const MAX_REGEX_BYTES: usize = 1 << 20;
 
 /// Checks the selector of a request.
 pub(super) fn stack_filter(selector: Option<&StackTraceSelector>) -> Result<StackFilter, ConnectError> {
@@ -51,8 +50,8 @@ fn names(field: &str, names: &[String]) -> Result<Vec<String>, ConnectError> {
 
 fn patterns(field: &str, patterns: &[String]) -> Result<Vec<Regex>, ConnectError> {
     at_most(&format!("frame_filter.{field}"), MAX_FRAMES, patterns.len())?;
-    let compile = |(at, pattern): (usize, &String)| {
-        RegexBuilder::new(pattern).size_limit(MAX_REGEX_BYTES).build().map_err(|error| {
+    let compile = |(at, text): (usize, &String)| {
+        pattern::compile(text).map_err(|error| {
             let reason = error.to_string();
             let reason = reason.lines().last().unwrap_or("bad pattern").trim().trim_start_matches("error: ");
             ConnectError::invalid_argument(format!(

@@ -6,6 +6,7 @@ use tokio::sync::Semaphore;
 
 use super::memory::Memory;
 use crate::cancel::Cancel;
+use crate::telemetry;
 
 /// How much one kind of requests may compute at a time.
 pub(super) struct Workers(Arc<Semaphore>);
@@ -24,6 +25,7 @@ impl Workers {
         let memory = Memory::current();
         let cancel = Cancel::default();
         let given_up = cancel.on_drop();
+        let work = telemetry::carry(work);
         let work = tokio::task::spawn_blocking(move || {
             let value = cancel.within(work);
             drop((permit, memory));

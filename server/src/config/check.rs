@@ -34,6 +34,7 @@ impl Config {
         }
         message_size("max_query_bytes", self.max_query_bytes, &mut problem);
         for (name, value) in [
+            ("max_connections", self.max_connections),
             ("max_ingest_requests", self.max_ingest_requests),
             ("max_query_requests", self.max_query_requests),
             ("max_status_requests", self.max_status_requests),

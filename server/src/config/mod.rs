@@ -75,6 +75,8 @@ settings! {
         retention_ms: Option<i64> = None, "MS";
         /// Bytes of segments on disk at which the oldest go; 0 keeps all
         retention_bytes: Option<i64> = None, "BYTES";
+        /// Connections that there may be at a time; on further ones nothing is answered but /ready and /metrics
+        max_connections: usize = 4096, "N";
         /// Requests with profiles that may be under way at a time; further ones are answered 503
         max_ingest_requests: usize = 1024, "N";
         /// Queries that may be under way at a time; further ones are answered 503

@@ -170,6 +170,14 @@ pub(super) fn counts(values: &[i64]) -> bool {
     values.iter().all(|&value| value >= 0) && values.iter().any(|&value| value != 0)
 }
 
+/// What the labels of a sample say, for any number of samples with the same.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Labelled {
+    group: usize,
+    /// Number of the span in the group.
+    span: u32,
+}
+
 /// Names of labels of samples that become columns and are never labels of a series.
 const COLUMNS: [&str; 7] = [
     "local_root_span_id",
@@ -252,9 +260,15 @@ impl<'a> Assembler<'a> {
             if self.is_spent() {
                 break;
             }
+            let name = self.string(frame.name);
             let function = Function {
-                name: self.string(frame.name),
-                system_name: self.string(frame.system_name),
+                name,
+                // The same more often than not, which is found out faster than its number.
+                system_name: if frame.system_name == frame.name {
+                    name
+                } else {
+                    self.string(frame.system_name)
+                },
                 filename: self.string(frame.filename),
                 start_line: frame.start_line,
             };
@@ -293,26 +307,56 @@ impl<'a> Assembler<'a> {
         labels: impl IntoIterator<Item = (&'l str, LabelValue<'l>)>,
         values: &[i64],
     ) -> Result<(), IngestError> {
+        if !self.takes(values)? {
+            return Ok(());
+        }
+        let labelled = self.labelled(labels)?;
+        self.row(stack, labelled, values)
+    }
+
+    /// [`Self::sample`] with labels that were looked at already.
+    pub(super) fn add(
+        &mut self,
+        stack: &[u32],
+        labelled: Labelled,
+        values: &[i64],
+    ) -> Result<(), IngestError> {
+        if !self.takes(values)? {
+            return Ok(());
+        }
+        self.row(stack, labelled, values)
+    }
+
+    /// What these labels of a sample say; see [`Self::sample`].
+    pub(super) fn labelled<'l>(
+        &mut self,
+        labels: impl IntoIterator<Item = (&'l str, LabelValue<'l>)>,
+    ) -> Result<Labelled, IngestError> {
+        let (span, of_series) = self.labels(labels);
+        self.check_spent()?;
+        // Before they are looked up: that takes time by their length.
+        for (name, value) in &of_series {
+            check("sample.label", name, value, self.limits)?;
+        }
+        let group = self.groups.with_labels(&of_series, self.limits)?;
+        Ok(Labelled { group, span: self.groups.groups[group].span(span) })
+    }
+
+    /// Counts a sample and tells whether it says anything.
+    fn takes(&mut self, values: &[i64]) -> Result<bool, IngestError> {
         assert_eq!(values.len(), self.types.len(), "one value for each type");
         self.samples += 1;
         if self.samples > self.limits.max_samples {
             return Err(IngestError::over("sample", "max_samples", self.limits.max_samples, self.samples));
         }
-        if !counts(values) {
-            return Ok(());
-        }
-        let (span, of_series) = self.labels(labels);
-        if self.is_spent() {
-            let (max, got) = (self.most_looked_up(), self.looked_up);
-            return Err(IngestError::over("names, each time they are named", "max_decoded_bytes", max, got));
-        }
-        // Before they are looked up: that takes time by their length.
-        for (name, value) in &of_series {
-            check("sample.label", name, value, self.limits)?;
-        }
+        Ok(counts(values))
+    }
+
+    fn row(&mut self, stack: &[u32], labelled: Labelled, values: &[i64]) -> Result<(), IngestError> {
+        self.check_spent()?;
         // The leaf comes first: what is too deep is cut there.
         let stack = self.symbols.stack(&stack[stack.len().saturating_sub(self.limits.max_stack_depth)..]);
-        self.groups.with_labels(&of_series, self.limits)?.add(span, stack, values);
+        self.groups.groups[labelled.group].add(labelled.span, stack, values);
         // Stack traces that share their frames in the input each have their own here.
         let (max, got) = (self.limits.max_decoded_bytes, self.symbols.bytes());
         if got > max {
@@ -356,6 +400,14 @@ impl<'a> Assembler<'a> {
 
     fn is_spent(&self) -> bool {
         self.looked_up > self.most_looked_up()
+    }
+
+    fn check_spent(&self) -> Result<(), IngestError> {
+        if self.is_spent() {
+            let (max, got) = (self.most_looked_up(), self.looked_up);
+            return Err(IngestError::over("names, each time they are named", "max_decoded_bytes", max, got));
+        }
+        Ok(())
     }
 
     fn most_looked_up(&self) -> usize {
@@ -443,8 +495,9 @@ impl Group {
             && self.labels.iter().zip(labels).all(|(own, other)| own.0 == other.0 && own.1 == other.1)
     }
 
-    fn add(&mut self, span: SpanRef, stack: u32, values: &[i64]) {
-        let span = match self.span_numbers.get(&span) {
+    /// The number of this span.
+    fn span(&mut self, span: SpanRef) -> u32 {
+        match self.span_numbers.get(&span) {
             Some(&number) => number,
             None => {
                 let number = self.spans.len() as u32;
@@ -452,7 +505,10 @@ impl Group {
                 self.span_numbers.insert(span, number);
                 number
             }
-        };
+        }
+    }
+
+    fn add(&mut self, span: u32, stack: u32, values: &[i64]) {
         let next = self.row_stacks.len() as u32;
         let row = *self.rows.entry((span, stack)).or_insert(next);
         if row == next {
@@ -502,7 +558,8 @@ struct Groups {
 }
 
 impl Groups {
-    fn with_labels(&mut self, labels: &[(&str, &str)], limits: &Limits) -> Result<&mut Group, IngestError> {
+    /// The number of the group with these labels.
+    fn with_labels(&mut self, labels: &[(&str, &str)], limits: &Limits) -> Result<usize, IngestError> {
         let Self { groups, numbers, hasher } = self;
         let hash = hasher.hash_one(labels);
         let number = match numbers.find(hash, |&number| groups[number].has(labels)) {
@@ -520,6 +577,6 @@ impl Groups {
                 next
             }
         };
-        Ok(&mut groups[number])
+        Ok(number)
     }
 }

@@ -1,16 +1,18 @@
 //! A pprof message is taken apart: its references are checked, and what its samples refer to is handed on.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher};
 
 use foldhash::fast::RandomState;
-use spanflame_wire::google::v1::__buffa::view::{LocationView, ProfileView, SampleView, ValueTypeView};
+use hashbrown::HashTable;
+use spanflame_wire::google::v1::__buffa::view::{
+    LabelView, LocationView, ProfileView, SampleView, ValueTypeView,
+};
 
-use super::assemble::{self, Assembler, Binary, Frame, Header, LabelValue};
+use super::assemble::{self, Assembler, Binary, Frame, Header, LabelValue, Labelled};
 use super::labels::SeriesLabels;
 use super::{Budget, IngestError, Limits, losses};
 use crate::model::{Profile, ProfileType};
-
-type Map<K, V> = HashMap<K, V, RandomState>;
 
 const YEAR_1970: std::ops::Range<i64> = 0..365 * 86_400 * 1_000_000_000;
 
@@ -73,10 +75,12 @@ pub(super) fn normalise(
             let (max, got) = (limits.max_labels_per_sample, sample.label.len());
             return Err(IngestError::over(format!("sample[{at}].label"), "max_labels_per_sample", max, got));
         }
-        tables.read_labels(at, sample)?;
         if assemble::counts(&sample.value) {
+            let labelled = tables.labelled(at, pprof, &mut profiles)?;
             tables.read_stack(sample, limits, &mut profiles)?;
-            profiles.sample(&tables.stack, tables.labels.iter().copied(), &sample.value)?;
+            profiles.add(&tables.stack, labelled, &sample.value)?;
+        } else {
+            tables.read_labels(at, sample)?;
         }
     }
     let mut profiles = profiles.finish(budget)?;
@@ -147,15 +151,60 @@ fn with_file_name(function: &Frame<'_>, file_names: FileNames) -> Option<String>
     (shown && !path.is_empty()).then(|| format!("{path} {}", function.name))
 }
 
+/// What ids stand for. Senders count from 1 as a rule, and then nothing needs to be hashed.
+struct ById<T> {
+    dense: Vec<Option<T>>,
+    sparse: HashMap<u64, T, RandomState>,
+}
+
+impl<T> ById<T> {
+    /// Room for as many; ids up to twice that are found by counting.
+    fn with_room_for(count: usize) -> Self {
+        let mut dense = Vec::new();
+        dense.resize_with(count * 2, || None);
+        Self { dense, sparse: HashMap::default() }
+    }
+
+    /// Tells whether the id was not there before.
+    fn insert(&mut self, id: u64, value: T) -> bool {
+        match self.dense.get_mut(id as usize) {
+            Some(place) => place.replace(value).is_none(),
+            None => self.sparse.insert(id, value).is_none(),
+        }
+    }
+
+    fn get(&self, id: u64) -> Option<&T> {
+        match self.dense.get(id as usize) {
+            Some(place) => place.as_ref(),
+            None => self.sparse.get(&id),
+        }
+    }
+
+    fn get_mut(&mut self, id: u64) -> Option<&mut T> {
+        match self.dense.get_mut(id as usize) {
+            Some(place) => place.as_mut(),
+            None => self.sparse.get_mut(&id),
+        }
+    }
+}
+
+/// A location of the input.
+struct Place<'a> {
+    view: &'a LocationView<'a>,
+    /// The number that it was taken over under, once it was; none for one that says nothing.
+    number: Option<Option<u32>>,
+}
+
 /// Tables of the input by id, and what is being read from them.
 struct Tables<'a> {
     strings: Strings<'a>,
-    locations: Map<u64, &'a LocationView<'a>>,
+    locations: ById<Place<'a>>,
     /// Their lines are those of the locations.
-    functions: Map<u64, Frame<'a>>,
-    mappings: Map<u64, Binary<'a>>,
-    /// Number of each location taken over; none for one that says nothing.
-    known: Map<u64, Option<u32>>,
+    functions: ById<Frame<'a>>,
+    mappings: ById<Binary<'a>>,
+    /// What sets of labels say, each with a sample that has it.
+    labelled: HashTable<(usize, Labelled)>,
+    hasher: RandomState,
     file_names: FileNames,
     /// Bytes of names that were put together here.
     named: usize,
@@ -163,6 +212,11 @@ struct Tables<'a> {
     stack: Vec<u32>,
     /// Its labels.
     labels: Vec<(&'a str, LabelValue<'a>)>,
+}
+
+/// All that a label says. Labels of one profile that say the same are the same: strings are numbers in its table.
+fn content(label: &LabelView<'_>) -> [i64; 4] {
+    [label.key, label.str, label.num, label.num_unit]
 }
 
 impl<'a> Tables<'a> {
@@ -185,7 +239,7 @@ impl<'a> Tables<'a> {
         let in_order = dialect.dotnet
             && pprof.function.len() == pprof.location.len()
             && pprof.function.iter().all(|function| function.id == 0);
-        let mut functions = Map::default();
+        let mut functions = ById::with_room_for(pprof.function.len());
         for (at, function) in pprof.function.iter().enumerate() {
             let checked = Frame {
                 name: text(function.name, "function", at, "name")?,
@@ -195,10 +249,10 @@ impl<'a> Tables<'a> {
                 line: 0,
             };
             let id = if in_order { pprof.location[at].id } else { function.id };
-            let fresh = functions.insert(id, checked).is_none();
+            let fresh = functions.insert(id, checked);
             unique("function", at, id, fresh)?;
         }
-        let mut mappings = Map::default();
+        let mut mappings = ById::with_room_for(pprof.mapping.len());
         for (at, mapping) in pprof.mapping.iter().enumerate() {
             let checked = Binary {
                 start: mapping.memory_start,
@@ -207,12 +261,12 @@ impl<'a> Tables<'a> {
                 filename: text(mapping.filename, "mapping", at, "filename")?,
                 build_id: text(mapping.build_id, "mapping", at, "build_id")?,
             };
-            let fresh = mappings.insert(mapping.id, checked).is_none();
+            let fresh = mappings.insert(mapping.id, checked);
             unique("mapping", at, mapping.id, fresh)?;
         }
-        let mut locations = Map::default();
+        let mut locations = ById::with_room_for(pprof.location.len());
         for (at, location) in pprof.location.iter().enumerate() {
-            let fresh = locations.insert(location.id, location).is_none();
+            let fresh = locations.insert(location.id, Place { view: location, number: None });
             unique("location", at, location.id, fresh)?;
         }
         Ok(Self {
@@ -220,7 +274,8 @@ impl<'a> Tables<'a> {
             locations,
             functions,
             mappings,
-            known: Map::default(),
+            labelled: HashTable::new(),
+            hasher: RandomState::default(),
             file_names: dialect.file_names,
             named: 0,
             stack: Vec::new(),
@@ -236,12 +291,13 @@ impl<'a> Tables<'a> {
         profiles: &mut Assembler<'_>,
     ) -> Result<(), IngestError> {
         self.stack.clear();
-        for id in sample.location_id.iter() {
-            let number = match self.known.get(id) {
-                Some(&known) => known,
+        for &id in sample.location_id.iter() {
+            let Some(&Place { view, number }) = self.locations.get(id) else { continue };
+            let number = match number {
+                Some(number) => number,
                 None => {
-                    let number = self.take_over(*id, limits, profiles)?;
-                    self.known.insert(*id, number);
+                    let number = self.take_over(view, limits, profiles)?;
+                    self.locations.get_mut(id).expect("it is there").number = Some(number);
                     number
                 }
             };
@@ -252,13 +308,11 @@ impl<'a> Tables<'a> {
 
     fn take_over(
         &mut self,
-        id: u64,
+        location: &LocationView<'_>,
         limits: &Limits,
         profiles: &mut Assembler<'_>,
     ) -> Result<Option<u32>, IngestError> {
-        let Some(&location) = self.locations.get(&id) else { return Ok(None) };
-        let functions =
-            || location.line.iter().filter_map(|l| Some((l, self.functions.get(&l.function_id)?)));
+        let functions = || location.line.iter().filter_map(|l| Some((l, self.functions.get(l.function_id)?)));
         let names: Vec<Option<String>> = match self.file_names {
             FileNames::Apart => Vec::new(),
             file_names => functions().map(|(_, function)| with_file_name(function, file_names)).collect(),
@@ -275,12 +329,36 @@ impl<'a> Tables<'a> {
             ..*function
         });
         let frames: Vec<Frame<'_>> = frames.collect();
-        let binary = self.mappings.get(&location.mapping_id).copied().unwrap_or_default();
+        let binary = self.mappings.get(location.mapping_id).copied().unwrap_or_default();
         Ok(profiles.location(&binary, location.address, &frames))
     }
 
+    /// What the labels of the sample with this number say. Those of many samples say the same.
+    fn labelled(
+        &mut self,
+        at: usize,
+        pprof: &'a ProfileView<'_>,
+        profiles: &mut Assembler<'_>,
+    ) -> Result<Labelled, IngestError> {
+        let contents = |at: usize| pprof.sample[at].label.iter().map(content);
+        let hash = |at: usize, hasher: &RandomState| {
+            let mut state = hasher.build_hasher();
+            contents(at).flatten().for_each(|number| state.write_i64(number));
+            state.finish()
+        };
+        let own = hash(at, &self.hasher);
+        if let Some((_, known)) = self.labelled.find(own, |(other, _)| contents(*other).eq(contents(at))) {
+            return Ok(*known);
+        }
+        self.read_labels(at, &pprof.sample[at])?;
+        let labelled = profiles.labelled(self.labels.iter().copied())?;
+        let Self { labelled: known, hasher, .. } = self;
+        known.insert_unique(own, (at, labelled), |(other, _)| hash(*other, hasher));
+        Ok(labelled)
+    }
+
     /// Reads the labels of the sample with this number.
-    fn read_labels(&mut self, at: usize, sample: &SampleView<'_>) -> Result<(), IngestError> {
+    fn read_labels(&mut self, at: usize, sample: &'a SampleView<'_>) -> Result<(), IngestError> {
         self.labels.clear();
         for label in sample.label.iter() {
             let name = self.strings.get(label.key, || format!("sample[{at}].label.key"))?;

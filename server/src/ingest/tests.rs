@@ -331,11 +331,19 @@ fn few_bytes_that_name_long_texts_very_often_are_refused() {
     pprof.location[0].line = vec![line; 1000];
     let error = refused(&pprof);
     assert!(error.contains("each time they are named") && error.contains("max_decoded_bytes"), "{error}");
-    // Samples whose span has a long name.
-    let builder = PprofBuilder::new();
-    let builder = (0..100).fold(builder, |builder, _| builder.sample(&["f"], 1, &[("span_name", &long)]));
-    let error = refused(&builder.pprof);
+    // Samples of different spans with the same long name.
+    let samples = |spans: u64| {
+        let builder = PprofBuilder::new();
+        let sample = |builder: PprofBuilder, at: u64| {
+            let span = format!("{:016x}", 1 + at % spans);
+            builder.sample(&["f"], 1, &[("span_id", &span), ("span_name", &long)])
+        };
+        (0..100).fold(builder, sample).pprof
+    };
+    let error = refused(&samples(100));
     assert!(error.contains("each time they are named") && error.contains("max_decoded_bytes"), "{error}");
+    // Those of one span name it once.
+    assert_eq!(decode_with(&samples(1), &limits).unwrap()[0].rows(), 1);
 }
 
 #[test]

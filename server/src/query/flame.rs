@@ -1,10 +1,6 @@
 //! The tree written as Pyroscope's flame graph, and two of them laid over one another.
 
-use std::collections::HashMap;
-
-use foldhash::fast::RandomState;
-
-use super::names::FrameNames;
+use super::names::{FOLDED, FrameNames, ROOT};
 use super::tree::{Bar, Shown, Tree};
 
 /// A flame graph as Pyroscope encodes it.
@@ -41,10 +37,6 @@ pub struct FlameGraphDiff {
     pub right: i64,
 }
 
-const ROOT_NAME: &str = "total";
-/// What bars are called that stand for those too small to show.
-pub(super) const FOLDED_NAME: &str = "other";
-
 /// The flame graph of a tree whose frames are names.
 pub(super) fn flame_graph(tree: &Tree<1>, names: &FrameNames, max_nodes: usize, samples: u64) -> FlameGraph {
     let Encoder { names, levels, max_self, .. } = encode(tree, names, max_nodes);
@@ -62,26 +54,20 @@ pub(super) fn flame_graph_diff(tree: &Tree<2>, names: &FrameNames, max_nodes: us
 fn encode<const SIDES: usize>(tree: &Tree<SIDES>, names: &FrameNames, max_nodes: usize) -> Encoder<SIDES> {
     let mut encoder = Encoder {
         names: Vec::new(),
-        numbers: HashMap::default(),
+        numbers: vec![None; names.len()],
         levels: Vec::new(),
         ends: Vec::new(),
         free: Vec::new(),
         max_self: 0,
     };
-    tree.walk(max_nodes, |bar| {
-        let name = match bar.shown {
-            Shown::Root => ROOT_NAME,
-            Shown::Frame(name) => names.get(name),
-            Shown::Folded => FOLDED_NAME,
-        };
-        encoder.bar(&bar, name);
-    });
+    tree.walk(max_nodes, |bar| encoder.bar(&bar, names));
     encoder
 }
 
 struct Encoder<const SIDES: usize> {
     names: Vec<String>,
-    numbers: HashMap<String, i64, RandomState>,
+    /// Where among those each name is, by its number.
+    numbers: Vec<Option<i64>>,
     levels: Vec<Vec<i64>>,
     /// Where the last bar of each level ends.
     ends: Vec<[i64; SIDES]>,
@@ -91,16 +77,16 @@ struct Encoder<const SIDES: usize> {
 }
 
 impl<const SIDES: usize> Encoder<SIDES> {
-    fn bar(&mut self, bar: &Bar<SIDES>, name: &str) {
-        let number = match self.numbers.get(name) {
-            Some(&number) => number,
-            None => {
-                let number = self.names.len() as i64;
-                self.names.push(name.to_owned());
-                self.numbers.insert(name.to_owned(), number);
-                number
-            }
+    fn bar(&mut self, bar: &Bar<SIDES>, names: &FrameNames) {
+        let name = match bar.shown {
+            Shown::Root => ROOT,
+            Shown::Frame(name) => name,
+            Shown::Folded => FOLDED,
         };
+        let number = *self.numbers[name as usize].get_or_insert_with(|| {
+            self.names.push(names.get(name).to_owned());
+            self.names.len() as i64 - 1
+        });
         let depth = bar.depth;
         if depth == self.levels.len() {
             self.levels.push(Vec::new());
@@ -141,8 +127,7 @@ mod tests {
                 builder.add(frames.iter().copied(), side, *value);
             }
         }
-        let other = names.of_text(FOLDED_NAME);
-        let tree = builder.finish(Some(other), |a, b| names.get(a).cmp(names.get(b)));
+        let tree = builder.finish(Some(FOLDED), |a, b| names.get(a).cmp(names.get(b)));
         (tree, names)
     }
 
@@ -180,6 +165,18 @@ mod tests {
                 vec![3, 2, 2, 2, 0, 4, 4, 4, 0, 1, 1, 1]
             ]
         );
+    }
+
+    #[test]
+    fn a_function_with_many_callees_has_each_once() {
+        let names: Vec<String> = (0..50).map(|at| format!("f{at:02}")).collect();
+        let stacks: Vec<Vec<&str>> = names.iter().map(|name| vec!["main", name]).collect();
+        let twice: Vec<(&[&str], i64)> =
+            stacks.iter().chain(&stacks).map(|frames| (frames.as_slice(), 1)).collect();
+        let graph = graph(&twice, 0);
+        assert_eq!(graph.names[2..], names);
+        let expected: Vec<i64> = (2..52).flat_map(|name| [0, 2, 2, name]).collect();
+        assert_eq!(graph.levels[2], expected);
     }
 
     #[test]

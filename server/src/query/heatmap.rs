@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use foldhash::fast::RandomState;
 
-use super::points::{Exemplar, Grain, Groups, Part, TimeQuery};
+use super::points::{Exemplar, Grain, Groups, Part, TimeQuery, check_cells};
 use super::{Engine, QueryError};
 
 /// Ranges that values are counted in.
@@ -68,47 +68,81 @@ impl Engine {
     ) -> Result<Vec<Heatmap>, QueryError> {
         query.check()?;
         let mut groups = Groups::default();
-        let mut parts: Vec<Part> = Vec::new();
-        match grain {
-            Grain::Profile => self.visit_parts(query, grain, &mut groups, |part| parts.push(part))?,
-            Grain::Span => parts = self.span_parts(query, &mut groups)?,
-        }
         let mut sums: HashMap<usize, i64, RandomState> = HashMap::default();
-        for part in &parts {
+        let mut bounds: HashMap<usize, (i64, i64), RandomState> = HashMap::default();
+        let mut measure = |part: &Part| {
             let sum = sums.entry(part.group).or_default();
             *sum = sum.saturating_add(part.value);
+            let (smallest, largest) = bounds.entry(part.group).or_insert((part.value, part.value));
+            (*smallest, *largest) = ((*smallest).min(part.value), (*largest).max(part.value));
+        };
+        // Profiles are visited twice rather than kept: there may be any number of them. Spans must be added up before either.
+        let mut spans = Vec::new();
+        match grain {
+            Grain::Profile => self.visit_parts(query, grain, &mut groups, |part| {
+                measure(&part);
+                Ok(())
+            })?,
+            Grain::Span => {
+                spans = self.span_parts(query, &mut groups)?;
+                spans.iter().for_each(measure);
+            }
         }
         let wanted = groups.largest(&sums, query.limit);
-        if wanted.len() < sums.len() {
-            let wanted: HashSet<usize, RandomState> = wanted.iter().copied().collect();
-            sums.retain(|group, _| wanted.contains(group));
-            parts.retain(|part| sums.contains_key(&part.group));
-        }
-        let values = || parts.iter().map(|part| part.value);
-        let (Some(smallest), Some(largest)) = (values().min(), values().max()) else { return Ok(Vec::new()) };
+        let of_wanted = wanted.iter().map(|group| bounds[group]);
+        let all = of_wanted.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
+        let Some((smallest, largest)) = all else { return Ok(Vec::new()) };
         let ranges = Ranges::new(smallest, largest);
+        let chosen: HashSet<usize, RandomState> = wanted.iter().copied().collect();
 
-        let mut slots: HashMap<usize, BTreeMap<i64, Vec<Cell>>, RandomState> = HashMap::default();
-        for part in parts {
-            let cells = slots.entry(part.group).or_default().entry(part.at_ms);
-            let cells = cells.or_insert_with(|| ranges.starts.iter().map(|_| Cell::default()).collect());
-            cells[ranges.of(part.value)].add(part, exemplars);
-        }
-        let slot = |(at_ms, cells): (i64, Vec<Cell>)| HeatmapSlot {
-            at_ms,
-            starts: ranges.starts.clone(),
-            counts: cells.iter().map(|cell| cell.count).collect(),
-            exemplars: cells
-                .into_iter()
-                .filter_map(|cell| cell.largest)
-                .map(|part| part.exemplar(query.group_by))
-                .collect(),
+        let mut cells = Cells::default();
+        let mut count = |part: Part| {
+            // Profiles that came meanwhile may be of other groups: they wait for the next question.
+            if chosen.contains(&part.group) { cells.add(part, &ranges, exemplars) } else { Ok(()) }
         };
+        match grain {
+            Grain::Profile => self.visit_parts(query, grain, &mut groups, count)?,
+            Grain::Span => spans.into_iter().try_for_each(&mut count)?,
+        }
+        let slot = |(at_ms, cells): (i64, BTreeMap<usize, Cell>)| {
+            let mut slot = HeatmapSlot {
+                at_ms,
+                starts: ranges.starts.clone(),
+                counts: vec![0; ranges.starts.len()],
+                exemplars: Vec::new(),
+            };
+            for (range, cell) in cells {
+                slot.counts[range] = cell.count;
+                slot.exemplars.extend(cell.largest.map(|part| part.exemplar(query.group_by)));
+            }
+            slot
+        };
+        let mut slots = cells.slots;
         let heatmap = |group| Heatmap {
             labels: groups.labels(group, query.group_by),
             slots: slots.remove(&group).unwrap_or_default().into_iter().map(slot).collect(),
         };
         Ok(wanted.into_iter().map(heatmap).collect())
+    }
+}
+
+/// The cells of a heatmap in which there is something: by group, step and range of values.
+#[derive(Default)]
+struct Cells {
+    slots: HashMap<usize, BTreeMap<i64, BTreeMap<usize, Cell>>, RandomState>,
+    count: usize,
+}
+
+impl Cells {
+    fn add(&mut self, part: Part, ranges: &Ranges, exemplars: bool) -> Result<(), QueryError> {
+        let steps = self.slots.entry(part.group).or_default();
+        let cell = steps.entry(part.at_ms).or_insert_with(|| {
+            // An answer tells of every range of a step in which there is anything.
+            self.count += ranges.starts.len();
+            BTreeMap::new()
+        });
+        cell.entry(ranges.of(part.value)).or_default().add(part, exemplars);
+        check_cells(self.count)
     }
 }
 

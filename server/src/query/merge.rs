@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use foldhash::fast::RandomState;
 use spanflame_wire::google::v1 as wire;
 
-use super::flame::{self, FOLDED_NAME, FlameGraph, FlameGraphDiff};
-use super::names::FrameNames;
+use super::flame::{self, FlameGraph, FlameGraphDiff};
+use super::names::{FOLDED, FrameNames};
 use super::select::{Covered, FoundStack, Selection};
 use super::tree::{Tree, TreeBuilder};
 use super::{Engine, QueryError, dot, pprof, tree_bytes};
@@ -89,7 +89,7 @@ impl Engine {
             builder.add(found.frames.iter().copied(), 0, found.value);
             samples = samples.saturating_add(found.samples);
         })?;
-        let tree = by_name(builder, &mut names);
+        let tree = by_name(builder, &names);
         Ok(MergedStacks { kind: selection.kind.clone(), names, tree, samples })
     }
 
@@ -107,7 +107,7 @@ impl Engine {
                 builder.add(found.frames.iter().copied(), side, found.value);
             })?;
         }
-        let tree = by_name(builder, &mut names);
+        let tree = by_name(builder, &names);
         Ok(flame::flame_graph_diff(&tree, &names, max_nodes))
     }
 
@@ -129,9 +129,8 @@ impl Engine {
     }
 }
 
-fn by_name<const SIDES: usize>(builder: TreeBuilder<SIDES>, names: &mut FrameNames) -> Tree<SIDES> {
-    let other = names.of_text(FOLDED_NAME);
-    builder.finish(Some(other), |a, b| names.get(a).cmp(names.get(b)))
+fn by_name<const SIDES: usize>(builder: TreeBuilder<SIDES>, names: &FrameNames) -> Tree<SIDES> {
+    builder.finish(Some(FOLDED), |a, b| names.get(a).cmp(names.get(b)))
 }
 
 /// Tables made of those of many sources.

@@ -33,6 +33,7 @@ pub use self::spans::{
     SpanOrder, SpanSeries, SpanSummary, SpanTotals, Stages, TraceSummary, TreeSpan, TypeTotal,
 };
 pub use self::stacks::StackFilter;
+use crate::cancel::Cancelled;
 use crate::model::{SpanId, TenantId, TraceId};
 use crate::store::{Source, Store, StoreError};
 
@@ -46,19 +47,24 @@ pub enum QueryError {
     /// The store could not be read.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Nobody waits for the answer any more.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
     /// Points of a time series must be apart.
     #[error("step: expected at least 0.001 seconds, got {} seconds", *.step_ms as f64 / 1000.0)]
     Step {
         /// What was asked for, in milliseconds.
         step_ms: i64,
     },
-    /// The question would take too long to answer.
-    #[error("the question is about more than {max} {what}: ask for less at a time")]
+    /// The question would take too long, or too much memory, to answer.
+    #[error("the question is about more than {max} {what}: {fix}")]
     TooMuch {
         /// What there is too much of.
         what: &'static str,
         /// How much there may be.
         max: usize,
+        /// What to ask instead.
+        fix: &'static str,
     },
 }
 
@@ -115,12 +121,20 @@ pub struct Stats {
 pub struct Engine {
     store: Arc<Store>,
     tenants: Arc<[TenantId]>,
+    /// Spans whose last profile ended before are not there, in Unix milliseconds.
+    since_ms: Option<i64>,
 }
 
 impl Engine {
     /// An engine over what this store has of these tenants, each of them named once.
     pub fn new(store: Arc<Store>, tenants: Arc<[TenantId]>) -> Self {
-        Self { store, tenants }
+        Self { store, tenants, since_ms: None }
+    }
+
+    /// The same, but in answers about spans and traces those are not there whose last profile ended before this instant, in
+    /// Unix milliseconds. Questions that name a time see what they name.
+    pub fn since(self, since_ms: Option<i64>) -> Self {
+        Self { since_ms, ..self }
     }
 
     /// What a question is answered from.

@@ -9,9 +9,17 @@ use super::names::FrameNames;
 use super::select::{WantedNames, WantedSeries};
 use super::stacks::{StackFilter, StackMatcher};
 use super::{Engine, QueryError};
+use crate::cancel;
 use crate::model::{Labels, ProfileId, ProfileType, SPAN_NAME, SpanId, TimeRange, TraceId, label, same_name};
 use crate::selector::LabelSelector;
 use crate::store::{Chunk, NO_SPAN, SeriesEntry, Source, SpanEntry, StoreError};
+
+/// The most groups that one question may meet, whatever number of them it wants: the largest are known only in the end.
+const MAX_GROUPS: usize = 50_000;
+/// The most cells, one for each group and point (and in a heatmap each range of values) with anything in it.
+const MAX_CELLS: usize = 500_000;
+/// The most spans, counted anew at every point, whose samples one question adds up.
+const MAX_SPANS: usize = 1_000_000;
 
 /// Asks for values over time.
 #[derive(Debug, Clone, Copy)]
@@ -123,14 +131,18 @@ pub(super) struct Groups {
 }
 
 impl Groups {
-    fn number(&mut self, values: Vec<String>) -> usize {
+    fn number(&mut self, values: Vec<String>) -> Result<usize, QueryError> {
         if let Some(&number) = self.numbers.get(&values) {
-            return number;
+            return Ok(number);
         }
         let number = self.values.len();
+        if number == MAX_GROUPS {
+            let fix = "group by labels of fewer values, or select fewer series";
+            return Err(QueryError::TooMuch { what: "groups", max: MAX_GROUPS, fix });
+        }
         self.values.push(values.clone());
         self.numbers.insert(values, number);
-        number
+        Ok(number)
     }
 
     /// The numbers of the groups with the largest of these sums, in order; 0 for all of them.
@@ -150,6 +162,15 @@ impl Groups {
         let pairs = group_by.iter().cloned().zip(self.values[group].iter().cloned());
         pairs.filter(|(_, value)| !value.is_empty()).collect()
     }
+}
+
+/// Checks the number of cells that a question fills.
+pub(super) fn check_cells(cells: usize) -> Result<(), QueryError> {
+    if cells <= MAX_CELLS {
+        return Ok(());
+    }
+    let fix = "ask for a longer step, a shorter time or fewer groups";
+    Err(QueryError::TooMuch { what: "points with anything at them", max: MAX_CELLS, fix })
 }
 
 impl TimeQuery<'_> {
@@ -182,7 +203,7 @@ impl Engine {
         query: &TimeQuery<'_>,
         grain: Grain,
         groups: &mut Groups,
-        mut visit: impl FnMut(Part),
+        mut visit: impl FnMut(Part) -> Result<(), QueryError>,
     ) -> Result<(), QueryError> {
         let &TimeQuery { range, step_ms, .. } = query;
         // Profiles that began within the step before the first point belong to it.
@@ -209,6 +230,7 @@ impl Engine {
                 known: HashMap::default(),
             };
             for chunk in &chunks {
+                cancel::check()?;
                 let (Some((column, series)), Some(at_ms)) =
                     (wanted.get(chunk.series), bucket(chunk.start_nanos, range, step_ms))
                 else {
@@ -226,7 +248,7 @@ impl Engine {
                 match grain {
                     Grain::Profile => {
                         for (group, value) in of_source.sums(series, chunk, column)? {
-                            visit(part(group, value, None));
+                            visit(part(group, value, None))?;
                         }
                     }
                     Grain::Span => {
@@ -235,7 +257,7 @@ impl Engine {
                             let value = of_source.sum(chunk, column, run)?;
                             if value > 0 {
                                 let group = of_source.group(series, chunk.runs[run].name)?;
-                                visit(part(group, value, Some(span.clone())));
+                                visit(part(group, value, Some(span.clone())))?;
                             }
                         }
                     }
@@ -264,9 +286,14 @@ impl Engine {
                     sum.value = value;
                 }
                 None => {
+                    if parts.len() == MAX_SPANS {
+                        let fix = "ask for a shorter time, or select fewer series";
+                        return Err(QueryError::TooMuch { what: "spans", max: MAX_SPANS, fix });
+                    }
                     parts.insert(key, part);
                 }
             }
+            Ok(())
         })?;
         Ok(parts.into_values().collect())
     }
@@ -285,13 +312,13 @@ struct OfSource<'a> {
 }
 
 impl OfSource<'_> {
-    fn group(&mut self, series: &SeriesEntry, name: u32) -> Result<usize, StoreError> {
+    fn group(&mut self, series: &SeriesEntry, name: u32) -> Result<usize, QueryError> {
         let name = if self.query.grouped_by_name() { name } else { 0 };
         if let Some(&group) = self.known.get(&(series.id, name)) {
             return Ok(group);
         }
         let span_name = if name == 0 { String::new() } else { self.source.string(name)? };
-        let group = self.groups.number(self.query.values(series, &span_name));
+        let group = self.groups.number(self.query.values(series, &span_name))?;
         self.known.insert((series.id, name), group);
         Ok(group)
     }
@@ -313,7 +340,7 @@ impl OfSource<'_> {
         series: &SeriesEntry,
         chunk: &Chunk,
         column: usize,
-    ) -> Result<Vec<(usize, i64)>, StoreError> {
+    ) -> Result<Vec<(usize, i64)>, QueryError> {
         let by_name = self.query.grouped_by_name();
         let mut sums: BTreeMap<u32, i64> = BTreeMap::new();
         if !by_name && !self.query.selector.selects_span_names() && self.passing.is_none() {

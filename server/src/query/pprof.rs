@@ -5,15 +5,15 @@ use std::collections::HashMap;
 use foldhash::fast::RandomState;
 use spanflame_wire::google::v1 as wire;
 
-use super::flame::FOLDED_NAME;
 use super::merge::MergedProfile;
+use super::names::FOLDED_NAME;
 use super::tree::Shown;
-use crate::model::Symbols;
+use crate::model::{Line, Symbols};
 
-/// The message; see [`MergedProfile::pprof`].
+/// The message; see [`MergedProfile::pprof`]. It has what its samples refer to and nothing else.
 pub(super) fn pprof(profile: &MergedProfile, max_nodes: usize) -> wire::Profile {
     let MergedProfile { kind, symbols, tree, covered, .. } = profile;
-    let mut strings = Strings::of(symbols);
+    let mut strings = Strings::new();
     let mut value_type = |r#type: &str, unit: &str| wire::ValueType {
         r#type: strings.number(r#type),
         unit: strings.number(unit),
@@ -29,58 +29,107 @@ pub(super) fn pprof(profile: &MergedProfile, max_nodes: usize) -> wire::Profile 
         period: covered.period,
         time_nanos: start,
         duration_nanos: end.saturating_sub(start),
-        mapping: mappings(symbols),
-        location: locations(symbols),
-        function: functions(symbols),
         ..Default::default()
     };
 
-    // Ids begin with 1.
-    let folded = message.location.len() as u64 + 1;
+    let mut locations = Kept::of(symbols.locations.len());
+    let mut stack: Vec<Option<u32>> = Vec::new();
     let mut folds = false;
-    let mut stack: Vec<u64> = Vec::new();
     tree.walk(max_nodes, |bar| {
         stack.truncate(bar.depth.saturating_sub(1));
         match bar.shown {
             Shown::Root => {}
-            Shown::Frame(location) => stack.push(u64::from(location) + 1),
+            Shown::Frame(location) => stack.push(Some(location)),
             Shown::Folded => {
                 folds = true;
-                stack.push(folded);
+                stack.push(None);
             }
         }
         if bar.own[0] > 0 {
-            let location_id = stack.iter().rev().copied().collect();
+            let id = |location: &Option<u32>| location.map_or(FOLDED_ID, |location| locations.id(location));
+            let location_id = stack.iter().rev().map(id).collect();
             message.sample.push(wire::Sample { location_id, value: vec![bar.own[0]], ..Default::default() });
         }
     });
+
+    let mut functions = Kept::of(symbols.functions.len());
+    let mut mappings = Kept::of(symbols.mappings.len());
+    message.location = locations
+        .kept
+        .iter()
+        .zip(1..)
+        .map(|(&number, id)| location(symbols, number, id, &mut functions, &mut mappings))
+        .collect();
+    message.function =
+        functions.kept.iter().zip(1..).map(|(&f, id)| function(symbols, f, id, &mut strings)).collect();
+    message.mapping =
+        mappings.kept.iter().zip(1..).map(|(&m, id)| mapping(symbols, m, id, &mut strings)).collect();
+    for location in &message.location {
+        let Some(at) = location.mapping_id.checked_sub(1) else { continue };
+        let mapping = &mut message.mapping[at as usize];
+        mapping.has_functions |= !location.line.is_empty();
+        mapping.has_line_numbers |= location.line.iter().any(|line| line.line != 0);
+        mapping.has_inline_frames |= location.line.len() > 1;
+    }
     if folds {
-        let name = strings.number(FOLDED_NAME);
-        let function_id = message.function.len() as u64 + 1;
-        message.function.push(wire::Function {
-            id: function_id,
-            name,
-            system_name: name,
-            ..Default::default()
-        });
-        let line = vec![wire::Line { function_id, ..Default::default() }];
-        message.location.push(wire::Location { id: folded, line, ..Default::default() });
+        fold(&mut message, &mut strings);
     }
     message.string_table = strings.table;
     message
 }
 
-/// The message's strings: those of the tables under their numbers, then what is said beside.
+/// Stands for the location of what is folded until all others have their ids.
+const FOLDED_ID: u64 = u64::MAX;
+
+/// Adds the location of what is folded.
+fn fold(message: &mut wire::Profile, strings: &mut Strings) {
+    let name = strings.number(FOLDED_NAME);
+    let function_id = message.function.len() as u64 + 1;
+    let function = wire::Function { id: function_id, name, system_name: name, ..Default::default() };
+    message.function.push(function);
+    let folded = message.location.len() as u64 + 1;
+    let line = vec![wire::Line { function_id, ..Default::default() }];
+    message.location.push(wire::Location { id: folded, line, ..Default::default() });
+    let ids = message.sample.iter_mut().flat_map(|sample| &mut sample.location_id);
+    ids.filter(|id| **id == FOLDED_ID).for_each(|id| *id = folded);
+}
+
+/// The entries of a table that the message refers to, in the order in which they were met.
+struct Kept {
+    /// The id of each entry, 0 until it is met.
+    ids: Vec<u64>,
+    /// Numbers of those that were met.
+    kept: Vec<u32>,
+}
+
+impl Kept {
+    fn of(entries: usize) -> Self {
+        Self { ids: vec![0; entries], kept: Vec::new() }
+    }
+
+    /// The message's id of the entry with this number. Ids begin with 1.
+    fn id(&mut self, number: u32) -> u64 {
+        let id = &mut self.ids[number as usize];
+        if *id == 0 {
+            self.kept.push(number);
+            *id = self.kept.len() as u64;
+        }
+        *id
+    }
+}
+
+/// The message's strings.
 struct Strings {
     table: Vec<String>,
     numbers: HashMap<String, i64, RandomState>,
 }
 
 impl Strings {
-    fn of(symbols: &Symbols) -> Self {
-        let table: Vec<String> = symbols.strings.iter().map(str::to_owned).collect();
-        let numbers = table.iter().enumerate().map(|(number, text)| (text.clone(), number as i64)).collect();
-        Self { table, numbers }
+    /// The first is always the empty one.
+    fn new() -> Self {
+        let mut strings = Self { table: Vec::new(), numbers: HashMap::default() };
+        strings.number("");
+        strings
     }
 
     fn number(&mut self, text: &str) -> i64 {
@@ -94,59 +143,50 @@ impl Strings {
     }
 }
 
-fn mappings(symbols: &Symbols) -> Vec<wire::Mapping> {
-    let mut mappings: Vec<wire::Mapping> = symbols
-        .mappings
-        .iter()
-        .enumerate()
-        // Number 0 is "not known", which the message says by id 0.
-        .skip(1)
-        .map(|(number, mapping)| wire::Mapping {
-            id: number as u64,
-            memory_start: mapping.start,
-            memory_limit: mapping.limit,
-            file_offset: mapping.offset,
-            filename: i64::from(mapping.filename),
-            build_id: i64::from(mapping.build_id),
-            ..Default::default()
-        })
-        .collect();
-    for location in &symbols.locations {
-        let lines = symbols.lines(*location);
-        if let Some(mapping) = (location.mapping as usize).checked_sub(1).and_then(|at| mappings.get_mut(at))
-        {
-            mapping.has_functions |= !lines.is_empty();
-            mapping.has_line_numbers |= lines.iter().any(|line| line.line != 0);
-            mapping.has_inline_frames |= lines.len() > 1;
-        }
-    }
-    mappings
-}
-
-fn locations(symbols: &Symbols) -> Vec<wire::Location> {
-    let line = |line: &crate::model::Line| wire::Line {
-        function_id: u64::from(line.function) + 1,
+fn location(
+    symbols: &Symbols,
+    number: u32,
+    id: u64,
+    functions: &mut Kept,
+    mappings: &mut Kept,
+) -> wire::Location {
+    let location = symbols.location(number);
+    let line = |line: &Line| wire::Line {
+        function_id: functions.id(line.function),
         line: i64::from(line.line),
         ..Default::default()
     };
-    let location = |(number, location): (usize, &crate::model::Location)| wire::Location {
-        id: number as u64 + 1,
-        mapping_id: u64::from(location.mapping),
+    wire::Location {
+        id,
+        // Number 0 is "not known", which the message says by id 0.
+        mapping_id: if location.mapping == 0 { 0 } else { mappings.id(location.mapping) },
         address: location.address,
-        line: symbols.lines(*location).iter().map(line).collect(),
+        line: symbols.lines(location).iter().map(line).collect(),
         ..Default::default()
-    };
-    symbols.locations.iter().enumerate().map(location).collect()
+    }
 }
 
-fn functions(symbols: &Symbols) -> Vec<wire::Function> {
-    let function = |(number, function): (usize, &crate::model::Function)| wire::Function {
-        id: number as u64 + 1,
-        name: i64::from(function.name),
-        system_name: i64::from(function.system_name),
-        filename: i64::from(function.filename),
+fn function(symbols: &Symbols, number: u32, id: u64, strings: &mut Strings) -> wire::Function {
+    let function = symbols.function(number);
+    wire::Function {
+        id,
+        name: strings.number(symbols.string(function.name)),
+        system_name: strings.number(symbols.string(function.system_name)),
+        filename: strings.number(symbols.string(function.filename)),
         start_line: i64::from(function.start_line),
         ..Default::default()
-    };
-    symbols.functions.iter().enumerate().map(function).collect()
+    }
+}
+
+fn mapping(symbols: &Symbols, number: u32, id: u64, strings: &mut Strings) -> wire::Mapping {
+    let mapping = symbols.mapping(number);
+    wire::Mapping {
+        id,
+        memory_start: mapping.start,
+        memory_limit: mapping.limit,
+        file_offset: mapping.offset,
+        filename: strings.number(symbols.string(mapping.filename)),
+        build_id: strings.number(symbols.string(mapping.build_id)),
+        ..Default::default()
+    }
 }

@@ -8,6 +8,7 @@ use foldhash::fast::RandomState;
 use super::names::FrameNames;
 use super::stacks::{StackFilter, StackMatcher};
 use super::{Engine, QueryError, SpanFilter};
+use crate::cancel;
 use crate::model::{ProfileId, ProfileType, SpanId, Symbols, TimeRange};
 use crate::selector::LabelSelector;
 use crate::store::{Chunk, FoundRun, SampleCounts, SeriesEntry, Source, SpanEntry, SpanLookup, StoreError};
@@ -266,7 +267,7 @@ impl Engine {
     }
 }
 
-fn all_rows(source: &dyn Source, selection: &Selection, sums: &mut Sums) -> Result<(), StoreError> {
+fn all_rows(source: &dyn Source, selection: &Selection, sums: &mut Sums) -> Result<(), QueryError> {
     let Selection { kind, selector, range, .. } = selection;
     let outside = source.bounds().is_none_or(|bounds| range.is_some_and(|range| !range.overlaps(&bounds)));
     if outside {
@@ -275,6 +276,7 @@ fn all_rows(source: &dyn Source, selection: &Selection, sums: &mut Sums) -> Resu
     let wanted = WantedSeries::of(source, None, kind, selector, *range)?;
     let mut names = WantedNames::new(source, selector);
     for chunk in source.chunks(&wanted.numbers(), *range)? {
+        cancel::check()?;
         let Some((column, series)) = wanted.get(chunk.series).filter(|_| selection.takes(&chunk)) else {
             continue;
         };
@@ -293,7 +295,7 @@ fn found_rows(
     selection: &Selection,
     entries: Vec<SpanEntry>,
     sums: &mut Sums,
-) -> Result<(), StoreError> {
+) -> Result<(), QueryError> {
     if entries.is_empty() {
         return Ok(());
     }
@@ -307,6 +309,7 @@ fn found_rows(
         }
     }
     for FoundRun { chunk, run } in source.runs(&numbers)? {
+        cancel::check()?;
         let Some((column, series)) = wanted.get(chunk.series).filter(|_| selection.takes(&chunk)) else {
             continue;
         };

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use foldhash::fast::RandomState;
 
-use super::points::{Exemplar, Grain, Groups, Part, TimeQuery};
+use super::points::{Exemplar, Grain, Groups, Part, TimeQuery, check_cells};
 use super::{Engine, QueryError};
 
 /// How the profiles of a step become one point.
@@ -64,13 +64,18 @@ impl Engine {
         query.check()?;
         let mut groups = Groups::default();
         let mut cells: HashMap<usize, BTreeMap<i64, Cell>, RandomState> = HashMap::default();
+        let mut count = 0;
         self.visit_parts(query, Grain::Profile, &mut groups, |part| {
-            let cell = cells.entry(part.group).or_default().entry(part.at_ms).or_default();
+            let cell = cells.entry(part.group).or_default().entry(part.at_ms).or_insert_with(|| {
+                count += 1;
+                Cell::default()
+            });
             cell.sum = cell.sum.saturating_add(part.value);
             cell.profiles += 1;
             if exemplars == Some(Grain::Profile) {
                 cell.keep(part);
             }
+            check_cells(count)
         })?;
         if exemplars == Some(Grain::Span) {
             for part in self.span_parts(query, &mut groups)? {

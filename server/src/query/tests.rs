@@ -3,6 +3,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
+use crate::cancel::Cancel;
 use crate::model::{Labels, Profile, ProfileType, SpanId, TenantId, TimeRange};
 use crate::selector::LabelSelector;
 use crate::store::{Store, StoreOptions};
@@ -464,5 +465,21 @@ proptest! {
             prop_assert_eq!(one.samples, sum as u64);
             forms::check_shape(&one)?;
         }
+    }
+}
+
+#[test]
+fn a_query_that_nobody_waits_for_ends() {
+    let span = "00000000000000a1";
+    let builder = PprofBuilder::new().sample(&["main"], MS, &[("span_id", span)]);
+    let fixture = Fixture::of(&[(&builder, &[("service_name", "a")])]);
+    let all = Selection::of(CPU.parse().unwrap());
+    let of_span = Selection { spans: SpanFilter::spans([span.parse().unwrap()]), ..all.clone() };
+    let cancel = Cancel::default();
+    drop(cancel.on_drop());
+    for selection in [all, of_span] {
+        assert!(fixture.engine.merge(&selection).is_ok());
+        let ended = cancel.clone().within(|| fixture.engine.merge(&selection));
+        assert!(matches!(ended, Err(QueryError::Cancelled(_))));
     }
 }

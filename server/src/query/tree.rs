@@ -17,33 +17,74 @@ struct Node<const SIDES: usize> {
     total: [i64; SIDES],
 }
 
+/// How a tree in the making finds a node's children.
+#[derive(Debug, Clone, Copy)]
+struct Link {
+    frame: u32,
+    /// The first child; the root, which is nobody's, for none.
+    first: u32,
+    /// The next child of the same parent, likewise.
+    next: u32,
+}
+
+/// Children of one node that are found by going through them, which is faster than hashing as long as they are few.
+const LISTED: usize = 8;
+
 /// A tree in the making. Frames are numbers whose meaning only the caller knows; every node has one value for each side:
 /// one for a graph, two for a comparison.
 #[derive(Debug)]
 pub(super) struct TreeBuilder<const SIDES: usize> {
     nodes: Vec<Node<SIDES>>,
-    children: HashMap<(u32, u32), u32, RandomState>,
+    /// One for each node: apart, because a merge of many stack traces does little else than follow them.
+    links: Vec<Link>,
+    /// Children that are not listed, by parent and frame.
+    unlisted: HashMap<(u32, u32), u32, RandomState>,
 }
 
 impl<const SIDES: usize> TreeBuilder<SIDES> {
     pub(super) fn new() -> Self {
-        let root = Node { frame: u32::MAX, parent: 0, own: [0; SIDES], total: [0; SIDES] };
-        Self { nodes: vec![root], children: HashMap::default() }
+        let mut builder = Self { nodes: Vec::new(), links: Vec::new(), unlisted: HashMap::default() };
+        builder.push(ROOT as u32, u32::MAX);
+        builder
     }
 
     /// Adds `value` on one side to the stack trace with these frames, the root first.
     pub(super) fn add(&mut self, frames: impl IntoIterator<Item = u32>, side: usize, value: i64) {
-        let mut at = ROOT as u32;
-        for frame in frames {
-            let next = self.nodes.len() as u32;
-            let child = *self.children.entry((at, frame)).or_insert(next);
-            if child == next {
-                self.nodes.push(Node { frame, parent: at, own: [0; SIDES], total: [0; SIDES] });
-            }
-            at = child;
-        }
+        let at = frames.into_iter().fold(ROOT as u32, |at, frame| self.child(at, frame));
         let own = &mut self.nodes[at as usize].own[side];
         *own = own.saturating_add(value);
+    }
+
+    fn child(&mut self, parent: u32, frame: u32) -> u32 {
+        let (mut last, mut at) = (None, self.links[parent as usize].first);
+        for _ in 0..LISTED {
+            if at == ROOT as u32 {
+                let child = self.push(parent, frame);
+                match last {
+                    Some(last) => self.links[last as usize].next = child,
+                    None => self.links[parent as usize].first = child,
+                }
+                return child;
+            }
+            let link = self.links[at as usize];
+            if link.frame == frame {
+                return at;
+            }
+            (last, at) = (Some(at), link.next);
+        }
+        if let Some(&child) = self.unlisted.get(&(parent, frame)) {
+            return child;
+        }
+        let child = self.push(parent, frame);
+        self.unlisted.insert((parent, frame), child);
+        child
+    }
+
+    fn push(&mut self, parent: u32, frame: u32) -> u32 {
+        let number = self.nodes.len() as u32;
+        self.nodes.push(Node { frame, parent, own: [0; SIDES], total: [0; SIDES] });
+        self.links.push(Link { frame, first: ROOT as u32, next: ROOT as u32 });
+        number
     }
 
     /// The tree, siblings in this order of their frames. A frame that is `other` joins the folded bar beside it.
@@ -59,17 +100,24 @@ impl<const SIDES: usize> TreeBuilder<SIDES> {
                 (0..SIDES).for_each(|side| sums[side] = sums[side].saturating_add(total[side]));
             }
         }
-        let mut children: Vec<u32> = (1..nodes.len() as u32).collect();
-        children.sort_unstable_by(|&a, &b| {
-            let (a, b) = (&nodes[a as usize], &nodes[b as usize]);
-            a.parent.cmp(&b.parent).then_with(|| order(a.frame, b.frame))
-        });
         let mut starts = vec![0u32; nodes.len() + 1];
         for node in &nodes[1..] {
             starts[node.parent as usize + 1] += 1;
         }
         for at in 1..starts.len() {
             starts[at] += starts[at - 1];
+        }
+        // Each child to its parent's others, then those into order: most nodes have one, which need no comparison.
+        let mut free = starts.clone();
+        let mut children = vec![0u32; nodes.len() - 1];
+        for (at, node) in nodes.iter().enumerate().skip(1) {
+            let place = &mut free[node.parent as usize];
+            children[*place as usize] = at as u32;
+            *place += 1;
+        }
+        for siblings in starts.windows(2) {
+            children[siblings[0] as usize..siblings[1] as usize]
+                .sort_unstable_by(|&a, &b| order(nodes[a as usize].frame, nodes[b as usize].frame));
         }
         Tree { nodes, children, starts, other }
     }

@@ -3,8 +3,7 @@
 //! Nodes from the root down, each before its children: length of the name and the name, self, number of children; numbers
 //! are LEB128. The root has no name. A tree of nothing is no bytes.
 
-use super::flame::FOLDED_NAME;
-use super::names::FrameNames;
+use super::names::{FOLDED, FrameNames};
 use super::tree::{Shown, Tree};
 
 /// The bytes of a tree whose frames are names.
@@ -17,7 +16,7 @@ pub(super) fn tree_bytes(tree: &Tree<1>, names: &FrameNames, max_nodes: usize) -
         let name = match bar.shown {
             Shown::Root => "",
             Shown::Frame(name) => names.get(name),
-            Shown::Folded => FOLDED_NAME,
+            Shown::Folded => names.get(FOLDED),
         };
         put(&mut out, name.len() as u64);
         out.extend_from_slice(name.as_bytes());

@@ -11,7 +11,7 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tower::util::ServiceExt;
 
@@ -26,32 +26,64 @@ const HEADER_READ: Duration = Duration::from_secs(60);
 const WRITE_STALL: Duration = Duration::from_secs(30);
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Connections beyond this wait in the system's queue.
-const MAX_CONNECTIONS: usize = 4096;
+/// Connections beyond those that there may be, on which nothing is answered but probes; further ones wait in the system's
+/// queue.
+const SPARE_CONNECTIONS: usize = 64;
+/// How long such a connection may last: others wait for its place.
+const SPARE_TIME: Duration = Duration::from_secs(10);
+/// How much of a request's head is read so that whoever sent too much gets an answer that says so: more than is taken, which
+/// the interface decides.
+const MAX_HEADERS: usize = 512;
+const MAX_HEAD_BYTES: usize = 512 << 10;
 
 /// The right to have one connection.
-pub(super) type Permit = tokio::sync::OwnedSemaphorePermit;
+pub(super) struct Permit {
+    /// Whether it is one beyond those that there may be.
+    is_spare: bool,
+    /// Its place, given back when it ends.
+    _place: OwnedSemaphorePermit,
+}
+
+/// What answers requests.
+pub(super) struct Routers {
+    /// On the connections that there may be.
+    pub(super) full: Router,
+    /// On those beyond.
+    pub(super) spare: Router,
+}
 
 /// All connections of a server.
 pub(super) struct Connections {
     builder: auto::Builder<TokioExecutor>,
     graceful: GracefulShutdown,
     permits: Arc<Semaphore>,
+    spare: Arc<Semaphore>,
     tls: Option<Arc<Watched<tls::ServerConfig>>>,
     /// Closed when the server stops.
     handshakes: watch::Sender<()>,
 }
 
 impl Connections {
-    /// Encrypted ones if there is a TLS configuration; each takes the one that is current when it begins.
-    pub(super) fn new(tls: Option<Arc<Watched<tls::ServerConfig>>>) -> Self {
+    /// So many, encrypted if there is a TLS configuration; each takes the one that is current when it begins.
+    pub(super) fn new(most: usize, tls: Option<Arc<Watched<tls::ServerConfig>>>) -> Self {
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_READ);
-        builder.http2().timer(TokioTimer::new()).keep_alive_interval(HEADER_READ).max_concurrent_streams(256);
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_READ)
+            .max_headers(MAX_HEADERS)
+            .max_buf_size(MAX_HEAD_BYTES);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .keep_alive_interval(HEADER_READ)
+            .max_concurrent_streams(256)
+            .max_header_list_size(MAX_HEAD_BYTES as u32);
         Self {
             builder,
             graceful: GracefulShutdown::new(),
-            permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            permits: Arc::new(Semaphore::new(most)),
+            spare: Arc::new(Semaphore::new(SPARE_CONNECTIONS)),
             tls,
             handshakes: watch::Sender::new(()),
         }
@@ -59,24 +91,33 @@ impl Connections {
 
     /// Waits for a client, and for room for it.
     pub(super) async fn accept(&self, listener: &TcpListener) -> std::io::Result<(TcpStream, Permit)> {
-        let permit = Arc::clone(&self.permits).acquire_owned().await.expect("the semaphore is never closed");
+        let never = "the semaphore is never closed";
+        let permit = tokio::select! {
+            biased;
+            full = Arc::clone(&self.permits).acquire_owned() => {
+                Permit { is_spare: false, _place: full.expect(never) }
+            }
+            spare = Arc::clone(&self.spare).acquire_owned() => {
+                Permit { is_spare: true, _place: spare.expect(never) }
+            }
+        };
         let (stream, _) = listener.accept().await?;
-        Ok((stream, permit))
+        // Others may have ended since.
+        let full = permit.is_spare.then(|| Arc::clone(&self.permits).try_acquire_owned().ok()).flatten();
+        Ok((stream, full.map_or(permit, |full| Permit { is_spare: false, _place: full })))
     }
 
     /// Serves a client in a task of its own, handshake included: a slow one holds up nobody else.
-    pub(super) fn serve(&self, stream: TcpStream, permit: Permit, router: Router) {
+    pub(super) fn serve(&self, stream: TcpStream, permit: Permit, routers: &Routers) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot disable nagle's algorithm");
         }
         let (builder, watcher) = (self.builder.clone(), self.graceful.watcher());
         let acceptor = self.tls.as_ref().map(|tls| TlsAcceptor::from(tls.get().shared()));
+        let router = if permit.is_spare { routers.spare.clone() } else { routers.full.clone() };
         let mut stopping = self.handshakes.subscribe();
-        tokio::spawn(async move {
-            let Some(acceptor) = acceptor else {
-                converse(builder, watcher, stream, router).await;
-                return drop(permit);
-            };
+        let attend = async move {
+            let Some(acceptor) = acceptor else { return converse(builder, watcher, stream, router).await };
             let handshake = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream));
             tokio::select! {
                 done = handshake => match done {
@@ -86,6 +127,13 @@ impl Connections {
                 },
                 // It has asked nothing yet, so that stopping need not wait for it.
                 _ = stopping.changed() => {}
+            }
+        };
+        tokio::spawn(async move {
+            if permit.is_spare {
+                let _ = tokio::time::timeout(SPARE_TIME, attend).await;
+            } else {
+                attend.await;
             }
             drop(permit);
         });

@@ -52,7 +52,7 @@ const PATHS: &[&str] = &[
 const CODES: &[(&str, &[u16])] = &[
     ("canceled", &[499]),
     ("unknown", &[500]),
-    ("invalid_argument", &[400, 411, 415, 422]),
+    ("invalid_argument", &[400, 411, 414, 415, 422, 431]),
     ("deadline_exceeded", &[504, 408]),
     ("not_found", &[404]),
     ("already_exists", &[409]),
@@ -148,4 +148,28 @@ fn errors_of_every_route_are_grpc_statuses_for_grpc() {
         }
     }
     server.alive();
+}
+
+#[test]
+fn heads_that_are_too_large_are_errors_like_all_others() {
+    let server = Server::start();
+    let long = |bytes: usize| format!("/api/v1/spans?service={}", "x".repeat(bytes));
+    let message = server.get(&long(40_000)).refused(414, "invalid_argument");
+    assert!(message.contains("expected at most 32768 bytes, got 40022"), "{message}");
+    assert_eq!(server.get(&long(30_000)).status, 200);
+    let many: Vec<(String, &str)> = (0..300).map(|n| (format!("x-{n}"), "1")).collect();
+    let many: Vec<(&str, &str)> = many.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+    let message = server.send(Method::GET, "/api/v1/spans", &many, "").refused(431, "invalid_argument");
+    assert!(message.contains("expected at most 128 of 65536 bytes"), "{message}");
+    let large = "x".repeat(200_000);
+    let message =
+        server.send(Method::GET, "/ready", &[("cookie", &large)], "").refused(431, "invalid_argument");
+    assert!(message.contains("200"), "{message}");
+    let headers = [("content-type", "application/grpc"), ("te", "trailers"), ("cookie", large.as_str())];
+    let answer = server.send_h2c(PUSH, &headers, grpc_frame(&[]));
+    assert_eq!((answer.status, answer.header("grpc-status")), (200, "3"), "{:?}", answer.headers);
+    let metrics = server.get("/metrics");
+    for line in ["{reason=\"request_target\"} 1\n", "{reason=\"request_headers\"} 3\n"] {
+        assert!(metrics.text().contains(line), "{line}: {}", metrics.text());
+    }
 }

@@ -9,6 +9,7 @@ mod errors;
 mod hostile;
 mod ingest;
 mod jfr;
+mod load;
 mod otlp;
 mod page;
 mod push;

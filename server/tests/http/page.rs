@@ -7,7 +7,8 @@ use crate::support::{SPAN, Server};
 #[test]
 fn pages_are_html_that_may_load_nothing_from_elsewhere() {
     let server = Server::start();
-    for path in ["/", &format!("/span/{SPAN}"), "/span/not-an-id"] {
+    let views = ["/services", "/operation?service=a&name=b", "/function", "/compare", "/trace/not-an-id"];
+    for path in views.into_iter().chain(["/", &format!("/span/{SPAN}"), "/span/not-an-id"]) {
         let page = server.get(path);
         assert_eq!((page.status, page.header("content-type")), (200, "text/html; charset=utf-8"), "{path}");
         assert!(page.text().starts_with("<!doctype html>"));
@@ -25,7 +26,7 @@ fn pages_are_html_that_may_load_nothing_from_elsewhere() {
 #[test]
 fn assets_are_cached_for_good() {
     let server = Server::start();
-    for path in ["/", &format!("/span/{SPAN}")] {
+    for path in ["/", "/compare", "/trace/x", &format!("/span/{SPAN}")] {
         let page = server.get(path).text().to_owned();
         let links = page.split('"').filter(|text| text.contains("assets/"));
         for link in links {

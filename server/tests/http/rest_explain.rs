@@ -190,14 +190,20 @@ fn limits_on_queries_are_told() {
     );
     assert_eq!(server.get("/api/v1/spans").json()["spans"], json!([]));
     let profile = server.get(&format!("/api/v1/spans/{SPAN}/profile?format=folded"));
-    assert_eq!((profile.status, profile.text()), (200, ""));
+    let message = profile.refused(404, "not_found");
+    assert!(message.contains("3 samples, but they are longer ago than queries see"), "{message}");
+    for path in [format!("/api/v1/spans/{SPAN}"), format!("/api/v1/spans/{SPAN}/profile")] {
+        assert_eq!(server.get(&path).json()["reason"], "limits", "{path}");
+    }
     // Nor would they be in a time that does not hold them.
     let outside = of_span(&server, "from=1767229200000&until=1767229200001");
     assert_eq!(outside["reason"], "outside_window");
 
     let server = Server::with_args(&["--max-query-length-ms", "1000"]);
     server.pushed(checkout());
-    let refused = of_span(&server, "from=1767225605000&until=1767225615000");
+    let long = "from=1767225605000&until=1767225615000";
+    assert_eq!(of_span(&server, long)["reason"], "hit", "a span is found however long the time is");
+    let refused = server.get(&format!("/api/v1/explain?{long}")).json();
     assert_eq!((&refused["empty"], &refused["reason"]), (&json!(true), &json!("limits")));
     assert!(
         refused["message"].as_str().is_some_and(|text| text.contains("max_query_length_ms")),
@@ -206,6 +212,13 @@ fn limits_on_queries_are_told() {
     let message =
         server.get("/api/v1/spans?from=1767225605000&until=1767225615000").refused(400, "invalid_argument");
     assert!(message.starts_with("from, until: "), "{message}");
+    // An open beginning is as early as may be.
+    let listed = |until: &str| server.get(&format!("/api/v1/spans?until={until}")).json()["spans"].clone();
+    assert_eq!(listed("1767225605500").as_array().map(Vec::len), Some(1));
+    assert_eq!(listed("1767225604000"), json!([]));
+    // A span is found by its id however long ago it was.
+    let profile = server.get(&format!("/api/v1/spans/{SPAN}/profile?format=folded"));
+    assert!(profile.status == 200 && !profile.text().is_empty());
 }
 
 #[test]

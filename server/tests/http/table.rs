@@ -59,10 +59,7 @@ fn many(text: &str, count: usize) -> Vec<String> {
 }
 
 fn bad_range() -> Vec<(Value, &'static str)> {
-    vec![
-        (json!({"start": END, "end": START}), "start, end: "),
-        (json!({"start": 5, "end": 0}), "start, end: "),
-    ]
+    vec![(json!({"start": END, "end": START}), "start, end: ")]
 }
 
 /// What every selection of samples refuses.

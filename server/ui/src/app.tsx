@@ -2,18 +2,30 @@
 
 import { useEffect } from "preact/hooks";
 import { Link } from "./components/link.tsx";
+import { ComparePage } from "./pages/compare.tsx";
 import { HomePage } from "./pages/home.tsx";
 import { MissingPage } from "./pages/missing.tsx";
+import { OperationPage } from "./pages/operation.tsx";
+import { RequestsPage } from "./pages/requests.tsx";
+import { ServicesPage } from "./pages/services.tsx";
 import { SpanPage } from "./pages/span.tsx";
+import { TracePage } from "./pages/trace.tsx";
 import { routeOf, useLocation } from "./router.ts";
 import { type Theme, useTheme } from "./theme.ts";
+
+const NAVIGATION = [
+  ["", "Spans"],
+  ["services", "Services"],
+  ["function", "Functions"],
+  ["compare", "Compare"],
+] as const;
 
 export function App() {
   const { path, query } = useLocation();
   const { theme, dark, setTheme } = useTheme();
   const route = routeOf(path);
   useEffect(() => {
-    if (route.page !== "span") document.title = "Spanflame";
+    if (route.page === "home" || route.page === "missing") document.title = "Spanflame";
   }, [path]);
   return (
     <>
@@ -25,6 +37,13 @@ export function App() {
           <Mark />
           Spanflame
         </Link>
+        <nav aria-label="Pages">
+          {NAVIGATION.map(([to, title]) => (
+            <Link key={to} to={to} current={path === to}>
+              {title}
+            </Link>
+          ))}
+        </nav>
         <label class="theme">
           Theme
           <select value={theme} onChange={(event) => setTheme(event.currentTarget.value as Theme)}>
@@ -36,7 +55,12 @@ export function App() {
       </header>
       <main id="content" tabIndex={-1}>
         {route.page === "home" && <HomePage query={query} />}
+        {route.page === "services" && <ServicesPage query={query} />}
+        {route.page === "operation" && <OperationPage query={query} dark={dark} />}
+        {route.page === "function" && <RequestsPage query={query} />}
+        {route.page === "compare" && <ComparePage query={query} dark={dark} />}
         {route.page === "span" && <SpanPage key={route.id} id={route.id} query={query} dark={dark} />}
+        {route.page === "trace" && <TracePage key={route.id} id={route.id} query={query} dark={dark} />}
         {route.page === "missing" && <MissingPage path={path} />}
       </main>
     </>

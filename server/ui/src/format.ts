@@ -27,6 +27,11 @@ export function formatCount(count: number): string {
   return Math.round(count).toLocaleString("en-US");
 }
 
+/** Samples a second, in hertz: `100 Hz`. */
+export function formatRate(perSecond: number): string {
+  return `${perSecond >= 999.5 ? formatCount(perSecond) : significant(perSecond)} Hz`;
+}
+
 const BYTE_UNITS = ["B", "KiB", "MiB", "GiB", "TiB"];
 
 /** Bytes with binary units: `1.5 MiB`. */
@@ -52,6 +57,13 @@ export function formatShare(share: number): string {
   if (share > 0 && share < 0.0005) return "<0.1%";
   if (share < 1 && share > 0.9995) return ">99.9%";
   return `${(share * 100).toFixed(1)}%`;
+}
+
+/** A difference of shares in percentage points, with its sign: `+12.3 points`. */
+export function formatPoints(difference: number): string {
+  const points = difference * 100;
+  const sign = points >= 0.05 ? "+" : points <= -0.05 ? "−" : "±";
+  return `${sign}${Math.abs(points).toFixed(1)} points`;
 }
 
 /** Date and time to the second in the reader's zone: `2026-01-31 14:05:09`. */

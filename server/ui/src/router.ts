@@ -10,7 +10,14 @@ export interface Location {
   query: URLSearchParams;
 }
 
-export type Route = { page: "home" } | { page: "span"; id: string } | { page: "missing" };
+/** Pages that stand directly below the base. */
+const PAGES = ["services", "operation", "function", "compare"] as const;
+
+export type Route =
+  | { page: "home" }
+  | { page: (typeof PAGES)[number] }
+  | { page: "span" | "trace"; id: string }
+  | { page: "missing" };
 
 const CHANGED = "spanflame:navigated";
 
@@ -25,8 +32,10 @@ export function currentLocation(): Location {
 /** The page that a path names. */
 export function routeOf(path: string): Route {
   if (path === "" || path === "index.html") return { page: "home" };
-  const span = /^span\/([^/]*)$/.exec(path);
-  if (span) return { page: "span", id: decode(span[1]!) };
+  const page = PAGES.find((name) => name === path);
+  if (page) return { page };
+  const one = /^(span|trace)\/([^/]*)$/.exec(path);
+  if (one) return { page: one[1] as "span" | "trace", id: decode(one[2]!) };
   return { page: "missing" };
 }
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::api::App;
 use crate::api::access::Access;
 use crate::api::error::ApiError;
+use crate::api::{App, bounds};
 use crate::ingest::Limits;
 use crate::model::{Loss, TenantId, TimeRange};
-use crate::query::Stats;
+use crate::query::{QueryError, SpanFilter, Stats};
 use crate::settings::Settings;
 use crate::telemetry::SpanOutcome;
 
@@ -158,15 +158,36 @@ pub(super) fn store(stats: &Stats) -> Value {
     })
 }
 
-/// The answer for a span or a trace without a sample: counted, logged, and with what may be behind it.
-pub(super) async fn unknown(app: &Arc<App>, access: &Access, what: &str, id: String) -> ApiError {
-    let (engine, tenants) = (app.engine(access), access.readable());
-    let (stats, causes) = app
-        .compute(move |app| {
-            let stats = engine.stats();
-            (stats, of_missing_spans(app, &tenants, &stats, &[], None))
-        })
-        .await;
+/// The answer for a span or a trace without a sample, or with none that queries see: counted, logged, and with what may be
+/// behind it.
+pub(super) async fn unknown(
+    app: &Arc<App>,
+    access: &Access,
+    what: &str,
+    id: String,
+    filter: SpanFilter,
+) -> ApiError {
+    let (engine, tenants, limited) = (app.engine(access), access.readable(), bounds::since().is_some());
+    let found = app.compute(move |app| {
+        let stats = engine.stats();
+        // Looked for once more without the limit.
+        let hidden = if limited { engine.samples(&filter)? } else { 0 };
+        Ok::<_, QueryError>((stats, hidden, of_missing_spans(app, &tenants, &stats, &[], None)))
+    });
+    let (stats, hidden, causes) = match found.await {
+        Ok(found) => found,
+        Err(error) => return error.into(),
+    };
+    if hidden > 0 {
+        let outcome = SpanOutcome::OutsideWindow;
+        app.metrics.span_query(outcome);
+        tracing::info!(reason = outcome.as_str(), id, "{what} look-up found samples too long ago");
+        return ApiError::not_found(format!(
+            "{what} {id} has {hidden} samples, but they are longer ago than queries see: raise max_query_lookback_ms"
+        ))
+        .with("reason", "limits")
+        .with("store", store(&stats));
+    }
     let outcome = SpanOutcome::UnknownSpan;
     app.metrics.span_query(outcome);
     tracing::info!(reason = outcome.as_str(), id, "{what} look-up found no samples");

@@ -11,9 +11,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::params;
-use crate::api::App;
 use crate::api::access::Access;
 use crate::api::error::ApiError;
+use crate::api::{App, bounds};
 use crate::json;
 use crate::model::SpanId;
 use crate::query::SpanTotals;
@@ -59,11 +59,12 @@ pub(super) async fn spans(
     let ids = numbered.map(|(at, text)| params::span_id(&format!("spanIds[{at}]"), text));
     let ids = ids.collect::<Result<Vec<SpanId>, ApiError>>()?;
     let roll_up = asked.roll_up.unwrap_or(true);
+    let since = bounds::since();
     let answers = app.compute(move |app| {
         let mut distinct = ids.clone();
         distinct.sort_unstable();
         distinct.dedup();
-        let totals = app.engine(&access).span_totals(&distinct, roll_up)?;
+        let totals = app.engine(&access).since(since).span_totals(&distinct, roll_up)?;
         let totals: HashMap<SpanId, _> = distinct.into_iter().zip(totals).collect();
         let answer = |id: SpanId| {
             let found: Option<SpanTotals> = totals[&id];

@@ -113,17 +113,21 @@ pub(super) async fn explain(
     };
     let named = params::range(params.from, params.until)?;
     // A query that limits refuse is one of those that this is asked about.
-    let (seen, refused) = match bounds::range(named) {
+    let seen = match subject {
+        Subject::Everything => bounds::range(named),
+        Subject::Span(_) | Subject::Trace(_) => bounds::range_by_id(named),
+    };
+    let (seen, refused) = match seen {
         Ok(seen) => (seen, None),
         Err(error) => (named, error.message),
     };
-    let query = ExplainQuery {
-        filter: subject.filter(),
-        kind: params.r#type.as_deref().map(params::profile_type).transpose()?,
-        selector: params::selector(params.selector.as_deref())?,
-        range: seen,
-    };
     let answer = app.compute(move |app| {
+        let query = ExplainQuery {
+            filter: subject.filter(),
+            kind: params.r#type.as_deref().map(params::profile_type).transpose()?,
+            selector: params::selector(params.selector.as_deref())?,
+            range: seen,
+        };
         let engine = app.engine(&access);
         let explanation = engine.explain(&query)?;
         let stats = engine.stats();

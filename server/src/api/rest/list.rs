@@ -79,11 +79,14 @@ pub(super) async fn spans(
     if limit > MAX_SPANS {
         return Err(ApiError::invalid_argument(format!("limit: expected 0 to {MAX_SPANS}, got {limit}")));
     }
-    let filter = params.filter()?;
-    let (order, typed) = (filter.order, filter.kind.is_some());
     // One more tells whether there is another page.
     let asked = if limit == 0 { 0 } else { limit + 1 };
-    let mut spans = app.compute(move |app| app.engine(&access).spans(&filter, asked)).await?;
+    let spans = app.compute(move |app| {
+        let filter = params.filter()?;
+        let spans = app.engine(&access).spans(&filter, asked)?;
+        Ok::<_, ApiError>((filter.order, filter.kind.is_some(), spans))
+    });
+    let (order, typed, mut spans) = spans.await?;
     let more = spans.len() > limit;
     spans.truncate(limit);
     let next = spans.last().filter(|_| more).map(|span| cursor_text(order, span.cursor(order)));

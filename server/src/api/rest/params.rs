@@ -2,8 +2,10 @@
 
 use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::request::Parts;
+use connectrpc::ConnectError;
 use serde::de::DeserializeOwned;
 
+use crate::api::bounds::OPEN;
 use crate::api::error::ApiError;
 use crate::api::{bounds, flame};
 use crate::model::{ProfileType, SpanId, TimeRange, TraceId};
@@ -87,9 +89,17 @@ pub(super) fn selector(text: Option<&str>) -> Result<LabelSelector, ApiError> {
 
 /// What the request may see of the time that it names.
 pub(super) fn seen(named: Option<TimeRange>) -> Result<Option<TimeRange>, ApiError> {
-    bounds::range(named).map_err(|error| {
-        ApiError::invalid_argument(error.message.unwrap_or_default().replace("start, end", "from, until"))
-    })
+    bounds::range(named).map_err(of_query)
+}
+
+/// The same for a request that looks a span or a trace up.
+pub(super) fn seen_by_id(named: Option<TimeRange>) -> Result<Option<TimeRange>, ApiError> {
+    bounds::range_by_id(named).map_err(of_query)
+}
+
+/// A refusal of a range in the words of these routes.
+fn of_query(error: ConnectError) -> ApiError {
+    ApiError::invalid_argument(error.message.unwrap_or_default().replace("start, end", "from, until"))
 }
 
 /// Reads a time in Unix milliseconds, either end of which may be open; none where both are.
@@ -97,7 +107,7 @@ pub(super) fn range(from: Option<i64>, until: Option<i64>) -> Result<Option<Time
     if from.is_none() && until.is_none() {
         return Ok(None);
     }
-    let (from, until) = (from.unwrap_or(i64::MIN), until.unwrap_or(i64::MAX));
+    let (from, until) = (from.unwrap_or(OPEN.start_ms), until.unwrap_or(OPEN.end_ms));
     TimeRange::new(from, until).map(Some).ok_or_else(|| {
         ApiError::invalid_argument(format!("from, until: expected from <= until, got {from} and {until}"))
     })

@@ -154,9 +154,9 @@ pub(super) async fn of_span(
     Params(params): Params<ProfileParams>,
 ) -> Result<Response, ApiError> {
     let asked = params.read()?;
-    let engine = app.engine(&access);
+    let engine = app.engine(&access).since(bounds::since());
     let Some(span) = app.compute(move |_| engine.span(id)).await? else {
-        return Err(causes::unknown(&app, &access, "span", id.to_string()).await);
+        return Err(causes::unknown(&app, &access, "span", id.to_string(), SpanFilter::spans([id])).await);
     };
     let spans = SpanFilter { roll_up: asked.roll_up, ..SpanFilter::spans([id]) };
     let title = match &span.name {
@@ -178,9 +178,9 @@ pub(super) async fn of_trace(
         return Err(ApiError::invalid_argument(message));
     }
     let asked = params.read()?;
-    let engine = app.engine(&access);
+    let engine = app.engine(&access).since(bounds::since());
     let Some(trace) = app.compute(move |_| engine.trace(id)).await? else {
-        return Err(causes::unknown(&app, &access, "trace", id.to_string()).await);
+        return Err(causes::unknown(&app, &access, "trace", id.to_string(), SpanFilter::traces([id])).await);
     };
     let subject = Subject {
         title: format!("trace {id}"),
@@ -216,7 +216,7 @@ async fn answer(
     let Asked { format, max_nodes, .. } = asked;
     let name = file_name(&file, &kind, format);
     let query = FlameQuery {
-        selection: Selection { range: params::seen(None)?, spans, ..Selection::of(kind) },
+        selection: Selection { range: params::seen_by_id(None)?, spans, ..Selection::of(kind) },
         selector_text: String::new(),
         max_nodes: Some(max_nodes),
         graph_nodes: max_nodes,

@@ -9,10 +9,10 @@ use serde_json::{Map, Value};
 
 use super::params::SpanPath;
 use super::{Total, causes, object};
-use crate::api::App;
 use crate::api::access::Access;
 use crate::api::error::ApiError;
-use crate::query::{SpanSeries, SpanSummary, TreeSpan};
+use crate::api::{App, bounds};
+use crate::query::{SpanFilter, SpanSeries, SpanSummary, TreeSpan};
 use crate::telemetry::SpanOutcome;
 
 /// Children that an answer names; it tells how many there are.
@@ -122,13 +122,13 @@ pub(super) async fn span(
     Extension(access): Extension<Access>,
     SpanPath(id): SpanPath,
 ) -> Result<Json<Span>, ApiError> {
-    let engine = app.engine(&access);
+    let engine = app.engine(&access).since(bounds::since());
     let found = app.compute(move |_| engine.span(id)).await?;
     match found {
         Some(span) => {
             app.metrics.span_query(SpanOutcome::Hit);
             Ok(Json(span.into()))
         }
-        None => Err(causes::unknown(&app, &access, "span", id.to_string()).await),
+        None => Err(causes::unknown(&app, &access, "span", id.to_string(), SpanFilter::spans([id])).await),
     }
 }

@@ -8,10 +8,10 @@ use serde::Serialize;
 
 use super::params::TracePath;
 use super::{Total, causes};
-use crate::api::App;
 use crate::api::access::Access;
 use crate::api::error::ApiError;
-use crate::query::{TraceSummary, TreeSpan};
+use crate::api::{App, bounds};
+use crate::query::{SpanFilter, TraceSummary, TreeSpan};
 use crate::telemetry::SpanOutcome;
 
 /// Spans that an answer names; it tells how many there are.
@@ -89,13 +89,13 @@ pub(super) async fn trace(
     Extension(access): Extension<Access>,
     TracePath(id): TracePath,
 ) -> Result<Json<Trace>, ApiError> {
-    let engine = app.engine(&access);
+    let engine = app.engine(&access).since(bounds::since());
     let found = app.compute(move |_| engine.trace(id)).await?;
     match found {
         Some(trace) => {
             app.metrics.span_query(SpanOutcome::Hit);
             Ok(Json(trace.into()))
         }
-        None => Err(causes::unknown(&app, &access, "trace", id.to_string()).await),
+        None => Err(causes::unknown(&app, &access, "trace", id.to_string(), SpanFilter::traces([id])).await),
     }
 }

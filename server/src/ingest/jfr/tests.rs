@@ -42,6 +42,8 @@ const TYPES: &[(u64, &str, &[&str])] = &[
             "contextId:11",
             "spanId:11",
             "spanName:11",
+            "traceIdHi:11",
+            "traceIdLo:11",
         ],
     ),
     (
@@ -162,7 +164,13 @@ impl ChunkWriter {
     /// An execution sample: state 1 runs, state 2 sleeps.
     fn sample(mut self, frames: &[&str], state: u64, context: u64, span: (u64, u64)) -> Self {
         let stack = self.stack(frames);
-        self.event(101, &[7, 1, stack, state, context, span.0, span.1])
+        self.event(101, &[7, 1, stack, state, context, span.0, span.1, 0, 0])
+    }
+
+    /// One of a running thread in this span of this trace.
+    fn traced(mut self, frames: &[&str], span: u64, trace: u128) -> Self {
+        let stack = self.stack(frames);
+        self.event(101, &[7, 1, stack, 1, 0, span, 0, (trace >> 64) as u64, trace as u64])
     }
 
     fn metadata() -> Vec<u8> {
@@ -387,7 +395,7 @@ fn each_kind_of_event_is_a_profile() {
     let unknown = 77;
     let chunk = chunk
         .setting("event", "wall")
-        .event(101, &[0, 1, stack, 2, 0, 0, 0])
+        .event(101, &[0, 1, stack, 2, 0, 0, 0, 0, 0])
         .event(102, &[0, stack, 16, 4096, 0])
         .event(103, &[0, stack, 100_000])
         .event(116, &[0, stack, 512])
@@ -482,6 +490,18 @@ fn contexts_and_spans_of_events_become_labels_and_columns() {
 
 fn chunk_with_span() -> ChunkWriter {
     ChunkWriter::new().sample(&["A.a", "B.b"], 1, 5, (SPAN, 9)).sample(&["A.a"], 1, 5, (0, 0))
+}
+
+#[test]
+fn a_trace_id_comes_in_two_halves() {
+    let trace = 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736;
+    let recording = ChunkWriter::new().traced(&["A.a"], SPAN, trace).traced(&["B.b"], SPAN, 7).finish();
+    let profiles = decode(&recording, None);
+    let spans: Vec<_> = profiles[0].spans[1..]
+        .iter()
+        .map(|span| (span.span_id.unwrap().get(), span.trace_id.unwrap().get()))
+        .collect();
+    assert_eq!(spans, [(SPAN, trace), (SPAN, 7)]);
 }
 
 #[test]

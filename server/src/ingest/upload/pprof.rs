@@ -8,6 +8,7 @@ use spanflame_wire::google::v1::__buffa::view::ProfileView;
 use super::{Parts, Upload};
 use crate::ingest::normalise::{self, Dialect, FileNames};
 use crate::ingest::{Budget, IngestError, Limits, pprof};
+use crate::json::Object;
 use crate::model::Profile;
 
 /// How large the description of the sample types may be, in bytes: it is a handful of lines.
@@ -21,7 +22,7 @@ struct SampleType {
     display_name: String,
 }
 
-type SampleTypes = HashMap<String, SampleType>;
+type SampleTypes = HashMap<String, Object<SampleType>>;
 
 /// Reads one pprof, gzipped or not.
 pub(super) fn decode(
@@ -73,7 +74,7 @@ fn profile_name(profile: &ProfileView<'_>, config: &SampleTypes) -> String {
     }
     let mut last = "unknown";
     for name in types() {
-        let shown = config.get(name).map(|config| config.display_name.as_str());
+        let shown = config.get(name).map(|Object(config)| config.display_name.as_str());
         last = shown.filter(|shown| !shown.is_empty()).unwrap_or(name);
         for (profile, parts) in [
             ("process_cpu", &["cpu"][..]),

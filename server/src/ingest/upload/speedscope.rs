@@ -10,6 +10,7 @@ use super::Upload;
 use super::tally::{self, BYTES, CPU, Kind, Rate, WALL};
 use crate::ingest::assemble::{Assembler, Frame, Header, LabelValue};
 use crate::ingest::{Budget, IngestError, Limits};
+use crate::json::Object;
 use crate::model::{Profile, ProfileType};
 
 const SCHEMA: &str = "https://www.speedscope.app/file-format-schema.json";
@@ -21,15 +22,15 @@ struct File<'a> {
     #[serde(rename = "$schema", borrow)]
     schema: Cow<'a, str>,
     #[serde(borrow)]
-    shared: Shared<'a>,
+    shared: Object<Shared<'a>>,
     #[serde(borrow)]
-    profiles: Vec<OneProfile<'a>>,
+    profiles: Vec<Object<OneProfile<'a>>>,
 }
 
 #[derive(Deserialize)]
 struct Shared<'a> {
     #[serde(borrow)]
-    frames: Vec<SharedFrame<'a>>,
+    frames: Vec<Object<SharedFrame<'a>>>,
 }
 
 #[derive(Deserialize)]
@@ -52,7 +53,7 @@ struct OneProfile<'a> {
     #[serde(default)]
     end_value: f64,
     #[serde(default)]
-    events: Vec<Event>,
+    events: Vec<Object<Event>>,
     #[serde(default)]
     samples: Stacks,
     #[serde(default)]
@@ -208,7 +209,7 @@ pub(super) fn decode(
     let mut types = Vec::new();
     let mut period = 0;
     let mut columns = Vec::with_capacity(file.profiles.len());
-    for profile in &file.profiles {
+    for Object(profile) in &file.profiles {
         let column = Column::new(profile.unit, told, several, upload.rate, &mut types);
         period = column.period.max(period);
         columns.push(column);
@@ -221,13 +222,13 @@ pub(super) fn decode(
     let mut profiles = Assembler::new(&series, types, Header { period, ..header }, limits);
     profiles.for_all(upload.name.span());
     let mut reader = Reader {
-        frames: &file.shared.frames,
-        known: vec![None; file.shared.frames.len()],
+        frames: &file.shared.0.frames,
+        known: vec![None; file.shared.0.frames.len()],
         profiles,
         path: Vec::new(),
         values: vec![0; width],
     };
-    for (at, (profile, column)) in file.profiles.iter().zip(columns).enumerate() {
+    for (at, (Object(profile), column)) in file.profiles.iter().zip(columns).enumerate() {
         let read = match profile.r#type {
             Form::Evented => reader.evented(profile, &column),
             Form::Sampled => reader.sampled(profile, &column),
@@ -263,7 +264,7 @@ impl Column {
 }
 
 struct Reader<'a, 'f> {
-    frames: &'f [SharedFrame<'f>],
+    frames: &'f [Object<SharedFrame<'f>>],
     known: Vec<Option<u32>>,
     profiles: Assembler<'a>,
     path: Vec<u32>,
@@ -272,7 +273,7 @@ struct Reader<'a, 'f> {
 
 impl Reader<'_, '_> {
     fn frame(&mut self, index: u32, field: impl Fn() -> String) -> Result<u32, IngestError> {
-        let Some(frame) = self.frames.get(index as usize) else {
+        let Some(Object(frame)) = self.frames.get(index as usize) else {
             let message = format!("frame {index} is not one of the {} shared frames", self.frames.len());
             return Err(IngestError::invalid(field(), message));
         };
@@ -322,7 +323,7 @@ impl Reader<'_, '_> {
         let mut last = profile.start_value;
         let mut open: Vec<u32> = Vec::new();
         self.path.clear();
-        for (at, event) in profile.events.iter().enumerate() {
+        for (at, Object(event)) in profile.events.iter().enumerate() {
             let field = || format!("events[{at}]");
             if event.at < last {
                 let message = format!("at {} is before {last}, where the one before was", event.at);

@@ -686,3 +686,28 @@ proptest! {
         let _ = decode("name=a&format=speedscope", bytes);
     }
 }
+
+#[test]
+fn an_array_is_no_object_in_json_of_any_kind() {
+    let file = |shared: &str, profile: &str| {
+        format!(
+            r#"{{"$schema":"https://www.speedscope.app/file-format-schema.json","shared":{shared},"profiles":[{profile}]}}"#
+        )
+    };
+    let (shared, profile) =
+        (r#"{"frames":[{"name":"a"}]}"#, r#"{"type":"sampled","unit":"none","samples":[[0]],"weights":[1]}"#);
+    let read = |json: String| decode("name=a&format=speedscope", json.into_bytes());
+    assert!(read(file(shared, profile)).is_ok());
+    for json in [
+        file(r#"[[{"name":"a"}]]"#, profile),
+        file(r#"{"frames":[["a",null,null]]}"#, profile),
+        file(shared, r#"["sampled","","none",0,0,[],[[0]],[1]]"#),
+        file(shared, r#"{"type":"evented","unit":"none","events":[["O",0,0]]}"#),
+    ] {
+        let error = read(json.clone()).unwrap_err().to_string();
+        assert!(error.contains("expected a JSON object"), "{json}: {error}");
+    }
+    let pprof = PprofBuilder::new().sample(&["a"], 1, &[]).pprof;
+    let error = decode_pprof("name=a", &pprof, Some(r#"{"cpu":["cpu"]}"#)).unwrap_err().to_string();
+    assert!(error.starts_with("sample_type_config: ") && error.contains("expected a JSON object"), "{error}");
+}

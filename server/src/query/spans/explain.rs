@@ -6,10 +6,12 @@ use std::sync::Arc;
 use super::{Engine, Names, QueryError, SpanFilter, TypeTotal, TypeTotals, entries, series_of, widened};
 use crate::model::{Loss, ProfileType, TimeRange, label};
 use crate::selector::{LabelSelector, Matcher};
-use crate::store::{FoundRun, SampleCounts, SeriesEntry, Source, StoreError};
+use crate::store::{FoundRun, SampleCounts, SeriesEntry};
 
 /// The most values that a matcher's finding lists.
 const MAX_VALUES: usize = 20;
+/// The most rows of samples that one question judges: enough for about a second.
+const MAX_ROWS: usize = 50_000_000;
 
 /// Why there are no samples for a filter of spans.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -91,7 +93,13 @@ pub struct MatcherFinding {
 impl Explanation {
     /// The first check that nothing passed; none if something passed them all.
     pub fn reason(&self) -> Option<EmptyReason> {
-        let Stages { found, of_type, selected, in_window } = self.stages;
+        self.stages.reason()
+    }
+}
+
+impl Stages {
+    fn reason(self) -> Option<EmptyReason> {
+        let Self { found, of_type, selected, in_window } = self;
         let checks = [
             (found, EmptyReason::UnknownSpan),
             (of_type, EmptyReason::NoSamplesOfType),
@@ -109,16 +117,30 @@ struct Judge<'a> {
     types: TypeTotals,
     stages: Stages,
     window: Option<TimeRange>,
+    /// Rows seen.
+    rows: usize,
 }
 
 impl<'a> Judge<'a> {
     fn new(query: &'a ExplainQuery) -> Self {
         let matchers = query.selector.matchers().map(|matcher| (matcher, 0, BTreeSet::new())).collect();
-        Self { query, matchers, types: TypeTotals::default(), stages: Stages::default(), window: None }
+        Self {
+            query,
+            matchers,
+            types: TypeTotals::default(),
+            stages: Stages::default(),
+            window: None,
+            rows: 0,
+        }
     }
 
-    fn judge(&mut self, series: &SeriesEntry, found: &FoundRun, span_name: &str) {
+    fn judge(&mut self, series: &SeriesEntry, found: &FoundRun, span_name: &str) -> Result<(), QueryError> {
         let chunk = &found.chunk;
+        self.rows += chunk.rows(found.run).len();
+        if self.rows > MAX_ROWS {
+            let fix = "name a span or a trace, which are found without reading the others";
+            return Err(QueryError::TooMuch { what: "samples to look at", max: MAX_ROWS, fix });
+        }
         self.types.add(&series.types, found);
         let counts = SampleCounts::new(&series.types, chunk.period);
         let add = |sum: &mut u64, samples: u64| *sum = sum.saturating_add(samples);
@@ -134,7 +156,7 @@ impl<'a> Judge<'a> {
         }
         // Synthetic labels follow from the type; of several any will do.
         let Some(kind) = columns.first().filter(|_| samples > 0).map(|&column| &series.types[column]) else {
-            return;
+            return Ok(());
         };
         add(&mut self.stages.of_type, samples);
         let mut passes = true;
@@ -154,7 +176,7 @@ impl<'a> Judge<'a> {
             }
         }
         if !passes {
-            return;
+            return Ok(());
         }
         add(&mut self.stages.selected, samples);
         let interval = chunk.interval();
@@ -162,6 +184,7 @@ impl<'a> Judge<'a> {
         if self.query.range.is_none_or(|range| range.overlaps(&interval)) {
             add(&mut self.stages.in_window, samples);
         }
+        Ok(())
     }
 
     fn finish(self, losses: Vec<Loss>) -> Explanation {
@@ -182,7 +205,15 @@ impl<'a> Judge<'a> {
 
 impl Engine {
     /// How samples fare with a question. Without spans to look up it reads all that there is.
+    ///
+    /// # Errors
+    /// Beside those of the store, [`QueryError::TooMuch`] when that is tens of millions of samples.
     pub fn explain(&self, query: &ExplainQuery) -> Result<Explanation, QueryError> {
+        Ok(self.judged(query)?.finish(self.losses(query)?))
+    }
+
+    /// All samples that a question may be about, judged.
+    fn judged<'a>(&self, query: &'a ExplainQuery) -> Result<Judge<'a>, QueryError> {
         let sources = self.sources();
         let mut judge = Judge::new(query);
         let found = if query.filter.is_empty() { None } else { Some(entries(&sources, &query.filter)?) };
@@ -191,18 +222,28 @@ impl Engine {
             let among = found.as_ref().map(|found| series_of(&found[at]));
             let series: BTreeMap<u32, SeriesEntry> =
                 source.series(among.as_deref())?.into_iter().map(|series| (series.id, series)).collect();
-            let runs = match &found {
-                Some(found) => source.runs(&found[at].iter().map(|entry| entry.id).collect::<Vec<_>>())?,
-                None => all_runs(source, &series)?,
-            };
             let mut names = Names::new(source);
-            for found in &runs {
-                let Some(series) = series.get(&found.chunk.series) else { continue };
+            let mut judge_run = |found: &FoundRun| -> Result<(), QueryError> {
+                let Some(series) = series.get(&found.chunk.series) else { return Ok(()) };
                 let name = names.get(found.chunk.runs[found.run].name)?.unwrap_or_default();
-                judge.judge(series, found, name);
+                judge.judge(series, found, name)
+            };
+            match &found {
+                Some(found) => {
+                    let numbers: Vec<u32> = found[at].iter().map(|entry| entry.id).collect();
+                    source.runs(&numbers)?.iter().try_for_each(judge_run)?;
+                }
+                None => {
+                    let numbers: Vec<u32> = series.keys().copied().collect();
+                    for chunk in source.chunks(&numbers, None)? {
+                        for run in 0..chunk.runs.len() {
+                            judge_run(&FoundRun { chunk: Arc::clone(&chunk), run })?;
+                        }
+                    }
+                }
             }
         }
-        Ok(judge.finish(self.losses(query)?))
+        Ok(judge)
     }
 
     /// What senders say that they lost, of series that the selector lets through, in profiles that overlap the time: by
@@ -246,16 +287,6 @@ impl Engine {
             selector: selector.clone(),
             range,
         };
-        Ok(self.explain(&query)?.reason())
+        Ok(self.judged(&query)?.stages.reason())
     }
-}
-
-/// All rows of these series.
-fn all_runs(source: &dyn Source, series: &BTreeMap<u32, SeriesEntry>) -> Result<Vec<FoundRun>, StoreError> {
-    let numbers: Vec<u32> = series.keys().copied().collect();
-    let chunks = source.chunks(&numbers, None)?;
-    let runs = chunks
-        .into_iter()
-        .flat_map(|chunk| (0..chunk.runs.len()).map(move |run| FoundRun { chunk: Arc::clone(&chunk), run }));
-    Ok(runs.collect())
 }

@@ -20,7 +20,7 @@ pub struct SpanListFilter {
     pub name: Option<String>,
     /// Only those with values of this type, which are then added up.
     pub kind: Option<ProfileType>,
-    /// Only those whose profiles overlap this time.
+    /// Only those of which a profile overlaps this time. What is told of them is of all their profiles.
     pub range: Option<TimeRange>,
     /// What comes first.
     pub order: SpanOrder,
@@ -142,6 +142,16 @@ impl<'a> Listed<'a> {
             && self.wanted_name.as_ref().is_none_or(|names| names.contains(&entry.span.name))
     }
 
+    /// Whether one of the entry's profiles overlaps the time; it is known that together they do.
+    fn has_profile_in(&self, entry: &SpanEntry, range: TimeRange) -> Result<bool, StoreError> {
+        // One of them begins where they all begin, and one ends where they all end.
+        if !surrounds(entry, range) {
+            return Ok(true);
+        }
+        let runs = self.source.runs(&[entry.id])?;
+        Ok(runs.iter().any(|found| range.overlaps(&found.chunk.interval())))
+    }
+
     /// The entry's total of the type.
     fn total(&self, entry: &SpanEntry, kind: &ProfileType) -> Result<i64, StoreError> {
         let types = self.series.get(&entry.series).map_or(&[][..], |series| &series.types);
@@ -153,6 +163,11 @@ impl<'a> Listed<'a> {
         }
         Ok(total)
     }
+}
+
+/// Whether an entry's first profile began before this time and its last one ended after it.
+fn surrounds(entry: &SpanEntry, range: TimeRange) -> bool {
+    entry.range.start_ms < range.start_ms && range.end_ms < entry.range.end_ms
 }
 
 impl Engine {
@@ -173,17 +188,25 @@ impl Engine {
             let mut later = Vec::new();
             let mut visit = |entry: &SpanEntry| match filter.kind {
                 _ if !part.passes(entry, filter) => {}
-                Some(_) => later.push(entry.clone()),
-                None => add(entry, 0),
+                None if filter.range.is_none_or(|range| !surrounds(entry, range)) => add(entry, 0),
+                _ => later.push(entry.clone()),
             };
             match filter.trace_id {
                 Some(trace) => source.spans(SpanLookup::Trace(trace), &mut visit)?,
                 None => source.all_spans(&mut visit)?,
             }
             for entry in &later {
-                let total = filter.kind.as_ref().map_or(Ok(0), |kind| part.total(entry, kind))?;
-                if total > 0 {
-                    add(entry, total);
+                if let Some(range) = filter.range
+                    && !part.has_profile_in(entry, range)?
+                {
+                    continue;
+                }
+                match &filter.kind {
+                    None => add(entry, 0),
+                    Some(kind) => match part.total(entry, kind)? {
+                        0 => {}
+                        total => add(entry, total),
+                    },
                 }
             }
             listed.push(part);

@@ -48,9 +48,13 @@ struct Part<'a> {
 }
 
 impl<'a> Part<'a> {
-    /// The parts of all sources.
-    fn all(sources: &'a [Arc<dyn Source>], filter: &SpanFilter) -> Result<Vec<Self>, QueryError> {
-        let parts = sources.iter().zip(entries(sources, filter)?).map(|(source, entries)| {
+    /// The parts of all sources, as far as the engine sees them.
+    fn all(
+        engine: &Engine,
+        sources: &'a [Arc<dyn Source>],
+        filter: &SpanFilter,
+    ) -> Result<Vec<Self>, QueryError> {
+        let parts = sources.iter().zip(engine.seen(sources, filter)?).map(|(source, entries)| {
             let source = source.as_ref();
             let series = source.series(Some(&series_of(&entries)))?;
             let series = series.into_iter().map(|series| (series.id, series)).collect();
@@ -68,6 +72,21 @@ impl<'a> Part<'a> {
             }
         }
         Ok(())
+    }
+}
+
+impl Engine {
+    /// The entries that a filter selects and the engine sees, source by source.
+    fn seen(
+        &self,
+        sources: &[Arc<dyn Source>],
+        filter: &SpanFilter,
+    ) -> Result<Vec<Vec<SpanEntry>>, StoreError> {
+        let mut found = entries(sources, filter)?;
+        if let Some(since_ms) = self.since_ms {
+            found.iter_mut().for_each(|entries| entries.retain(|entry| entry.range.end_ms >= since_ms));
+        }
+        Ok(found)
     }
 }
 

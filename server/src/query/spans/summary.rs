@@ -155,7 +155,7 @@ impl Engine {
         let mut sums = Summing::default();
         let mut types = TypeTotals::default();
         let mut tree = SpanTree::default();
-        for mut part in Part::all(&sources, &SpanFilter::spans([id]))? {
+        for mut part in Part::all(self, &sources, &SpanFilter::spans([id]))? {
             sums.add(id, &mut part)?;
             part.add_types(&mut types)?;
             part.add_to(&mut tree)?;
@@ -170,7 +170,7 @@ impl Engine {
         }
         elsewhere.retain(|&child| child != id);
         if !elsewhere.is_empty() {
-            for mut part in Part::all(&sources, &SpanFilter::spans(elsewhere))? {
+            for mut part in Part::all(self, &sources, &SpanFilter::spans(elsewhere))? {
                 part.add_to(&mut tree)?;
             }
         }

@@ -122,6 +122,42 @@ fn existence_is_told_with_and_without_descendants() {
 }
 
 #[test]
+fn a_list_of_a_time_has_spans_with_a_profile_in_it() {
+    let sampled = || PprofBuilder::new().sample(&["a"], 3, &[("span_id", &id(1).to_string())]);
+    let fixture = Fixture::of(&[(sampled(), &[]), (sampled().at(START_MS + 100_000, 10_000), &[])]);
+    let listed = |start, end, kind: Option<&str>| {
+        let kind = kind.map(|kind| kind.parse().unwrap());
+        let filter = SpanListFilter { range: Some(at(start, end)), kind, ..SpanListFilter::default() };
+        fixture.engine.spans(&filter, 10).unwrap().iter().map(|span| span.samples).sum::<u64>()
+    };
+    for kind in [None, Some(CPU)] {
+        assert_eq!(listed(20_000, 90_000, kind), 0, "between its profiles there is none");
+        assert_eq!(listed(5_000, 90_000, kind), 6, "what is told is of all its profiles");
+        assert_eq!(listed(20_000, 100_000, kind), 6);
+        assert_eq!(listed(-5_000, 200_000, kind), 6);
+        assert_eq!(listed(110_001, 200_000, kind), 0);
+    }
+}
+
+#[test]
+fn what_is_too_long_ago_is_not_told() {
+    let sampled = |span: u64, parent: &str| {
+        let labels = [("span_id", &*id(span).to_string()), ("trace_id", TRACE), ("parent_span_id", parent)];
+        PprofBuilder::new().sample(&["a"], 3, &labels)
+    };
+    let fixture =
+        Fixture::of(&[(sampled(1, "#0"), &[]), (sampled(2, "#1").at(START_MS + 100_000, 10_000), &[])]);
+    let since = |ms| fixture.engine.clone().since(Some(START_MS + ms));
+    let samples = |engine: &Engine, span| engine.span(id(span)).unwrap().map(|span| span.samples);
+    assert_eq!((samples(&since(10_000), 1), samples(&since(10_000), 2)), (Some(6), Some(3)));
+    let later = since(10_001);
+    assert_eq!((samples(&later, 1), later.trace(trace()).unwrap().unwrap().samples), (Some(3), 3));
+    let none = since(110_001);
+    assert_eq!((samples(&none, 1), samples(&none, 2), none.trace(trace()).unwrap()), (None, None, None));
+    assert_eq!(none.span_totals(&[id(1), id(2)], true).unwrap(), [None, None]);
+}
+
+#[test]
 fn lists_are_narrowed_and_sorted() {
     let engine = family().engine;
     let list = |filter: SpanListFilter| -> Vec<u64> {

@@ -28,7 +28,7 @@ impl Engine {
     /// What is known of a trace, none if no sample names it.
     pub fn trace(&self, id: TraceId) -> Result<Option<TraceSummary>, QueryError> {
         let sources = self.sources();
-        let mut parts = Part::all(&sources, &SpanFilter::traces([id]))?;
+        let mut parts = Part::all(self, &sources, &SpanFilter::traces([id]))?;
         let mut types = TypeTotals::default();
         let mut tree = SpanTree::default();
         let mut range = None;

@@ -295,6 +295,44 @@ fn pprof_has_all_that_was_sent_of_a_location() {
 }
 
 #[test]
+fn samples_without_a_stack_trace_are_a_bar_of_their_own() {
+    let builder = PprofBuilder::new().sample(&["main"], 2, &[]).sample(&[], 3, &[]);
+    let fixture = Fixture::of(&[(&builder, &[])]);
+    let merged = fixture.merged(&Selection::of(cpu()));
+    let graph = merged.flame_graph(0);
+    check_shape(&graph).unwrap();
+    assert_eq!(graph.names, ["total", "[no stack trace]", "main"]);
+    assert_eq!(graph.levels, [vec![0, 5 * MS, 0, 0], vec![0, 3 * MS, 3 * MS, 1, 0, 2 * MS, 2 * MS, 2]]);
+    assert_eq!(read_tree(&merged.tree_bytes(0)), read_graph(&graph));
+    let profile = fixture.engine.merge_profile(&Selection::of(cpu())).unwrap().pprof(0);
+    let bare: Vec<i64> =
+        profile.sample.iter().filter(|s| s.location_id.is_empty()).map(|s| s.value[0]).collect();
+    assert_eq!(bare, [3 * MS], "a pprof says it as it came");
+}
+
+#[test]
+fn a_pprof_has_nothing_that_its_samples_do_not_refer_to() {
+    let mut builder = PprofBuilder::new().sample(&["main", "big"], 50, &[]);
+    for at in 0..20 {
+        builder = builder.sample(&["main", &format!("small{at}")], 1, &[]);
+    }
+    let filename = builder.string("/usr/lib/rare.so");
+    builder.pprof.mapping.push(wire::Mapping { id: 1, filename, ..Default::default() });
+    builder.pprof.location.last_mut().unwrap().mapping_id = 1;
+    let fixture = Fixture::of(&[(&builder, &[])]);
+    let merged = fixture.engine.merge_profile(&Selection::of(cpu())).unwrap();
+    let whole = merged.pprof(0);
+    assert_eq!((whole.location.len(), whole.function.len(), whole.mapping.len()), (22, 22, 1));
+    let folded = merged.pprof(2);
+    let names: Vec<&str> =
+        folded.function.iter().map(|f| folded.string_table[f.name as usize].as_str()).collect();
+    assert_eq!((folded.location.len(), folded.mapping.len()), (3, 0));
+    assert_eq!(names, ["big", "main", "other"]);
+    assert!(folded.string_table.iter().all(|text| !text.contains("small") && !text.contains("rare")));
+    assert_eq!(total(&read_pprof(&folded)), 70 * MS);
+}
+
+#[test]
 fn folded_locations_are_a_function_named_other() {
     let builder = PprofBuilder::new()
         .sample(&["main", "big"], 50, &[])

@@ -166,3 +166,37 @@ fn points_must_be_apart() {
     let query = TimeQuery { step_ms: 0, ..asked.query() };
     assert!(fixture.engine.heatmap(&query, Grain::Profile, false).is_err());
 }
+
+#[test]
+fn what_a_question_may_hold_at_a_time_is_bounded() {
+    let named = |count: u64| {
+        let labels = [("span_id", &*hex(1)), ("span_name", "GET /0")];
+        let mut builder = PprofBuilder::new().sample(&["f"], 2, &labels);
+        let pprof = &mut builder.pprof;
+        for at in 1..count {
+            let mut sample = pprof.sample[0].clone();
+            sample.value = vec![1, MS];
+            for (label, text) in sample.label.iter_mut().zip([hex(at + 1), format!("GET /{at}")]) {
+                label.str = pprof.string_table.len() as i64;
+                pprof.string_table.push(text);
+            }
+            pprof.sample.push(sample);
+        }
+        Fixture::of(&[(&builder, &[])])
+    };
+    let asked = Asked::new("{}", &["span_name"]);
+    let refusal = |error: QueryError| error.to_string();
+    // Ranges of values that are told though they are empty make an answer large, if not its making.
+    let many = named(25_001);
+    let heatmap = |limit| many.engine.heatmap(&TimeQuery { limit, ..asked.query() }, Grain::Span, true);
+    let error = refusal(heatmap(0).unwrap_err());
+    assert!(error.contains("500000 points") && error.contains("a longer step"), "{error}");
+    let largest = heatmap(2).unwrap();
+    assert_eq!((largest.len(), largest[0].labels[0].1.as_str()), (2, "GET /0"));
+    assert_eq!(many.engine.select_series(&asked.query(), Aggregation::Sum, None).unwrap().len(), 25_001);
+    let too_many = named(50_001);
+    let limited = TimeQuery { limit: 1, ..asked.query() };
+    let error = refusal(too_many.engine.select_series(&limited, Aggregation::Sum, None).unwrap_err());
+    assert!(error.contains("50000 groups") && error.contains("labels of fewer values"), "{error}");
+    assert!(too_many.engine.heatmap(&limited, Grain::Profile, false).is_err());
+}

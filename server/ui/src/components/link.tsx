@@ -9,14 +9,17 @@ interface Props {
   to: string;
   class?: string;
   title?: string;
+  /** Whether it leads to the page that is shown. */
+  current?: boolean;
   children: ComponentChildren;
 }
 
-export function Link({ to, children, ...rest }: Props) {
+export function Link({ to, children, current, ...rest }: Props) {
   return (
     <a
       {...rest}
       href={under(to)}
+      aria-current={current ? "page" : undefined}
       onClick={(event) => {
         if (event.button !== 0 || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
         event.preventDefault();

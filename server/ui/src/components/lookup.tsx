@@ -25,7 +25,7 @@ export function LookUp({ initial = "", id }: Props) {
           return;
         }
         setProblem("");
-        navigate(parsed.kind === "span" ? `span/${parsed.id}` : `?trace=${parsed.id}`);
+        navigate(parsed.kind === "span" ? `span/${parsed.id}` : `trace/${parsed.id}`);
       }}
     >
       <label for={id}>Span id or trace id</label>

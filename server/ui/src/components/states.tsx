@@ -46,12 +46,20 @@ export function Failure({ title, error, retry, isPart, children }: FailureProps)
           Reason: <code>{api.reason}</code>
         </p>
       )}
+      {api?.status === 401 && (
+        <p>Reload the page and enter the token as the password; any user name will do.</p>
+      )}
       {api?.status === 0 && (
         <p class="quiet">
           Is it running, and can this browser reach {location.host}? Nothing was lost on this page.
         </p>
       )}
       <p class="actions">
+        {api?.status === 401 && (
+          <button type="button" class="primary" onClick={() => location.reload()}>
+            Reload
+          </button>
+        )}
         {isRetryable && (
           <button type="button" class="primary" onClick={retry}>
             Try again
@@ -64,7 +72,7 @@ export function Failure({ title, error, retry, isPart, children }: FailureProps)
 }
 
 /** The server's words, which begin in lower case and end without a full stop, as a sentence. */
-function sentence(text: string): string {
+export function sentence(text: string): string {
   const end = /[.!?…]$/.test(text) ? "" : ".";
   return text === "" ? "" : text[0]!.toUpperCase() + text.slice(1) + end;
 }

@@ -1,22 +1,23 @@
 // The canvas flame graph as a component: feeds a `FlameView`, shows its tooltip, and says aloud where the keyboard is.
 
-import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
-import { formatShare, formatValue } from "../format.ts";
-import { shareInterval } from "../stats.ts";
-import { barLabel } from "./labels.ts";
-import { childrenEnd, depthOf, type FlameTree } from "./tree.ts";
+import { useEffect, useId, useLayoutEffect, useRef, useState } from "preact/hooks";
+import type { Facts } from "./facts.ts";
+import type { FlameTree } from "./tree.ts";
 import { FlameView, type FlameModel } from "./view.ts";
 
 interface Props {
   model: FlameModel;
-  unit: string;
-  /** Samples behind the whole graph. */
-  samples: number;
+  /** What is told of a bar. */
+  facts: (bar: number) => Facts;
   /** What the graph shows, in words, for those who cannot see it. */
   description: string;
   onZoom: (bar: number) => void;
   onFocus: (bar: number) => void;
   onCopy: (bar: number) => void;
+  /** Whether a choice leads to the frame's function instead of zooming. */
+  goesOn?: boolean;
+  /** The user asked for the callers and callees of a bar's function. */
+  onAround?: (bar: number) => void;
 }
 
 interface Hover {
@@ -35,7 +36,8 @@ export function FlameCanvas(props: Props) {
   latest.current = props;
   const [hover, setHover] = useState<Hover>();
   const [spoken, setSpoken] = useState("");
-  const { model, unit, samples } = props;
+  const keys = useId();
+  const { model } = props;
 
   useLayoutEffect(() => {
     const elements = { scroller: scroller.current!, spacer: spacer.current!, canvas: canvas.current! };
@@ -44,15 +46,16 @@ export function FlameCanvas(props: Props) {
       onHover: (bar, x, y) => setHover(bar < 0 ? undefined : { tree: latest.current.model.tree, bar, x, y }),
       onFocus: (bar) => {
         latest.current.onFocus(bar);
-        if (bar >= 0) setSpoken(speech(latest.current, bar));
+        if (bar >= 0) setSpoken(latest.current.facts(bar).spoken);
       },
       onCopy: (bar) => latest.current.onCopy(bar),
+      onAround: (bar) => latest.current.onAround?.(bar),
     });
     return () => view.current?.destroy();
   }, []);
   useLayoutEffect(
     () => view.current?.show(model),
-    [model.tree, model.palette, model.matches, model.zoomed, model.flipped],
+    [model.tree, model.palette, model.fills, model.inlined, model.matches, model.zoomed, model.flipped],
   );
   // What was under the pointer may have moved away with the zoom.
   useEffect(() => setHover(undefined), [model.tree, model.zoomed, model.flipped]);
@@ -68,38 +71,38 @@ export function FlameCanvas(props: Props) {
             role="application"
             aria-roledescription="flame graph"
             aria-label={props.description}
-            aria-describedby="flame-keys"
+            aria-describedby={keys}
           />
         </div>
       </div>
-      <p id="flame-keys" class="hint">
-        <kbd>←</kbd> <kbd>↑</kbd> <kbd>→</kbd> <kbd>↓</kbd> move between frames, <kbd>Enter</kbd> zooms,{" "}
-        <kbd>Backspace</kbd> zooms out, <kbd>Esc</kbd> resets, <kbd>C</kbd> copies the name, <kbd>/</kbd>{" "}
-        searches.
+      <p id={keys} class="hint">
+        <kbd>←</kbd> <kbd>↑</kbd> <kbd>→</kbd> <kbd>↓</kbd> move between frames,{" "}
+        {props.goesOn ? (
+          <>
+            <kbd>Enter</kbd> goes on to that function,{" "}
+          </>
+        ) : (
+          <>
+            <kbd>Enter</kbd> zooms, <kbd>Backspace</kbd> zooms out, <kbd>Esc</kbd> resets,{" "}
+          </>
+        )}
+        {props.onAround && (
+          <>
+            <kbd>S</kbd> shows callers and callees, <kbd>/</kbd> searches,{" "}
+          </>
+        )}
+        <kbd>C</kbd> copies the name.
       </p>
       <div class="visually-hidden" aria-live="polite" data-testid="flame-live">
         {spoken}
       </div>
-      {hover && hover.tree === model.tree && <Tooltip hover={hover} unit={unit} samples={samples} />}
+      {hover && hover.tree === model.tree && <Tooltip hover={hover} facts={props.facts(hover.bar)} />}
     </>
   );
 }
 
-/** A frame in words: what it is, what it costs, where it stands. */
-function speech({ model, unit }: Props, bar: number): string {
-  const { tree } = model;
-  const callees = childrenEnd(tree, bar) - tree.firstChild[bar]!;
-  const share = formatShare(tree.total[bar]! / tree.total[0]!);
-  return (
-    `${barLabel(tree, bar, 200)}: ${share} of the span, total ${formatValue(tree.total[bar]!, unit)}, ` +
-    `self ${formatValue(tree.self[bar]!, unit)}, level ${tree.level[bar]! + 1} of ${depthOf(tree)}, ` +
-    `${callees === 0 ? "calls nothing" : callees === 1 ? "1 callee" : `${callees} callees`}`
-  );
-}
-
-function Tooltip({ hover, unit, samples }: { hover: Hover; unit: string; samples: number }) {
+function Tooltip({ hover: { x, y }, facts }: { hover: Hover; facts: Facts }) {
   const box = useRef<HTMLDivElement>(null);
-  const { tree, bar, x, y } = hover;
   useLayoutEffect(() => {
     const element = box.current!;
     const { width, height } = element.getBoundingClientRect();
@@ -108,31 +111,24 @@ function Tooltip({ hover, unit, samples }: { hover: Hover; unit: string; samples
     element.style.left = `${left}px`;
     element.style.top = `${top}px`;
   });
-  const share = tree.total[bar]! / tree.total[0]!;
-  const folded = tree.folded.get(bar);
   return (
     <div class="tooltip" ref={box} aria-hidden="true">
-      <div class="name">{barLabel(tree, bar)}</div>
-      {folded && (
-        <div class="quiet">
-          {folded.functions} folded {folded.functions === 1 ? "function" : "functions"}
+      <div class="name">{facts.name}</div>
+      {facts.notes.map((note) => (
+        <div key={note} class="quiet name-plain">
+          {note}
         </div>
-      )}
+      ))}
       <dl>
-        <dt>Total</dt>
-        <dd>{formatValue(tree.total[bar]!, unit)}</dd>
-        <dd>{formatShare(share)}</dd>
-        <dt>Self</dt>
-        <dd>{formatValue(tree.self[bar]!, unit)}</dd>
-        <dd>{formatShare(tree.self[bar]! / tree.total[0]!)}</dd>
+        {facts.rows.map(([term, value, share]) => (
+          <>
+            <dt>{term}</dt>
+            <dd>{value}</dd>
+            <dd>{share}</dd>
+          </>
+        ))}
       </dl>
-      {bar !== 0 && samples > 0 && <div class="quiet">{certainty(share, samples)}</div>}
+      {facts.certainty !== "" && <div class="quiet">{facts.certainty}</div>}
     </div>
   );
-}
-
-function certainty(share: number, samples: number): string {
-  const { low, high } = shareInterval(share, samples);
-  const seen = Math.round(share * samples);
-  return `about ${seen} of ${samples} samples; 95% sure of ${formatShare(low)} to ${formatShare(high)}`;
 }

@@ -10,6 +10,10 @@ import { depthOf, type FlameTree } from "./tree.ts";
 export interface Scene {
   tree: FlameTree;
   palette: Palette;
+  /** Fills by bar in place of the palette's. */
+  fills: readonly string[] | undefined;
+  /** 1 for names of functions that are mostly inlined: their bars have a line along the lower edge. */
+  inlined: Uint8Array | undefined;
   labels: Labels;
   view: Viewport;
   /** CSS pixels of the canvas. */
@@ -58,9 +62,18 @@ export function paint(context: CanvasRenderingContext2D, scene: Scene): void {
         const matches = scene.matches?.[bar] === 1;
         const faded = scene.matches !== undefined && !matches;
         context.globalAlpha = level < zoomLevel ? 0.6 : 1;
-        context.fillStyle = matches ? palette.match : faded ? palette.faded : palette.fills[name]!;
+        context.fillStyle = matches
+          ? palette.match
+          : faded
+            ? palette.faded
+            : (scene.fills?.[bar] ?? palette.fills[name]!);
         // The gap between bars goes before the last pixel of a narrow one does.
         context.fillRect(x, top, width > 3 ? width - 1 : width, ROW - 1);
+        if (scene.inlined?.[name] === 1) {
+          context.fillStyle = palette.text;
+          context.globalAlpha = 0.45;
+          context.fillRect(x, top + ROW - 3, width > 3 ? width - 1 : width, 2);
+        }
         context.globalAlpha = 1;
         const label = scene.labels.fit(bar, Math.floor((width - 2 * PADDING) / character));
         if (label !== "") {

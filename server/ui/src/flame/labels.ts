@@ -8,7 +8,7 @@ const NAMED_CRATES = 3;
 
 /** A bar's name as text for display. */
 export function barLabel(tree: FlameTree, bar: number, limit?: number): string {
-  if (bar === 0) return "whole span";
+  if (bar === 0) return displayName(tree.root, limit);
   const folded = tree.folded.get(bar);
   if (!folded) return displayName(nameOf(tree, bar), limit);
   const crates = folded.crates.slice(0, NAMED_CRATES).join(", ");

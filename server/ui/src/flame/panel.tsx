@@ -1,36 +1,55 @@
-// The flame graph with all that belongs to it. Its state lives in the address: zoom, search, folding, direction, sorting.
+// The flame graph with all that belongs to it. Its state lives in the address: zoom, search, folding, direction, sorting,
+// the function whose callers and callees are shown.
 
 import { useMemo, useState } from "preact/hooks";
+import type { ProfileRoute } from "../api.ts";
 import { copyText } from "../clipboard.ts";
 import { CopyButton } from "../components/copy.tsx";
+import { Link } from "../components/link.tsx";
 import { formatCount, formatShare, formatValue } from "../format.ts";
 import { setQuery } from "../router.ts";
 import { FlameCanvas } from "./canvas.tsx";
 import { collapse } from "./collapse.ts";
+import { Exports } from "./exports.tsx";
+import { factsOf, intervalText, sourceText, type Measure } from "./facts.ts";
 import { barLabel } from "./labels.ts";
 import { displayName } from "./names.ts";
 import { NO_CRATE, paletteFor, RUNTIME, type Palette } from "./palette.ts";
+import { SandwichView } from "./sandwichview.tsx";
 import { projectMatches, search } from "./search.ts";
+import type { Sources } from "./source.ts";
 import { Toolbar } from "./toolbar.tsx";
-import { topRows, type TopColumn, type TopRow } from "./top.ts";
+import { sortOf, topRows, type TopRow } from "./top.ts";
 import { TopTable } from "./toptable.tsx";
 import { barId, findBar, nameOf, type FlameTree } from "./tree.ts";
 
 interface Props {
   /** The graph as the server sent it. */
   full: FlameTree;
+  /** What it is of, in a word: "span", "trace". */
+  subject: string;
+  /** What it is of, for the names of files. */
+  title: string;
   unit: string;
+  /** Samples behind it, 0 if unknown. */
   samples: number;
   types: { id: string; label: string }[];
   type: string;
   query: URLSearchParams;
   dark: boolean;
+  sources?: Sources | undefined;
+  /** Where the server has this profile in other formats. */
+  route?: ProfileRoute | undefined;
+  /** The page of the requests that spent most time in a function. */
+  requestsOf?: (functionName: string) => string;
 }
 
-export function FlamePanel({ full, unit, samples, types, type, query, dark }: Props) {
+export function FlamePanel(props: Props) {
+  const { full, subject, unit, samples, query, dark, sources } = props;
   const isFolded = query.get("runtime") !== "show";
   const flipped = query.get("view") === "flame";
   const term = query.get("q") ?? "";
+  const around = query.get("fn") ?? "";
   const { column, descending } = sortOf(query);
   const [focused, setFocused] = useState(-1);
   const [copied, setCopied] = useState("");
@@ -49,14 +68,20 @@ export function FlamePanel({ full, unit, samples, types, type, query, dark }: Pr
   const rows = useMemo(() => topRows(tree), [tree]);
   const description = useMemo(() => describe(tree, rows, unit, samples), [rows, unit, samples]);
 
+  const inlined = useMemo(
+    () => sources && Uint8Array.from(tree.names, (name) => ((sources.get(name)?.inlined ?? 0) > 0.5 ? 1 : 0)),
+    [tree, sources],
+  );
+
+  const measure: Measure = { subject, unit, whole: tree.total[0]!, samples, sources };
   const zoomTo = (bar: number) => {
     const target = isFolded ? collapsed.origin[bar]! : bar;
     if (target !== zoomedFull) setQuery({ zoom: target === 0 ? undefined : barId(full, target) }, "push");
   };
-  const copyName = async (bar: number) => {
-    const isDone = await copyText(fullName(tree, bar));
-    setCopied(isDone ? `Copied ${barLabel(tree, bar, 80)}` : "Copy failed");
+  const copyName = async (name: string, label: string) => {
+    setCopied((await copyText(name)) ? `Copied ${label}` : "Copy failed");
   };
+  const showAround = (name: string | undefined) => setQuery({ fn: name }, "push");
   const found =
     term.trim() === ""
       ? ""
@@ -78,31 +103,49 @@ export function FlamePanel({ full, unit, samples, types, type, query, dark }: Pr
             setFocused(-1);
             setQuery({ runtime: next ? undefined : "show" }, "replace");
           }}
-          types={types}
-          type={type}
+          types={props.types}
+          type={props.type}
           onType={(next) => setQuery({ type: next, zoom: undefined }, "push")}
-        />
-        <div class="readout" data-testid="readout">
-          <span class="name">{barLabel(tree, named)}</span>
-          <span class="numbers">
-            <b>{formatShare(tree.total[named]! / tree.total[0]!)}</b> of span · total{" "}
-            {formatValue(tree.total[named]!, unit)} · self {formatValue(tree.self[named]!, unit)}
-          </span>
-          {named !== 0 && <CopyButton text={fullName(tree, named)} what="function name" />}
-          <button type="button" disabled={zoomed === 0} onClick={() => zoomTo(0)}>
-            Reset zoom
-          </button>
-        </div>
-        <FlameCanvas
-          model={{ tree, palette, matches, zoomed, flipped }}
-          unit={unit}
-          samples={samples}
-          description={description}
-          onZoom={zoomTo}
-          onFocus={setFocused}
-          onCopy={copyName}
-        />
-        <Legend palette={palette} whole={tree.total[0]!} />
+        >
+          <Exports
+            shown={{ title: props.title, tree, palette, unit, flipped }}
+            samples={samples}
+            route={props.route}
+            dark={dark}
+          />
+        </Toolbar>
+        {around !== "" ? (
+          <SandwichView
+            tree={tree}
+            name={around}
+            palette={palette}
+            measure={measure}
+            onAround={showAround}
+            onCopy={copyName}
+            requests={props.requestsOf?.(around)}
+          />
+        ) : (
+          <>
+            <Readout
+              tree={tree}
+              bar={named}
+              measure={measure}
+              requests={props.requestsOf}
+              onAround={showAround}
+              onReset={zoomed === 0 ? undefined : () => zoomTo(0)}
+            />
+            <FlameCanvas
+              model={{ tree, palette, inlined, matches, zoomed, flipped }}
+              facts={(bar) => factsOf(tree, bar, measure)}
+              description={description}
+              onZoom={zoomTo}
+              onFocus={setFocused}
+              onCopy={(bar) => copyName(fullName(tree, bar), barLabel(tree, bar, 80))}
+              onAround={(bar) => isFunction(tree, bar) && showAround(nameOf(tree, bar))}
+            />
+          </>
+        )}
+        <Legend palette={palette} whole={tree.total[0]!} hasInlined={inlined?.includes(1) ?? false} />
         <span class="visually-hidden" role="status">
           {copied}
         </span>
@@ -111,7 +154,7 @@ export function FlamePanel({ full, unit, samples, types, type, query, dark }: Pr
         tree={tree}
         rows={rows}
         palette={palette}
-        unit={unit}
+        measure={measure}
         matches={matches}
         column={column}
         descending={descending}
@@ -122,25 +165,74 @@ export function FlamePanel({ full, unit, samples, types, type, query, dark }: Pr
           )
         }
         onSearch={(name) => setQuery({ q: name.slice(0, 2000) }, "replace")}
+        onAround={showAround}
       />
     </>
   );
 }
 
-function sortOf(query: URLSearchParams): { column: TopColumn; descending: boolean } {
-  const asked = query.get("sort");
-  return {
-    column: asked === "name" || asked === "total" ? asked : "self",
-    descending: query.get("order") !== "asc",
-  };
+/** The frame that the keyboard is on, else the zoomed one, with what can be done with it. */
+function Readout({
+  tree,
+  bar,
+  measure,
+  requests,
+  onAround,
+  onReset,
+}: {
+  tree: FlameTree;
+  bar: number;
+  measure: Measure;
+  requests: ((name: string) => string) | undefined;
+  onAround: (name: string) => void;
+  onReset: (() => void) | undefined;
+}) {
+  const { subject, unit, whole, samples, sources } = measure;
+  const share = tree.total[bar]! / whole;
+  const interval = intervalText(share, samples);
+  const name = isFunction(tree, bar) ? nameOf(tree, bar) : undefined;
+  const source = name === undefined ? undefined : sources?.get(name);
+  return (
+    <div class="readout" data-testid="readout">
+      <span class="name">{barLabel(tree, bar)}</span>
+      <span class="numbers">
+        <b>{formatShare(share)}</b> of {subject}
+        {interval !== "" && ` (95%: ${interval})`} · total {formatValue(tree.total[bar]!, unit)} · self{" "}
+        {formatValue(tree.self[bar]!, unit)}
+      </span>
+      {bar !== 0 && <CopyButton text={fullName(tree, bar)} what="function name" />}
+      {source && (
+        <span class="source mono small" data-testid="source">
+          {sourceText(source)}
+        </span>
+      )}
+      <span class="spring" />
+      {name !== undefined && (
+        <>
+          {requests && <Link to={requests(name)}>Requests</Link>}
+          <button type="button" onClick={() => onAround(name)}>
+            Callers and callees
+          </button>
+        </>
+      )}
+      <button type="button" disabled={!onReset} onClick={onReset}>
+        Reset zoom
+      </button>
+    </div>
+  );
+}
+
+/** Whether a bar stands for one function rather than for everything or for folded frames. */
+function isFunction(tree: FlameTree, bar: number): boolean {
+  return bar !== 0 && !tree.folded.has(bar);
 }
 
 /** The whole name for the clipboard. */
 function fullName(tree: FlameTree, bar: number): string {
-  return tree.folded.has(bar) || bar === 0 ? barLabel(tree, bar) : nameOf(tree, bar);
+  return isFunction(tree, bar) ? nameOf(tree, bar) : barLabel(tree, bar);
 }
 
-function Legend({ palette, whole }: { palette: Palette; whole: number }) {
+function Legend({ palette, whole, hasInlined }: { palette: Palette; whole: number; hasInlined: boolean }) {
   const shown = palette.legend.slice(0, 8);
   return (
     <ul class="legend" aria-label="Self time by crate">
@@ -151,6 +243,11 @@ function Legend({ palette, whole }: { palette: Palette; whole: number }) {
           <span class="quiet">{formatShare(self / whole)}</span>
         </li>
       ))}
+      {hasInlined && (
+        <li>
+          <span class="swatch inlined" /> inlined
+        </li>
+      )}
     </ul>
   );
 }
@@ -167,8 +264,9 @@ function describe(tree: FlameTree, rows: readonly TopRow[], unit: string, sample
   const shares = heaviest.map(
     (row) => `${displayName(tree.names[row.name]!, 120)} ${formatShare(row.self / tree.total[0]!)}`,
   );
+  const counted = samples > 0 ? ` in ${formatCount(samples)} samples` : "";
   return (
-    `Flame graph of ${formatValue(tree.total[0]!, unit)} in ${formatCount(samples)} samples. ` +
+    `Flame graph of ${formatValue(tree.total[0]!, unit)}${counted}. ` +
     `Most self time: ${shares.join(", ")}. The table below lists every function.`
   );
 }

@@ -1,5 +1,6 @@
 // Search, orientation, folding and the profile type: everything that changes how the graph is shown.
 
+import type { ComponentChildren } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 
 interface Props {
@@ -14,6 +15,8 @@ interface Props {
   types: { id: string; label: string }[];
   type: string;
   onType: (id: string) => void;
+  /** What else there is to do with the graph. */
+  children?: ComponentChildren;
 }
 
 /** Typing pauses that long before the address and the graph follow. */
@@ -55,6 +58,7 @@ export function Toolbar(props: Props) {
           Flame
         </button>
       </div>
+      {props.children}
     </div>
   );
 }

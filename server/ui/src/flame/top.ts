@@ -49,3 +49,12 @@ export function sortRows(
   const other = column === "self" ? "total" : "self";
   return [...rows].sort((a, b) => sign * (a[column] - b[column]) || b[other] - a[other] || a.name - b.name);
 }
+
+/** The sorting that an address asks for: by self value, heaviest first, unless it says otherwise. */
+export function sortOf(query: URLSearchParams): { column: TopColumn; descending: boolean } {
+  const asked = query.get("sort");
+  return {
+    column: asked === "name" || asked === "total" ? asked : "self",
+    descending: query.get("order") !== "asc",
+  };
+}

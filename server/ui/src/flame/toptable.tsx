@@ -4,6 +4,7 @@ import { useEffect, useMemo, useState } from "preact/hooks";
 import { CopyButton } from "../components/copy.tsx";
 import { formatShare, formatValue } from "../format.ts";
 import { FOLDED_NAME } from "./collapse.ts";
+import { intervalText, type Measure } from "./facts.ts";
 import { displayName } from "./names.ts";
 import type { Palette } from "./palette.ts";
 import { sortRows, type TopColumn, type TopRow } from "./top.ts";
@@ -14,12 +15,14 @@ interface Props {
   /** Every function of the tree. */
   rows: readonly TopRow[];
   palette: Palette;
-  unit: string;
+  measure: Measure;
   matches: Uint8Array | undefined;
   column: TopColumn;
   descending: boolean;
   onSort: (column: TopColumn, descending: boolean) => void;
   onSearch: (name: string) => void;
+  /** Shows a function's callers and callees. */
+  onAround: (name: string) => void;
 }
 
 /** Rows shown at first, and added by each "Show more". */
@@ -35,12 +38,13 @@ export function TopTable({
   tree,
   rows: all,
   palette,
-  unit,
+  measure,
   matches,
   column,
   descending,
   onSort,
   onSearch,
+  onAround,
 }: Props) {
   const [limit, setLimit] = useState(PAGE);
   useEffect(() => setLimit(PAGE), [tree, matches]);
@@ -55,13 +59,14 @@ export function TopTable({
       descending,
     );
   }, [all, matches, column, descending]);
-  const whole = tree.total[0]!;
   return (
     <section class="top" aria-labelledby="top-title">
       <div class="section-head">
         <h2 id="top-title">Functions</h2>
         <p class="quiet">
-          {matches ? `${rows.length} of ${all.length} match the search` : `${all.length} in this span`}
+          {matches
+            ? `${rows.length} of ${all.length} match the search`
+            : `${all.length} in this ${measure.subject}`}
         </p>
       </div>
       <table class="functions">
@@ -116,12 +121,28 @@ export function TopTable({
                           {shown}
                         </button>
                         <CopyButton text={name} what={`name of ${displayName(name, 60)}`} />
+                        <button
+                          type="button"
+                          class="icon-button"
+                          aria-label={`Callers and callees of ${displayName(name, 60)}`}
+                          title="Callers and callees"
+                          onClick={() => onAround(name)}
+                        >
+                          <svg viewBox="0 0 16 16" width="14" height="14" aria-hidden="true">
+                            <path
+                              d="M4.5 5L8 1.5 11.5 5M4.5 11L8 14.5 11.5 11M2 8h12"
+                              fill="none"
+                              stroke="currentColor"
+                              stroke-width="1.4"
+                            />
+                          </svg>
+                        </button>
                       </>
                     )}
                   </div>
                 </td>
-                <Value value={row.self} whole={whole} unit={unit} />
-                <Value value={row.total} whole={whole} unit={unit} />
+                <Value value={row.self} measure={measure} />
+                <Value value={row.total} measure={measure} />
               </tr>
             );
           })}
@@ -137,11 +158,16 @@ export function TopTable({
   );
 }
 
-function Value({ value, whole, unit }: { value: number; whole: number; unit: string }) {
+function Value({ value, measure }: { value: number; measure: Measure }) {
+  const share = value / measure.whole;
+  const interval = intervalText(share, measure.samples);
   return (
     <td class="number">
-      <span class="amount">{formatValue(value, unit)}</span>{" "}
-      <span class="share">{formatShare(value / whole)}</span>
+      <span class="amount">{formatValue(value, measure.unit)}</span>{" "}
+      <span class="share">{formatShare(share)}</span>{" "}
+      <span class="interval" title="95% confidence interval of the share">
+        {interval}
+      </span>
     </td>
   );
 }

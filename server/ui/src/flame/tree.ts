@@ -10,6 +10,8 @@ export interface FoldedFrames {
 }
 
 export interface FlameTree {
+  /** What the root is called: `whole span`, or the function that a sandwich is about. */
+  readonly root: string;
   /** Function names; bars refer to them by index. `names[0]` is the root's. */
   readonly names: readonly string[];
   /** Number of bars, the root included. At least 1. */
@@ -36,6 +38,7 @@ export interface FlameTree {
 
 /** A level by level list from which `buildTree` derives the rest. */
 export interface TreeColumns {
+  root: string;
   names: readonly string[];
   name: Uint32Array;
   start: Float64Array;

@@ -11,6 +11,10 @@ import { depthOf, type FlameTree } from "./tree.ts";
 export interface FlameModel {
   tree: FlameTree;
   palette: Palette;
+  /** Fills by bar, where the palette's by name do not say it. */
+  fills?: readonly string[];
+  /** 1 for names of functions that are mostly inlined. */
+  inlined?: Uint8Array | undefined;
   matches: Uint8Array | undefined;
   zoomed: number;
   flipped: boolean;
@@ -25,6 +29,8 @@ export interface FlameEvents {
   onFocus(bar: number): void;
   /** The user asked for a bar's name. */
   onCopy(bar: number): void;
+  /** The user asked for a bar's callers and callees. */
+  onAround(bar: number): void;
 }
 
 /** The elements the view works in: a scrolling box, in it a spacer as high as the graph, in it a sticky canvas. */
@@ -136,6 +142,8 @@ export class FlameView {
     return {
       tree: model.tree,
       palette: model.palette,
+      fills: model.fills,
+      inlined: model.inlined,
       labels: (this.#labels ??= new Labels(model.tree)),
       view: this.#view,
       height: this.#height,
@@ -241,6 +249,9 @@ export class FlameView {
         break;
       case "c":
         this.#events.onCopy(at);
+        break;
+      case "s":
+        this.#events.onAround(at);
         break;
       default:
         return;

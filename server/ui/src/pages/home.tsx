@@ -1,63 +1,71 @@
 // The home page: look a span up by its id, or choose one from those that burned most CPU.
 
-import { fetchSpans, type SpanListEntry } from "../api.ts";
+import { useEffect, useId, useState } from "preact/hooks";
+import { fetchSpanPage, labelValues } from "../api.ts";
 import { under } from "../base.ts";
 import { CopyButton } from "../components/copy.tsx";
 import { Link } from "../components/link.tsx";
 import { LookUp } from "../components/lookup.tsx";
-import { Failure, Loading } from "../components/states.tsx";
-import { displayName } from "../flame/names.ts";
-import { formatAge, formatCount, formatInterval, formatNanos } from "../format.ts";
+import { SpanTable } from "../components/spantable.tsx";
+import { Failure, Loading, sentence } from "../components/states.tsx";
 import { useLoad } from "../load.ts";
+import { setQuery } from "../router.ts";
+import { labelSelector } from "../selection.ts";
 
-const LIMIT = 100;
+const PAGE = 100;
+/** Suggestions of names at most. */
+const MAX_SUGGESTED = 500;
+
+const ORDERS = [
+  ["cpu", "Most CPU"],
+  ["newest", "Newest"],
+  ["samples", "Most samples"],
+] as const;
 
 export function HomePage({ query }: { query: URLSearchParams }) {
   const service = query.get("service") || undefined;
+  const name = query.get("name") || undefined;
   const traceId = query.get("trace") || undefined;
-  const { loaded, retry } = useLoad(JSON.stringify([service, traceId]), (signal) =>
-    fetchSpans({ service, traceId, limit: LIMIT }, signal),
-  );
-  const isFiltered = service !== undefined || traceId !== undefined;
+  const sort = ORDERS.find(([order]) => order === query.get("sort"))?.[0] ?? "cpu";
+  const filter = { service, name, traceId, sort, limit: PAGE };
+  const key = JSON.stringify(filter);
+  const { loaded, retry } = useLoad(key, (signal) => fetchSpanPage(filter, signal));
+  const isFiltered = service !== undefined || name !== undefined || traceId !== undefined;
+  const isEmpty = !isFiltered && loaded.state === "done" && loaded.value.spans.length === 0;
   return (
     <>
       <section class="hero">
         <h1>Which code did this span burn CPU in?</h1>
         <LookUp id="lookup" key={traceId} initial={traceId ?? ""} />
       </section>
-      {loaded.state === "loading" && <Loading what="spans" />}
-      {loaded.state === "failed" && (
-        <Failure title="The spans cannot be listed" error={loaded.error} retry={retry} isPart />
-      )}
-      {loaded.state === "done" &&
-        loaded.value.length === 0 &&
-        (isFiltered ? <NoMatch /> : <FirstProfile retry={retry} />)}
-      {loaded.state === "done" && loaded.value.length > 0 && (
+      {isEmpty ? (
+        <FirstProfile retry={retry} />
+      ) : (
         <section>
           <div class="section-head">
-            <h2 id="spans-title">Spans with most CPU</h2>
-            {isFiltered && (
+            <h2 id="spans-title">Spans</h2>
+            <Filters service={service} name={name} sort={sort} />
+            {traceId !== undefined && (
               <p class="filters">
-                {service !== undefined && (
-                  <span>
-                    service <b class="name">{displayName(service, 80)}</b>
-                  </span>
-                )}
-                {traceId !== undefined && (
-                  <span>
-                    trace <b class="mono">{traceId}</b>
-                  </span>
-                )}
-                <Link to="">Show all</Link>
+                trace <b class="mono">{traceId}</b>
               </p>
             )}
+            {isFiltered && <Link to="">Show all</Link>}
             <button type="button" onClick={retry}>
               Refresh
             </button>
           </div>
-          <SpanTable spans={loaded.value} />
-          {loaded.value.length === LIMIT && (
-            <p class="quiet">The first {LIMIT}; look others up by their id.</p>
+          {loaded.state === "loading" && <Loading what="spans" />}
+          {loaded.state === "failed" && (
+            <Failure title="The spans cannot be listed" error={loaded.error} retry={retry} isPart />
+          )}
+          {loaded.state === "done" && loaded.value.spans.length === 0 && <NoMatch />}
+          {loaded.state === "done" && loaded.value.spans.length > 0 && (
+            <Pages
+              key={key}
+              first={loaded.value}
+              more={(after, signal) => fetchSpanPage({ ...filter, after }, signal)}
+            />
           )}
         </section>
       )}
@@ -65,64 +73,123 @@ export function HomePage({ query }: { query: URLSearchParams }) {
   );
 }
 
-function SpanTable({ spans }: { spans: SpanListEntry[] }) {
-  const now = Date.now();
-  const most = Math.max(...spans.map((span) => span.cpuNanos), 1);
+type SpanPage = Awaited<ReturnType<typeof fetchSpanPage>>;
+
+function Pages(props: { first: SpanPage; more: (after: string, signal: AbortSignal) => Promise<SpanPage> }) {
+  const [{ spans, next }, setShown] = useState(props.first);
+  useEffect(() => setShown(props.first), [props.first]);
+  const [problem, setProblem] = useState("");
+  const more = async (after: string) => {
+    try {
+      const page = await props.more(after, new AbortController().signal);
+      setShown({ spans: [...spans, ...page.spans], next: page.next });
+      setProblem("");
+    } catch (error) {
+      setProblem(sentence(error instanceof Error ? error.message : String(error)));
+    }
+  };
   return (
-    <div class="table-box" role="region" aria-labelledby="spans-title" tabIndex={0}>
-      <table class="spans">
-        <thead>
-          <tr>
-            <th scope="col">Span</th>
-            <th scope="col">Service</th>
-            <th scope="col" class="number">
-              CPU time
-            </th>
-            <th scope="col" class="number">
-              Samples
-            </th>
-            <th scope="col">Trace</th>
-            <th scope="col">When</th>
-          </tr>
-        </thead>
-        <tbody>
-          {spans.map((span) => (
-            <tr key={span.spanId}>
-              <td class="wide">
-                <Link to={`span/${span.spanId}`} class="name">
-                  {span.name === null ? "(unnamed span)" : displayName(span.name, 160)}
-                </Link>
-                <div class="mono quiet small">{span.spanId}</div>
-              </td>
-              <td>
-                <Link to={`?service=${encodeURIComponent(span.service)}`} class="name plain">
-                  {displayName(span.service, 80)}
-                </Link>
-              </td>
-              <td class="number">
-                {formatNanos(span.cpuNanos)}
-                <div class="bar" aria-hidden="true">
-                  <div style={{ width: `${(100 * span.cpuNanos) / most}%` }} />
-                </div>
-              </td>
-              <td class="number">{formatCount(span.samples)}</td>
-              <td class="mono">
-                {span.traceId === null ? (
-                  <span class="quiet">–</span>
-                ) : (
-                  <Link to={`?trace=${span.traceId}`} class="plain" title={span.traceId}>
-                    {span.traceId.slice(0, 8)}…
-                  </Link>
-                )}
-              </td>
-              <td class="when" title={formatInterval(span.from, span.until)}>
-                {formatAge(span.until, now)}
-              </td>
-            </tr>
+    <>
+      <SpanTable spans={spans} labelledBy="spans-title" />
+      {next !== undefined && (
+        <p class="actions more">
+          <button type="button" onClick={() => more(next)}>
+            Show {PAGE} more
+          </button>
+        </p>
+      )}
+      {problem !== "" && (
+        <p class="problem" role="alert">
+          {problem}
+        </p>
+      )}
+    </>
+  );
+}
+
+function Filters(props: { service: string | undefined; name: string | undefined; sort: string }) {
+  const { service, name, sort } = props;
+  return (
+    <form
+      class="filter-form"
+      role="search"
+      aria-label="Filter spans"
+      onSubmit={(event) => event.preventDefault()}
+    >
+      <NameFilter label="Service" param="service" value={service} of="service_name" selector="{}" />
+      <NameFilter
+        label="Span name"
+        param="name"
+        value={name}
+        of="span_name"
+        selector={labelSelector(service === undefined ? {} : { service })}
+      />
+      <label>
+        <span class="visually-hidden">Order</span>
+        <select
+          value={sort}
+          onChange={({ currentTarget: { value } }) =>
+            setQuery({ sort: value === "cpu" ? undefined : value }, "push")
+          }
+        >
+          {ORDERS.map(([order, title]) => (
+            <option key={order} value={order}>
+              {title}
+            </option>
           ))}
-        </tbody>
-      </table>
-    </div>
+        </select>
+      </label>
+    </form>
+  );
+}
+
+interface NameFilterProps {
+  label: string;
+  param: string;
+  value: string | undefined;
+  /** The label whose values are suggested once the box has the focus, and of what. */
+  of: string;
+  selector: string;
+}
+
+function NameFilter({ label, param, value, of, selector }: NameFilterProps) {
+  const [text, setText] = useState(value ?? "");
+  const [known, setKnown] = useState<string[]>([]);
+  // The address changed by other means than this box.
+  useEffect(() => setText(value ?? ""), [value]);
+  const commit = () => {
+    const next = text.trim();
+    if (next !== (value ?? "")) setQuery({ [param]: next }, "push");
+  };
+  const list = useId();
+  // Without suggestions the box works all the same.
+  const suggest = () =>
+    void labelValues(of, selector, new AbortController().signal).then(
+      (values) => setKnown(values.slice(0, MAX_SUGGESTED)),
+      () => {},
+    );
+  return (
+    <label>
+      <span class="visually-hidden">{label}</span>
+      <input
+        type="text"
+        list={list}
+        value={text}
+        placeholder={label}
+        autocomplete="off"
+        spellcheck={false}
+        maxLength={4000}
+        onFocus={suggest}
+        onInput={({ currentTarget }) => setText(currentTarget.value)}
+        onChange={commit}
+        onKeyDown={({ key }) => key === "Enter" && commit()}
+      />
+      <datalist id={list}>
+        {known.map((each) => (
+          <option key={each} value={each} />
+        ))}
+      </datalist>
+    </label>
   );
 }
 
@@ -131,9 +198,6 @@ function NoMatch() {
     <section class="notice">
       <h2>No span matches</h2>
       <p>No stored profile holds samples for this selection.</p>
-      <p>
-        <Link to="">Show all spans</Link>
-      </p>
     </section>
   );
 }

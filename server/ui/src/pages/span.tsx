@@ -1,20 +1,27 @@
 // The page of one span: what it is, how much CPU it burned, and in which code.
 
-import { fetchFlameGraph, fetchSpan, type ProfileTypeSummary, type SpanSummary } from "../api.ts";
-import { CopyButton } from "../components/copy.tsx";
+import { useEffect } from "preact/hooks";
+import {
+  ApiError,
+  explain,
+  fetchFlameGraph,
+  fetchSpan,
+  selectStackTraces,
+  type ProfileRoute,
+  type SpanSummary,
+} from "../api.ts";
+import { Fact, IdFact, TimeFact } from "../components/facts.tsx";
 import { Link } from "../components/link.tsx";
 import { LookUp } from "../components/lookup.tsx";
+import { chooseType, lossText, Profile, type LoadedProfile } from "../components/profile.tsx";
 import { Failure, Loading } from "../components/states.tsx";
-import { ApiError } from "../api.ts";
-import { decodeFlameGraph } from "../flame/decode.ts";
 import { displayName } from "../flame/names.ts";
-import { FlamePanel } from "../flame/panel.tsx";
-import { formatCount, formatInterval, formatNanos, formatShare } from "../format.ts";
+import { formatCount, formatNanos, formatRate, formatShare } from "../format.ts";
 import { parseId } from "../ids.ts";
 import { useLoad } from "../load.ts";
-import { navigate } from "../router.ts";
+import { navigate, setQuery } from "../router.ts";
+import { CPU_TYPE, labelSelector, pathOf, selectionText, stackTraces, type Selection } from "../selection.ts";
 import { FEW_SAMPLES, shareInterval } from "../stats.ts";
-import { useEffect } from "preact/hooks";
 
 interface Props {
   /** As it stands in the address: perhaps no id at all. */
@@ -44,7 +51,7 @@ export function SpanPage({ id, query, dark }: Props) {
       </p>
       <LookUp id="lookup" />
       <p>
-        {parsed.kind === "trace" && <Link to={`?trace=${parsed.id}`}>Spans of this trace</Link>}{" "}
+        {parsed.kind === "trace" && <Link to={`trace/${parsed.id}`}>Spans of this trace</Link>}{" "}
         <Link to="">All spans</Link>
       </p>
     </section>
@@ -52,86 +59,171 @@ export function SpanPage({ id, query, dark }: Props) {
 }
 
 function KnownId({ id, query, dark }: Props) {
-  const type = query.get("type") || undefined;
-  const span = useLoad(id, (signal) => fetchSpan(id, signal));
-  const graph = useLoad(`${id} ${type}`, async (signal) =>
-    decodeFlameGraph(await fetchFlameGraph(id, type, signal)),
-  );
-  const known = span.loaded.state === "done" ? span.loaded.value : undefined;
+  const { loaded, retry } = useLoad(id, (signal) => fetchSpan(id, signal));
+  const known = loaded.state === "done" ? loaded.value : undefined;
   useEffect(() => {
     document.title = known ? `${known.name ?? id} · ${known.service} · Spanflame` : `Span ${id} · Spanflame`;
   }, [id, known]);
-
-  const retry = () => {
-    span.retry();
-    graph.retry();
-  };
-  if (span.loaded.state === "loading") return <Loading what={`span ${id}`} />;
-  if (span.loaded.state === "failed") {
+  if (loaded.state === "loading") return <Loading what={`span ${id}`} />;
+  if (loaded.state === "failed") {
     return (
-      <Failure title={failureTitle(span.loaded.error, id)} error={span.loaded.error} retry={retry}>
+      <Failure title={failureTitle(loaded.error, id)} error={loaded.error} retry={retry}>
         <Link to="">All spans</Link>
       </Failure>
     );
   }
-  const summary = span.loaded.value;
-  const shown = chooseType(summary, type);
   return (
     <>
-      <SpanHeader span={summary} />
-      {graph.loaded.state === "loading" && <Loading what="the flame graph" />}
-      {graph.loaded.state === "failed" && (
-        <Failure title="The flame graph cannot be shown" error={graph.loaded.error} retry={retry} isPart />
-      )}
-      {graph.loaded.state === "done" &&
-        (graph.loaded.value === undefined ? (
-          <section class="notice">
-            <h2>No samples of this profile type</h2>
-            <p>The span is known, but none of its samples carry a value of {typeLabel(shown)}.</p>
-          </section>
-        ) : (
-          <FlamePanel
-            full={graph.loaded.value}
-            unit={shown?.unit ?? "nanoseconds"}
-            samples={shown?.samples ?? summary.samples}
-            types={summary.profileTypes.map((each) => ({ id: each.id, label: typeLabel(each) }))}
-            type={shown?.id ?? ""}
-            query={query}
-            dark={dark}
-          />
-        ))}
+      <SpanHeader span={loaded.value} />
+      <SpanProfile span={loaded.value} query={query} dark={dark} hasFocus />
     </>
   );
 }
 
+/** Whose samples a span's graph shows. */
+type Focus = "tree" | "self" | "service";
+
+const FOCUSES: [Focus, string, string][] = [
+  ["tree", "With children", "The span and those below it in the same process"],
+  ["self", "This span only", "Without the spans below it"],
+  ["service", "Whole service", "Everything that the service did in the profiles that hold this span"],
+];
+
+interface ProfileProps {
+  span: SpanSummary;
+  query: URLSearchParams;
+  dark: boolean;
+  /** Whether the focus can be switched. */
+  hasFocus?: boolean;
+}
+
+/** A span's flame graph, of whatever the address says that it shows. */
+export function SpanProfile({ span, query, dark, hasFocus }: ProfileProps) {
+  const asked = query.get("focus");
+  const focus: Focus = hasFocus && (asked === "self" || asked === "service") ? asked : "tree";
+  const type = chooseType(span.profileTypes, query.get("type") || undefined);
+  const service: Selection = { service: span.service, from: span.from, until: span.until };
+  const route: ProfileRoute | undefined =
+    focus === "service"
+      ? undefined
+      : { of: "spans", id: span.spanId, type: type?.id, ...(focus === "self" ? { rollUp: false } : {}) };
+  const run = async (signal: AbortSignal): Promise<LoadedProfile> => {
+    if (route) {
+      const ownSamples = type?.id === CPU_TYPE ? span.ownSamples : 0;
+      const samples = focus === "self" ? ownSamples : (type?.samples ?? span.samples);
+      return { graph: await fetchFlameGraph(route, signal), samples };
+    }
+    return serviceProfile(service, type?.id, signal);
+  };
+  const what = span.name === null ? span.spanId : displayName(span.name, 120);
+  return (
+    <>
+      {hasFocus && (
+        <div class="focus">
+          <div class="segments" role="group" aria-label="Whose samples">
+            {FOCUSES.map(([each, title, hint]) => (
+              <button
+                key={each}
+                type="button"
+                aria-pressed={focus === each}
+                title={hint}
+                onClick={() =>
+                  setQuery({ focus: each === "tree" ? undefined : each, zoom: undefined }, "push")
+                }
+              >
+                {title}
+              </button>
+            ))}
+          </div>
+        </div>
+      )}
+      <Profile
+        load={{ key: `${span.spanId} ${type?.id} ${focus}`, run }}
+        subject={focus === "service" ? "service" : "span"}
+        title={focus === "service" ? `${span.service} around ${what}` : `${what} ${span.spanId}`}
+        types={span.profileTypes}
+        type={type}
+        query={query}
+        dark={dark}
+        route={route}
+        requestsOf={(name) => requestsPath(name, span.service)}
+        why={{
+          ...(focus === "service"
+            ? { selector: labelSelector(service), from: span.from, until: span.until }
+            : { span: span.spanId }),
+          ...(type ? { type: type.id } : {}),
+        }}
+      />
+    </>
+  );
+}
+
+/** What a service did in some time, and in how many samples. */
+async function serviceProfile(
+  service: Selection,
+  type: string | undefined,
+  signal: AbortSignal,
+): Promise<LoadedProfile> {
+  const { from, until } = service;
+  const query = { selector: labelSelector(service), ...(from && until ? { from, until } : {}) };
+  const [graph, explanation] = await Promise.all([
+    selectStackTraces(stackTraces(service, type), signal),
+    explain({ ...query, ...(type === undefined ? {} : { type }) }, signal),
+  ]);
+  return { graph, samples: explanation.samples.inWindow };
+}
+
+/** The page of the requests that spent most time in a function. */
+export function requestsPath(functionName: string, service: string | undefined): string {
+  const params = new URLSearchParams({ function: functionName.slice(0, 4000) });
+  if (service !== undefined) params.set("service", service);
+  return `function?${params}`;
+}
+
+/** How much of an operation's time is shown around one of its spans. */
+const AROUND_MS = 30 * 60_000;
+
 function SpanHeader({ span }: { span: SpanSummary }) {
+  const { service, name, spanId, traceId, from, until, samples, cpuNanos } = span;
+  const operation = { service, name: name ?? "" };
   return (
     <header class="span-head">
       <p class="eyebrow">
-        <Link to={`?service=${encodeURIComponent(span.service)}`} class="name">
-          {displayName(span.service, 120)}
+        <Link to={pathOf({ service })} class="name">
+          {displayName(service, 120)}
         </Link>
       </p>
-      <h1 class="name">{span.name === null ? "(unnamed span)" : displayName(span.name, 240)}</h1>
+      <h1 class="name">{name === null ? "(unnamed span)" : displayName(name, 240)}</h1>
       <dl class="facts">
-        <div class="fact strong">
-          <dt>CPU time</dt>
-          <dd data-testid="cpu">{formatNanos(span.cpuNanos)}</dd>
-        </div>
-        <div class="fact strong">
-          <dt>Samples</dt>
-          <dd data-testid="samples">{formatCount(span.samples)}</dd>
-        </div>
-        <div class="fact">
-          <dt>Profiled</dt>
-          <dd>
-            <time dateTime={new Date(span.from).toISOString()} title={utcInterval(span)}>
-              {formatInterval(span.from, span.until)}
-            </time>
-          </dd>
-        </div>
-        <IdFact term="Span" id={span.spanId} />
-        {span.traceId !== null && <IdFact term="Trace" id={span.traceId} to={`?trace=${span.traceId}`} />}
+        {typeof span.durationNanos === "number" && (
+          <Fact term="Duration" id="duration" strong>
+            {formatNanos(span.durationNanos)}
+          </Fact>
+        )}
+        <Fact term="CPU time" id="cpu" strong>
+          {formatNanos(cpuNanos)}
+        </Fact>
+        {span.childCount > 0 && (
+          <Fact term="Without children" id="own-cpu">
+            {formatNanos(span.ownCpuNanos)}
+          </Fact>
+        )}
+        <Fact term="Samples" id="samples" strong>
+          {formatCount(samples)}
+        </Fact>
+        {samples > 0 && cpuNanos > 0 && (
+          <Fact
+            term="Effective rate"
+            id="rate"
+            title={`One sample for each ${formatNanos(cpuNanos / samples)} of CPU time`}
+          >
+            {formatRate((samples * 1e9) / cpuNanos)}
+          </Fact>
+        )}
+        <LossFact span={span} />
+        <TimeFact from={from} until={until} />
+        <IdFact term="Span" id={spanId} />
+        {traceId !== null && <IdFact term="Trace" id={traceId} to={`trace/${traceId}?span=${spanId}`} />}
         {span.parentSpanId !== null && (
           <IdFact term="Parent span" id={span.parentSpanId} to={`span/${span.parentSpanId}`} />
         )}
@@ -139,8 +231,71 @@ function SpanHeader({ span }: { span: SpanSummary }) {
           <IdFact term="Local root" id={span.localRootSpanId} to={`span/${span.localRootSpanId}`} />
         )}
       </dl>
-      {span.samples < FEW_SAMPLES && span.samples > 0 && <Uncertainty samples={span.samples} />}
+      <p class="onward">
+        {name !== null && (
+          <>
+            <Link to={pathOf({ ...operation, from: from - AROUND_MS, until: until + AROUND_MS })}>
+              Operation
+            </Link>
+            <Link to={comparePath({ ...operation, typical: true }, { span: spanId })}>
+              Compare with typical spans
+            </Link>
+          </>
+        )}
+        <Link to={comparePath(undefined, { span: spanId })}>Compare with…</Link>
+      </p>
+      {span.children.length > 0 && <Children span={span} />}
+      {samples < FEW_SAMPLES && samples > 0 && <Uncertainty samples={samples} />}
     </header>
+  );
+}
+
+/** The page that compares two selections; the reader chooses a side that is left out. */
+export function comparePath(left: Selection | undefined, right: Selection | undefined): string {
+  const params = new URLSearchParams();
+  if (left) params.set("left", selectionText(left));
+  if (right) params.set("right", selectionText(right));
+  return `compare?${params}`;
+}
+
+const SHOWN_CHILDREN = 6;
+
+function Children({ span }: { span: SpanSummary }) {
+  const hidden = span.childCount - Math.min(span.children.length, SHOWN_CHILDREN);
+  return (
+    <p class="children">
+      <span class="quiet">Spans below:</span>
+      {span.children.slice(0, SHOWN_CHILDREN).map((child) => (
+        <span key={child.spanId}>
+          <Link to={`span/${child.spanId}`} class="name">
+            {child.name === null ? "(unnamed span)" : displayName(child.name, 80)}
+          </Link>{" "}
+          <span class="quiet">{formatNanos(child.cpuNanos)}</span>
+        </span>
+      ))}
+      {hidden > 0 && span.traceId !== null && (
+        <Link to={`trace/${span.traceId}?span=${span.spanId}`}>and {formatCount(hidden)} more</Link>
+      )}
+    </p>
+  );
+}
+
+/** What the senders of the profiles that hold the span say that they lost. */
+function LossFact({ span }: { span: SpanSummary }) {
+  const { spanId, service, from, until } = span;
+  const { loaded } = useLoad(`losses ${spanId}`, (signal) =>
+    explain({ span: spanId, selector: labelSelector({ service }), from, until }, signal),
+  );
+  if (loaded.state !== "done") return null;
+  const { losses } = loaded.value;
+  return (
+    <Fact
+      term="Lost meanwhile"
+      id="losses"
+      title="Samples that the service's profiler says it lost in that time"
+    >
+      {losses.length === 0 ? "none reported" : lossText(losses)}
+    </Fact>
   );
 }
 
@@ -148,18 +303,6 @@ function SpanHeader({ span }: { span: SpanSummary }) {
 function hasOwnLocalRoot(span: SpanSummary): span is SpanSummary & { localRootSpanId: string } {
   const root = span.localRootSpanId;
   return root !== null && root !== span.spanId && root !== span.parentSpanId;
-}
-
-function IdFact({ term, id, to }: { term: string; id: string; to?: string }) {
-  return (
-    <div class="fact">
-      <dt>{term}</dt>
-      <dd class="mono with-copy">
-        {to === undefined ? <span>{id}</span> : <Link to={to}>{id}</Link>}
-        <CopyButton text={id} what={`${term.toLowerCase()} id`} />
-      </dd>
-    </div>
-  );
 }
 
 function Uncertainty({ samples }: { samples: number }) {
@@ -176,24 +319,4 @@ function failureTitle(error: Error, id: string): string {
   if (!(error instanceof ApiError)) return "The span cannot be shown";
   if (error.reason === "unknown_span" || error.status === 404) return `No profile for span ${id}`;
   return error.status === 0 ? "No connection" : "The span cannot be shown";
-}
-
-/** The profile type that the server answers: the one asked for, else the CPU type, else the first. */
-function chooseType(span: SpanSummary, asked: string | undefined): ProfileTypeSummary | undefined {
-  return (
-    span.profileTypes.find(({ id }) => id === asked) ??
-    span.profileTypes.find(({ id }) => id.startsWith("process_cpu:cpu:")) ??
-    span.profileTypes[0]
-  );
-}
-
-function typeLabel(type: ProfileTypeSummary | undefined): string {
-  if (!type) return "this type";
-  const [profile = "", sample = ""] = type.id.split(":");
-  if (profile === "process_cpu" && sample === "cpu") return "CPU time";
-  return displayName(profile === "process_cpu" || profile === sample ? sample : `${profile} ${sample}`, 60);
-}
-
-function utcInterval(span: SpanSummary): string {
-  return `${new Date(span.from).toISOString()} – ${new Date(span.until).toISOString()}`;
 }

@@ -1,10 +1,9 @@
 // The rest of the page against the real server: list, look-up, failures, hostile names, themes, accessibility, sub-path.
 
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
-import { createRequire } from "node:module";
 import { after, before, test } from "node:test";
 import type { Browser, BrowserContextOptions, Page } from "playwright-core";
+import { audit } from "../support/axe.ts";
 import { launch, withPage } from "../support/browser.ts";
 import {
   hostileSpan,
@@ -14,6 +13,7 @@ import {
   paySpan,
   profileOf,
   SCRIPT_NAME,
+  SIGN,
   type TestSpan,
 } from "../support/dataset.ts";
 import { canvas } from "../support/graph.ts";
@@ -25,14 +25,12 @@ let server: TestServer;
 let browser: Browser;
 let span: TestSpan;
 let hostile: TestSpan;
-let axeSource: string;
 
 before(async () => {
   server = await testServer();
   span = paySpan();
   hostile = hostileSpan();
   for (const each of [span, hostile]) await push(server, each.service, profileOf(each));
-  axeSource = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
   browser = await launch();
 });
 
@@ -87,6 +85,46 @@ check("spans stand in the order of their CPU time, and a service narrows the lis
   await page.getByText("No span matches").waitFor();
 });
 
+check("the list is narrowed by service and name, and ordered", async (page) => {
+  const service = `filtered-${newId(4)}`;
+  for (const [name, samples] of [
+    ["op a", 2],
+    ["op b", 9],
+  ] as const) {
+    const each = newSpan(service, name, [{ frames: ["app::work"], value: samples * PERIOD }]);
+    await push(server, service, profileOf(each));
+  }
+  const names = () => page.locator(".spans tbody .wide a").allTextContents();
+  await home(page);
+  await page.locator(".spans").waitFor();
+  await page.getByPlaceholder("Service").fill(service);
+  await page.keyboard.press("Enter");
+  await eventually(async () => assert.deepEqual(await names(), ["op b", "op a"]));
+  assert.ok((await page.locator("datalist").first().locator("option").count()) > 0);
+  await page.getByPlaceholder("Span name").fill("op a");
+  await page.keyboard.press("Enter");
+  await eventually(async () => assert.deepEqual(await names(), ["op a"]));
+  await home(page, `?service=${service}&sort=newest`);
+  await page.locator(".spans").waitFor();
+  assert.equal(await page.getByPlaceholder("Service").inputValue(), service);
+  assert.deepEqual(await names(), ["op b", "op a"]);
+});
+
+check("a long list goes on at a press", async (page) => {
+  const service = `long-${newId(4)}`;
+  const spans = Array.from({ length: 120 }, (_, i) =>
+    newSpan(service, `op ${i}`, [{ frames: ["app::work"], value: (i + 1) * PERIOD }]),
+  );
+  await push(server, service, profileOf(spans));
+  await home(page, `?service=${service}`);
+  const rows = page.locator(".spans tbody tr");
+  await rows.first().waitFor();
+  assert.equal(await rows.count(), 100);
+  await page.getByRole("button", { name: "Show 100 more" }).click();
+  await eventually(async () => assert.equal(await rows.count(), 120));
+  assert.equal(await page.getByRole("button", { name: "Show 100 more" }).count(), 0);
+});
+
 check("the look-up takes an id as it is pasted", async (page) => {
   await home(page);
   await lookUp(page, `  ${span.spanId.toUpperCase().replace(/(.{8})/, "$1 ")} `);
@@ -94,8 +132,8 @@ check("the look-up takes an id as it is pasted", async (page) => {
   assert.equal(path(page), `/span/${span.spanId}`);
   await page.getByRole("link", { name: "Spanflame" }).click();
   await lookUp(page, span.traceId);
-  await page.getByRole("link", { name: "POST /pay" }).waitFor();
-  assert.equal(new URL(page.url()).searchParams.get("trace"), span.traceId);
+  await page.locator(".waterfall").waitFor();
+  assert.equal(path(page), `/trace/${span.traceId}`);
 });
 
 check("the look-up says what is wrong with an id", async (page) => {
@@ -156,7 +194,7 @@ check("an address that holds no span id says so", async (page) => {
     assert.match((await page.locator("main").textContent())!, message);
   }
   await page.getByRole("link", { name: "Spans of this trace" }).click();
-  await page.getByRole("link", { name: "POST /pay" }).waitFor();
+  await page.locator(".waterfall").waitFor();
 });
 
 check("an id in upper case leads to the span", async (page) => {
@@ -170,6 +208,17 @@ check("a server that does not answer can be tried again", async (page) => {
   await page.getByRole("heading", { name: "No connection" }).waitFor();
   await page.unroute("**/api/**");
   await page.getByRole("button", { name: "Try again" }).click();
+  await canvas(page).waitFor();
+});
+
+check("a token that is no longer good is asked for again", async (page) => {
+  await page.route("**/api/**", (route) =>
+    route.fulfill({ status: 401, json: { code: "unauthenticated", message: "this server wants a token" } }),
+  );
+  await page.goto(`${server.url}/span/${span.spanId}`);
+  await page.getByText("enter the token as the password").waitFor();
+  await page.unroute("**/api/**");
+  await page.getByRole("button", { name: "Reload" }).click();
   await canvas(page).waitFor();
 });
 
@@ -207,7 +256,7 @@ check("hostile names stay text and break nothing", async (page) => {
     highest: Math.max(...[...document.querySelectorAll(".functions tr")].map((row) => row.clientHeight)),
   }));
   assert.ok(sizes.sideways <= 0 && sizes.highest < 80, JSON.stringify(sizes));
-  await home(page);
+  await home(page, `?service=${encodeURIComponent(hostile.service)}`);
   await page.getByRole("link", { name: "<b>shop</b>" }).first().waitFor();
   await page.goto(`${server.url}/?service=${encodeURIComponent("<img src=x onerror=window.pwned=1>")}`);
   await page.getByText("No span matches").waitFor();
@@ -254,6 +303,13 @@ for (const colorScheme of ["light", "dark"] as const) {
       await audit(page, "span, searched and unfolded");
       await openSpan(page, hostile.spanId);
       await audit(page, "span with hostile names and few samples");
+      await page.goto(`${server.url}/span/${span.spanId}?fn=${encodeURIComponent(SIGN)}`);
+      await page.getByTestId("sandwich").waitFor();
+      await page.locator(".menu summary").click();
+      await audit(page, "callers and callees, and the menu");
+      await page.goto(`${server.url}/trace/${span.traceId}?span=${span.spanId}`);
+      await canvas(page).waitFor();
+      await audit(page, "trace");
       await page.goto(`${server.url}/span/${newId(8)}`);
       await page.getByRole("heading", { name: "No profile" }).waitFor();
       await audit(page, "unknown span");
@@ -279,8 +335,20 @@ test("works under a sub-path", async () => {
       assert.equal(path(page), `/tools/profiles/span/${span.spanId}`);
       await page.reload();
       await canvas(page).waitFor();
-      await page.goto(`${mount.url}/?trace=${span.traceId}`);
-      await page.getByRole("link", { name: "POST /pay" }).waitFor();
+      await page.goto(`${mount.url}/trace/${span.traceId}`);
+      await page.locator(".waterfall").waitFor();
+      await page.getByRole("button", { name: "POST /pay" }).click();
+      await page.getByRole("link", { name: "Open the span" }).click();
+      await canvas(page).waitFor();
+      assert.equal(path(page), `/tools/profiles/span/${span.spanId}`);
+      await page.getByRole("link", { name: "Services" }).click();
+      await page.locator(".operations").waitFor();
+      assert.equal(path(page), "/tools/profiles/services");
+      await page.reload();
+      await page.getByRole("link", { name: "POST /pay" }).first().click();
+      await canvas(page).waitFor();
+      await page.reload();
+      await canvas(page).waitFor();
     });
     assert.deepEqual(
       mount.strays.filter((stray) => stray !== "/favicon.ico"),
@@ -335,18 +403,3 @@ test("pages are checked for changes, assets are kept for good, and the policy is
   assert.match(asset.headers.get("cache-control")!, /immutable/);
   assert.match(asset.headers.get("content-type")!, /^text\/javascript/);
 });
-
-interface AxeResult {
-  violations: { id: string; help: string; nodes: { html: string; failureSummary: string }[] }[];
-}
-
-async function audit(page: Page, what: string): Promise<void> {
-  await page.evaluate(axeSource);
-  const { violations } = await page.evaluate(() =>
-    (window as unknown as { axe: { run(): Promise<AxeResult> } }).axe.run(),
-  );
-  const told = violations.map(
-    ({ id, help, nodes }) => `${id}: ${help}\n${nodes.map((node) => node.html).join("\n")}`,
-  );
-  assert.deepEqual(told, [], what);
-}

@@ -5,7 +5,16 @@ import { after, before, test } from "node:test";
 import type { Browser, Page } from "playwright-core";
 import type { FlameTree } from "../../src/flame/tree.ts";
 import { launch, withPage } from "../support/browser.ts";
-import { COMPRESS, HANDLER, paySpan, profileOf, QUOTE, SIGN, type TestSpan } from "../support/dataset.ts";
+import {
+  COMPRESS,
+  HANDLER,
+  paySpan,
+  PLACES,
+  profileOf,
+  QUOTE,
+  SIGN,
+  type TestSpan,
+} from "../support/dataset.ts";
 import { barOf, canvas, fillOf, graphOf, pointOf } from "../support/graph.ts";
 import { eventually } from "../support/poll.ts";
 import { push, testServer, type TestServer } from "../support/server.ts";
@@ -18,7 +27,7 @@ let tree: FlameTree;
 before(async () => {
   server = await testServer();
   span = paySpan();
-  await push(server, span.service, profileOf(span));
+  await push(server, span.service, profileOf(span, { places: PLACES }));
   tree = await graphOf(server.url, span.spanId);
   browser = await launch();
 });
@@ -60,6 +69,8 @@ check("shows what the span is and what it cost", async (page) => {
   assert.match((await readout(page).textContent())!, /100\.0% of span · total 1 s · self 0 ms/);
   assert.equal(await page.title(), "POST /pay · checkout · Spanflame");
   assert.equal(await page.getByTestId("uncertainty").count(), 0, "100 samples are enough");
+  assert.equal(await page.getByTestId("rate").textContent(), "100 Hz");
+  await eventually(async () => assert.equal(await page.getByTestId("losses").textContent(), "none reported"));
 });
 
 check("the table holds the right values, heaviest self first", async (page) => {
@@ -70,15 +81,19 @@ check("the table holds the right values, heaviest self first", async (page) => {
     ),
   );
   assert.deepEqual(text.slice(0, 4), [
-    ["sha2::sha256::x86::digest_blocks", "400 ms 40.0%", "400 ms 40.0%"],
-    ["<checkout::model::Order as serde::ser::Serialize>::serialize", "200 ms 20.0%", "200 ms 20.0%"],
-    ["checkout::pricing::rule_matches", "180 ms 18.0%", "180 ms 18.0%"],
-    ["regex_automata::meta::regex::Regex::search_half", "120 ms 12.0%", "120 ms 12.0%"],
+    ["sha2::sha256::x86::digest_blocks", "400 ms 40.0% 30.9–49.8%", "400 ms 40.0% 30.9–49.8%"],
+    [
+      "<checkout::model::Order as serde::ser::Serialize>::serialize",
+      "200 ms 20.0% 13.3–28.9%",
+      "200 ms 20.0% 13.3–28.9%",
+    ],
+    ["checkout::pricing::rule_matches", "180 ms 18.0% 11.7–26.7%", "180 ms 18.0% 11.7–26.7%"],
+    ["regex_automata::meta::regex::Regex::search_half", "120 ms 12.0% 7.0–19.8%", "120 ms 12.0% 7.0–19.8%"],
   ]);
   const folded = text.find(([name]) => name === "Runtime frames (folded)");
-  assert.deepEqual(folded?.slice(1), ["100 ms 10.0%", "1 s 100.0%"]);
+  assert.deepEqual(folded?.slice(1), ["100 ms 10.0% 5.5–17.4%", "1 s 100.0%"]);
   const handler = text.find(([name]) => name === HANDLER);
-  assert.deepEqual(handler?.slice(1), ["0 ms 0.0%", "940 ms 94.0%"]);
+  assert.deepEqual(handler?.slice(1), ["0 ms 0.0% 0.0–3.7%", "940 ms 94.0% 87.5–97.2%"]);
 });
 
 check("sorts by every column, both ways", async (page) => {
@@ -237,6 +252,96 @@ check("everything works by keyboard, and is said aloud", async (page) => {
   await page.keyboard.press("Escape");
   await eventually(async () => assert.equal(param(page, "zoom"), null));
   await says(/^whole span/);
+});
+
+check("a function stands between its callers and its callees", async (page) => {
+  await open(page);
+  await page.getByRole("button", { name: `Callers and callees of ${SIGN}` }).click();
+  const around = page.getByTestId("sandwich");
+  await around.waitFor();
+  assert.equal(param(page, "fn"), SIGN);
+  assert.match(
+    (await around.textContent())!,
+    /sign_receipt.*40\.0% of span \(95%: 30\.9–49\.8%\) · total 400 ms/,
+  );
+  const [callers, callees] = await around.locator("canvas").all();
+  // Below the function itself stands what it called, above it its callers.
+  await callees!.hover({ position: { x: 200, y: 30 } });
+  await eventually(async () =>
+    assert.match((await page.locator(".tooltip").textContent())!, /^sha2::sha256::compress256.*400 ms40\.0%/),
+  );
+  await callers!.hover({ position: { x: 200, y: 30 } });
+  await eventually(async () =>
+    assert.match((await page.locator(".tooltip").textContent())!, /^checkout::handlers::pay.*400 ms40\.0%/),
+  );
+  await callees!.click({ position: { x: 200, y: 30 } });
+  await eventually(async () => assert.equal(param(page, "fn"), COMPRESS));
+  await page.goBack();
+  await eventually(async () => assert.equal(param(page, "fn"), SIGN));
+  await page.getByRole("button", { name: "Whole graph" }).click();
+  await eventually(async () => assert.equal(await around.count(), 0));
+  await page.goto(`${server.url}/span/${span.spanId}?fn=no::such::function`);
+  await page.getByText("This function does not occur here").waitFor();
+});
+
+check("callers and callees are there by keyboard, too", async (page) => {
+  await open(page);
+  await canvas(page).focus();
+  for (let i = 0; i < 3; i++) await page.keyboard.press("ArrowDown");
+  await page.keyboard.press("s");
+  await eventually(async () => assert.equal(param(page, "fn"), SIGN));
+  const callees = page.getByTestId("sandwich").locator("canvas").nth(1);
+  await callees.focus();
+  await page.keyboard.press("ArrowDown");
+  await page.keyboard.press("Enter");
+  await eventually(async () => assert.equal(param(page, "fn"), COMPRESS));
+});
+
+check("the graph is exported in every form", async (page) => {
+  await open(page);
+  const save = async (name: string) => {
+    await page.locator(".menu").evaluate((menu) => ((menu as HTMLDetailsElement).open = true));
+    const download = page.waitForEvent("download");
+    await page.locator(".menu-items > *", { hasText: name }).click();
+    const file = await download;
+    const chunks: Buffer[] = [];
+    for await (const chunk of await file.createReadStream()) chunks.push(chunk as Buffer);
+    return { name: file.suggestedFilename(), text: Buffer.concat(chunks).toString("utf8") };
+  };
+  const folded = await save("Folded stacks");
+  assert.equal(folded.name, `span-${span.spanId}.cpu.folded.txt`);
+  assert.match(
+    folded.text,
+    /sign_receipt;sha2::sha256::compress256;sha2::sha256::x86::digest_blocks 400000000/,
+  );
+  const speedscope = JSON.parse((await save("speedscope")).text) as { profiles: { type: string }[] };
+  assert.equal(speedscope.profiles[0]!.type, "sampled");
+  const pprof = await save("pprof");
+  assert.equal(pprof.name, `span-${span.spanId}.cpu.pb.gz`);
+  const svg = await save("SVG");
+  assert.match(svg.name, /^POST-pay-[0-9a-f]{16}\.svg$/);
+  assert.match(svg.text, /^<svg .*<title>checkout::pricing::quote: 300 ms, 30\.0%; self 0 ms<\/title>/s);
+  const html = await save("HTML");
+  assert.match(
+    html.text,
+    /<th scope="row">sha2::sha256::x86::digest_blocks<\/th><td>400 ms<\/td><td>40\.0%<\/td>/,
+  );
+  assert.ok(!html.text.includes("<script"));
+});
+
+check("files and lines are told where the profile has them", async (page) => {
+  await open(page);
+  const hover = async (name: string) => {
+    await canvas(page).hover({ position: await pointOf(page, tree, barOf(tree, name)) });
+    return (await page.locator(".tooltip").textContent())!;
+  };
+  await eventually(async () => assert.match(await hover(SIGN), /src\/crypto\.rs:17Total/));
+  await page.locator(".legend").getByText("inlined").waitFor();
+  assert.match(await hover(COMPRESS), /sha2-0\.10\.8\/src\/sha256\.rs:80, inlinedTotal/);
+  await clickBar(page, SIGN);
+  await eventually(async () =>
+    assert.equal(await page.getByTestId("source").textContent(), "src/crypto.rs:17"),
+  );
 });
 
 check("names are copied by a button", async (page) => {

@@ -2,8 +2,9 @@
 // holds data can be tested too.
 
 import { randomBytes } from "node:crypto";
-import type { LabelledStack, ProfileInput } from "./pprof.ts";
+import type { LabelledStack, Place, ProfileInput } from "./pprof.ts";
 import { below, randomFrom } from "./random.ts";
+import { push, type TestServer } from "./server.ts";
 import type { Stack } from "./stacks.ts";
 
 export interface TestSpan {
@@ -11,6 +12,9 @@ export interface TestSpan {
   name: string;
   spanId: string;
   traceId: string;
+  /** Ids of the span above and of the first one of the trace in the same process. */
+  parentId?: string;
+  localRootId?: string;
   stacks: Stack[];
 }
 
@@ -27,11 +31,22 @@ export function newId(bytes: number): string {
   return randomBytes(bytes).toString("hex");
 }
 
-/** The profile that holds a span's samples. */
-export function profileOf(span: TestSpan): ProfileInput {
-  const labels = { span_id: span.spanId, trace_id: span.traceId, span_name: span.name };
-  const stacks: LabelledStack[] = span.stacks.map((stack) => ({ ...stack, labels }));
-  return { stacks, period: PERIOD, startMillis: Date.now() - 20_000, durationMillis: 10_000 };
+/** How long ago the profiles of the tests began, unless they say otherwise. */
+const AGE_MS = 20_000;
+
+/** The profile that holds the samples of spans of one service. */
+export function profileOf(spans: TestSpan | TestSpan[], more: Partial<ProfileInput> = {}): ProfileInput {
+  const stacks = [spans].flat().flatMap((span) => {
+    const labels = {
+      span_id: span.spanId,
+      trace_id: span.traceId,
+      span_name: span.name,
+      ...(span.parentId === undefined ? {} : { parent_span_id: BigInt(`0x${span.parentId}`) }),
+      ...(span.localRootId === undefined ? {} : { local_root_span_id: BigInt(`0x${span.localRootId}`) }),
+    };
+    return span.stacks.map((stack): LabelledStack => ({ ...stack, labels }));
+  });
+  return { stacks, period: PERIOD, startMillis: Date.now() - AGE_MS, durationMillis: 10_000, ...more };
 }
 
 const RUNTIME = [
@@ -99,4 +114,92 @@ export function largeSpan(frames: number): TestSpan {
     stacks.push({ frames: path, value: PERIOD * (1 + below(random, 8)) });
   }
   return newSpan("large", `${frames} frames`, stacks);
+}
+
+/** Where the functions of `paySpan` are; the digest is inlined. */
+export const PLACES: Record<string, Place> = {
+  [HANDLER]: { file: "src/handlers.rs", line: 42 },
+  [SIGN]: { file: "src/crypto.rs", line: 17 },
+  [COMPRESS]: { file: "sha2-0.10.8/src/sha256.rs", line: 80, inlined: true },
+};
+
+/** A trace through two services: its spans and their profiles, by service. */
+export interface TestTrace {
+  traceId: string;
+  /** 100 samples by itself, 160 in its process, 200 in all. */
+  root: TestSpan;
+  /** 40 samples by itself and 20 in `hash`. */
+  charge: TestSpan;
+  hash: TestSpan;
+  /** 40 samples in another process. */
+  remote: TestSpan;
+  profiles: [service: string, profile: ProfileInput][];
+}
+
+/** 200 samples, 2 s of CPU, in four spans; the profile also tells of two lost samples and of 10 in no span. */
+export function payTrace(): TestTrace {
+  const root = paySpan();
+  const { spanId, traceId } = root;
+  const below = (parentId: string) => ({ traceId, parentId, localRootId: spanId });
+  const charge: TestSpan = {
+    ...newSpan("checkout", "charge card", [underHandler(40, "checkout::cards::charge")]),
+    ...below(spanId),
+  };
+  const hash: TestSpan = {
+    ...newSpan("checkout", "hash", [underHandler(20, "checkout::cards::charge", SIGN)]),
+    ...below(charge.spanId),
+  };
+  const remote = newSpan("payments", "POST /charge", [{ frames: ["payments::charge"], value: 40 * PERIOD }]);
+  Object.assign(remote, { traceId, parentId: charge.spanId, localRootId: remote.spanId });
+  const checkout = profileOf([root, charge, hash], { places: PLACES, comments: ["lost.ring_full=2"] });
+  checkout.stacks.push({ frames: ["checkout::housekeeping"], value: 10 * PERIOD, labels: {} });
+  return {
+    traceId,
+    root,
+    charge,
+    hash,
+    remote,
+    profiles: [
+      ["checkout", checkout],
+      ["payments", profileOf(remote)],
+    ],
+  };
+}
+
+/** Pushes a trace's profiles. */
+export async function pushTrace(server: TestServer, trace: TestTrace): Promise<void> {
+  for (const [service, profile] of trace.profiles) await push(server, service, profile);
+}
+
+/** An operation over half an hour: spans a minute apart, of 20 to 40 samples, and a last one that is slow elsewhere. */
+export interface TestOperation {
+  service: string;
+  name: string;
+  spans: TestSpan[];
+  slow: TestSpan;
+}
+
+export const SLOW = "app::cache::rebuild";
+
+/** Pushes an operation of a service that nothing else uses, with 50 samples in no span. */
+export async function pushOperation(server: TestServer, name = "GET /item"): Promise<TestOperation> {
+  const service = `shop-${newId(4)}`;
+  const spanOf = (samples: number) =>
+    newSpan(service, name, [
+      { frames: ["app::item", "app::query"], value: samples * 0.6 * PERIOD },
+      { frames: ["app::item", "app::render"], value: samples * 0.4 * PERIOD },
+    ]);
+  const spans = Array.from({ length: 21 }, (_, i) => spanOf(20 + 5 * (i % 5)));
+  const now = Date.now();
+  for (const [i, span] of spans.entries()) {
+    await push(server, service, profileOf(span, { startMillis: now - (25 - i) * 60_000 }));
+  }
+  const slow = newSpan(service, name, [
+    ...spanOf(40).stacks,
+    { frames: ["app::item", SLOW], value: 160 * PERIOD },
+  ]);
+  const last = profileOf(slow, { startMillis: now - 2 * 60_000 });
+  last.stacks.push({ frames: ["app::background"], value: 50 * PERIOD, labels: {} });
+  await push(server, service, last);
+  return { service, name, spans, slow };
 }

@@ -2,9 +2,17 @@
 
 import type { Stack } from "./stacks.ts";
 
-/** A stack with the labels that tie it to a span; its value is in nanoseconds of CPU. */
+/** A stack with the labels that tie it to a span, ids of other spans as numbers; its value is in nanoseconds of CPU. */
 export interface LabelledStack extends Stack {
-  labels: Record<string, string>;
+  labels: Record<string, string | bigint>;
+}
+
+/** Where a function is written. */
+export interface Place {
+  file: string;
+  line: number;
+  /** Whether it is inlined into whatever calls it. */
+  inlined?: boolean;
 }
 
 export interface ProfileInput {
@@ -13,42 +21,64 @@ export interface ProfileInput {
   period: number;
   startMillis: number;
   durationMillis: number;
+  /** By function; the others have no file. */
+  places?: Record<string, Place>;
+  comments?: string[];
 }
 
 /** Encodes a CPU profile with the sample types `samples/count` and `cpu/nanoseconds`, uncompressed. */
-export function encodeProfile({ stacks, period, startMillis, durationMillis }: ProfileInput): Uint8Array {
+export function encodeProfile(input: ProfileInput): Uint8Array {
+  const { stacks, period, startMillis, durationMillis, places = {}, comments = [] } = input;
   const strings = new Table<string>();
   strings.index("");
   const functions = new Table<string>();
+  // A location holds the functions that are inlined there, the innermost first, and the one that they are inlined into.
+  const locations = new Table<string>();
   const profile = new Message();
 
   const valueType = (type: string, unit: string) =>
     new Message().varint(1, strings.index(type)).varint(2, strings.index(unit));
   profile.message(1, valueType("samples", "count")).message(1, valueType("cpu", "nanoseconds"));
   for (const { frames, value, labels } of stacks) {
+    const calls: string[][] = [];
+    for (const name of frames) {
+      if (places[name]?.inlined && calls.length > 0) calls.at(-1)!.unshift(name);
+      else calls.push([name]);
+    }
     // pprof lists the innermost frame first, and ids begin at 1.
-    const locations = frames.map((name) => functions.index(name) + 1).reverse();
-    const sample = new Message().packed(1, locations).packed(2, [Math.round(value / period), value]);
-    for (const [key, text] of Object.entries(labels)) {
-      sample.message(3, new Message().varint(1, strings.index(key)).varint(2, strings.index(text)));
+    const ids = calls.map((names) => locations.index(JSON.stringify(names)) + 1).reverse();
+    const sample = new Message().packed(1, ids).packed(2, [Math.round(value / period), value]);
+    for (const [key, label] of Object.entries(labels)) {
+      const message = new Message().varint(1, strings.index(key));
+      sample.message(
+        3,
+        typeof label === "string" ? message.varint(2, strings.index(label)) : message.varint(3, label),
+      );
     }
     profile.message(2, sample);
   }
-  functions.entries.forEach((_name, i) => {
-    const line = new Message().varint(1, i + 1).varint(2, 1);
-    profile.message(4, new Message().varint(1, i + 1).message(4, line));
+  locations.entries.forEach((names, i) => {
+    const location = new Message().varint(1, i + 1);
+    for (const name of JSON.parse(names) as string[]) {
+      const line = new Message().varint(1, functions.index(name) + 1).varint(2, places[name]?.line ?? 1);
+      location.message(4, line);
+    }
+    profile.message(4, location);
   });
   functions.entries.forEach((name, i) => {
     const index = strings.index(name);
-    profile.message(
-      5,
-      new Message()
-        .varint(1, i + 1)
-        .varint(2, index)
-        .varint(3, index),
-    );
+    const message = new Message()
+      .varint(1, i + 1)
+      .varint(2, index)
+      .varint(3, index);
+    const file = places[name]?.file;
+    profile.message(5, file === undefined ? message : message.varint(4, strings.index(file)));
   });
   profile.message(11, valueType("cpu", "nanoseconds"));
+  profile.packed(
+    13,
+    comments.map((comment) => strings.index(comment)),
+  );
   for (const text of strings.entries) profile.string(6, text);
   profile
     .varint(9, startMillis * 1e6)
@@ -72,7 +102,7 @@ class Table<Entry> {
 class Message {
   readonly #parts: Uint8Array[] = [];
 
-  varint(field: number, value: number): this {
+  varint(field: number, value: number | bigint): this {
     this.#parts.push(varint(field << 3), varint(value));
     return this;
   }
@@ -99,7 +129,7 @@ class Message {
   }
 }
 
-function varint(value: number): Uint8Array {
+function varint(value: number | bigint): Uint8Array {
   let rest = BigInt(value);
   const bytes: number[] = [];
   do {

@@ -6,6 +6,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { withDist } from "./dist.ts";
 import { encodeProfile, type ProfileInput } from "./pprof.ts";
 
 export interface TestServer {
@@ -19,11 +20,25 @@ const START_MS = 30_000;
 /** The server at `SPANFLAME_URL`, else one started from `SPANFLAME_BIN` with an empty data directory. */
 export async function testServer(): Promise<TestServer> {
   const url = process.env["SPANFLAME_URL"];
-  if (url) return { url: url.replace(/\/+$/, ""), stop: async () => {} };
+  if (url) return withFreshPage({ url: url.replace(/\/+$/, ""), stop: async () => {} });
   const binary = process.env["SPANFLAME_BIN"];
   if (!binary)
     throw new Error("set SPANFLAME_URL to a running server, or SPANFLAME_BIN to the server's binary");
-  return startServer(binary);
+  return withFreshPage(await startServer(binary));
+}
+
+/** The server with the page in `SPANFLAME_DIST` before the one that was compiled into it. */
+async function withFreshPage(server: TestServer): Promise<TestServer> {
+  const dist = process.env["SPANFLAME_DIST"];
+  if (!dist) return server;
+  const front = await withDist(dist, server.url);
+  return {
+    url: front.url,
+    stop: async () => {
+      front.stop();
+      await server.stop();
+    },
+  };
 }
 
 /** A server of this binary with an empty data directory, and with more arguments and variables. */

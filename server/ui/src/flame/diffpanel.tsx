@@ -1,0 +1,248 @@
+// Two profiles compared: the graph of both, coloured by change, and the functions ranked by it.
+
+import { useMemo, useState } from "preact/hooks";
+import { copyText } from "../clipboard.ts";
+import { CopyButton } from "../components/copy.tsx";
+import { formatPoints, formatShare, formatValue } from "../format.ts";
+import { setQuery } from "../router.ts";
+import { FlameCanvas } from "./canvas.tsx";
+import { FOLDED_NAME } from "./collapse.ts";
+import type { DiffTree } from "./decode.ts";
+import {
+  changeOf,
+  compare,
+  diffFills,
+  functionChanges,
+  PICTURE_P,
+  type Comparison,
+  type FunctionChange,
+  type SampleCounts,
+} from "./diff.ts";
+import type { Facts } from "./facts.ts";
+import { barLabel } from "./labels.ts";
+import { displayName } from "./names.ts";
+import { paletteFor } from "./palette.ts";
+import { search } from "./search.ts";
+import { Toolbar } from "./toolbar.tsx";
+import { barId, depthOf, findBar, nameOf, type FlameTree } from "./tree.ts";
+
+interface Props {
+  diff: DiffTree;
+  samples: SampleCounts;
+  unit: string;
+  query: URLSearchParams;
+  dark: boolean;
+}
+
+export function DiffPanel({ diff, samples, unit, query, dark }: Props) {
+  const isFolded = query.get("runtime") !== "show";
+  const flipped = query.get("view") === "flame";
+  const term = query.get("q") ?? "";
+  const by = query.get("by") === "total" ? "total" : "self";
+  const [focused, setFocused] = useState(-1);
+  const [copied, setCopied] = useState("");
+
+  const comparison = useMemo(() => compare(diff, isFolded), [diff, isFolded]);
+  const { tree, left, right } = comparison;
+  const palette = useMemo(() => paletteFor(tree, dark), [tree, dark]);
+  const fills = useMemo(() => diffFills(comparison, samples, dark), [comparison, samples, dark]);
+  const found = useMemo(() => search(tree, term), [tree, term]);
+  const zoomId = query.get("zoom") ?? "";
+  const zoomed = useMemo(() => (zoomId === "" ? 0 : (findBar(tree, zoomId) ?? 0)), [tree, zoomId]);
+  const changes = useMemo(() => functionChanges(comparison, by, samples), [comparison, by, samples]);
+  const matches = term.trim() === "" ? undefined : found.matches;
+  const facts = (bar: number) => factsOf(comparison, bar, samples, unit);
+  const named = facts(focused >= 0 && focused < tree.size ? focused : zoomed);
+  const zoomTo = (bar: number) => {
+    if (bar !== zoomed) setQuery({ zoom: bar === 0 ? undefined : barId(tree, bar) }, "push");
+  };
+  const sideShare = (side: typeof left) => {
+    const { value } = search({ ...tree, self: side.self, total: side.total }, term);
+    return formatShare(side.total[0] ? value / side.total[0] : 0);
+  };
+
+  return (
+    <>
+      <section class="graph" aria-label="Differential flame graph">
+        <Toolbar
+          term={term}
+          onTerm={(next) => setQuery({ q: next }, "replace")}
+          found={matches ? `${sideShare(left)} → ${sideShare(right)} in ${found.functions} functions` : ""}
+          flipped={flipped}
+          onFlipped={(next) => setQuery({ view: next ? "flame" : undefined }, "replace")}
+          folded={isFolded}
+          onFolded={(next) => {
+            setFocused(-1);
+            setQuery({ runtime: next ? undefined : "show", zoom: undefined }, "replace");
+          }}
+          types={[]}
+          type=""
+          onType={() => {}}
+        />
+        <div class="readout" data-testid="readout">
+          <span class="name">{named.name}</span>
+          <span class="numbers">
+            {named.rows.map(([term, value, share]) => `${term} ${share || value}`).join(" · ")}
+          </span>
+          <span class="spring" />
+          <button type="button" disabled={zoomed === 0} onClick={() => zoomTo(0)}>
+            Reset zoom
+          </button>
+        </div>
+        <FlameCanvas
+          model={{ tree, palette, fills, matches, zoomed, flipped }}
+          facts={facts}
+          description={describe(tree, changes)}
+          onZoom={zoomTo}
+          onFocus={setFocused}
+          onCopy={async (bar) => {
+            const isDone = await copyText(nameOf(tree, bar));
+            setCopied(isDone ? `Copied ${barLabel(tree, bar, 80)}` : "Copy failed");
+          }}
+        />
+        <ul class="legend" aria-label="Colours">
+          <li>
+            <span class="swatch more" /> more than in the baseline
+          </li>
+          <li>
+            <span class="swatch less" /> less
+          </li>
+          <li>
+            <span class="swatch same" /> no difference beyond chance (p &gt; {PICTURE_P})
+          </li>
+        </ul>
+        <span class="visually-hidden" role="status">
+          {copied}
+        </span>
+      </section>
+      <ChangeTable changes={changes} tree={tree} matches={matches} by={by} />
+    </>
+  );
+}
+
+function factsOf(comparison: Comparison, bar: number, samples: SampleCounts, unit: string): Facts {
+  const { tree, left, right } = comparison;
+  const change = changeOf(comparison, bar, samples);
+  const folded = tree.folded.get(bar);
+  const points = formatPoints(change.right - change.left);
+  return {
+    name: barLabel(tree, bar),
+    notes: folded ? [`${folded.functions} folded ${folded.functions === 1 ? "function" : "functions"}`] : [],
+    rows: [
+      ["Baseline", formatValue(left.total[bar]!, unit), formatShare(change.left)],
+      ["Compared", formatValue(right.total[bar]!, unit), formatShare(change.right)],
+      ["Change", points, ""],
+    ],
+    certainty: bar === 0 ? "" : verdict(change.p, change.p <= PICTURE_P),
+    spoken:
+      `${barLabel(tree, bar, 200)}: ${formatShare(change.left)} in the baseline, ${formatShare(change.right)} compared, ` +
+      `${points}, ${verdict(change.p, change.p <= PICTURE_P)}, level ${tree.level[bar]! + 1} of ${depthOf(tree)}`,
+  };
+}
+
+function verdict(p: number, isSignal: boolean): string {
+  const shown = p < 0.001 ? "p < 0.001" : `p = ${p.toFixed(p < 0.01 ? 3 : 2)}`;
+  return isSignal ? `beyond chance (${shown})` : `within noise (${shown})`;
+}
+
+function describe(tree: FlameTree, changes: readonly FunctionChange[]): string {
+  const first = changes
+    .filter(({ isSignal }) => isSignal)
+    .slice(0, 3)
+    .map(({ name, left, right }) => `${displayName(tree.names[name]!, 120)} ${formatPoints(right - left)}`);
+  const told =
+    first.length === 0 ? "No function changed beyond chance." : `Changed most: ${first.join(", ")}.`;
+  return `Flame graph of two profiles, coloured by change. ${told} The table below lists every function.`;
+}
+
+/** Rows shown at first, and added by each "Show more". */
+const PAGE = 50;
+
+interface TableProps {
+  changes: readonly FunctionChange[];
+  tree: FlameTree;
+  matches: Uint8Array | undefined;
+  by: "self" | "total";
+}
+
+function ChangeTable({ changes, tree, matches, by }: TableProps) {
+  const [limit, setLimit] = useState(PAGE);
+  const rows = useMemo(() => {
+    if (!matches) return changes;
+    const named = new Set<number>();
+    for (let bar = 0; bar < tree.size; bar++) if (matches[bar]) named.add(tree.name[bar]!);
+    return changes.filter(({ name }) => named.has(name));
+  }, [changes, matches]);
+  const signals = changes.filter(({ isSignal }) => isSignal).length;
+  return (
+    <section class="top" aria-labelledby="changes-title">
+      <div class="section-head">
+        <h2 id="changes-title">Functions by change</h2>
+        <p class="quiet" data-testid="signals">
+          {signals} of {changes.length} changed beyond chance (two-proportion z-test, false discovery rate 5%)
+        </p>
+        <div class="segments" role="group" aria-label="Rank by">
+          <button
+            type="button"
+            aria-pressed={by === "self"}
+            onClick={() => setQuery({ by: undefined }, "replace")}
+          >
+            Self
+          </button>
+          <button
+            type="button"
+            aria-pressed={by === "total"}
+            onClick={() => setQuery({ by: "total" }, "replace")}
+          >
+            Total
+          </button>
+        </div>
+      </div>
+      <table class="functions changes">
+        <thead>
+          <tr>
+            <th scope="col">Function</th>
+            <th scope="col" class="number">
+              Baseline
+            </th>
+            <th scope="col" class="number">
+              Compared
+            </th>
+            <th scope="col" class="number">
+              Change
+            </th>
+            <th scope="col">Verdict</th>
+          </tr>
+        </thead>
+        <tbody>
+          {rows.slice(0, limit).map(({ name: index, left, right, p, isSignal }) => {
+            const name = tree.names[index]!;
+            const isFolded = name === FOLDED_NAME;
+            return (
+              <tr key={index} class={isSignal ? (right > left ? "more" : "less") : "same"}>
+                <td>
+                  <div class="function">
+                    <span class="name mono">
+                      {isFolded ? "Runtime frames (folded)" : displayName(name, 240)}
+                    </span>
+                    {!isFolded && <CopyButton text={name} what={`name of ${displayName(name, 60)}`} />}
+                  </div>
+                </td>
+                <td class="number">{formatShare(left)}</td>
+                <td class="number">{formatShare(right)}</td>
+                <td class="number change">{formatPoints(right - left)}</td>
+                <td>{verdict(p, isSignal)}</td>
+              </tr>
+            );
+          })}
+        </tbody>
+      </table>
+      {rows.length === 0 && <p class="quiet">No function matches.</p>}
+      {rows.length > limit && (
+        <button type="button" onClick={() => setLimit(limit + PAGE)}>
+          Show {Math.min(PAGE, rows.length - limit)} more of {rows.length - limit}
+        </button>
+      )}
+    </section>
+  );
+}

@@ -1,0 +1,276 @@
+// From a function to the requests that spent most time under it.
+
+import { useEffect } from "preact/hooks";
+import { costOfSpans, selectSeries, type Series } from "../api.ts";
+import { CopyButton } from "../components/copy.tsx";
+import { Link } from "../components/link.tsx";
+import { RangePicker } from "../components/rangepicker.tsx";
+import { Failure, Loading } from "../components/states.tsx";
+import { displayName } from "../flame/names.ts";
+import { formatCount, formatNanos, formatShare } from "../format.ts";
+import { useLoad } from "../load.ts";
+import { readRange, resolveRange, stepsOf, type RangeChoice, type TimeRange } from "../range.ts";
+import { navigate } from "../router.ts";
+import { CPU_TYPE, labelSelector, pathOf } from "../selection.ts";
+import { operationPath } from "./services.tsx";
+import { requestsPath } from "./span.tsx";
+
+/** Steps of the time, in each of which the server names the heaviest span of each operation. */
+const STEPS = 200;
+const SHOWN = 100;
+
+interface Request {
+  spanId: string;
+  traceId: string | undefined;
+  service: string;
+  name: string;
+  /** Under the function, and in all. */
+  under: number;
+  whole: number;
+}
+
+interface Found {
+  range: TimeRange | undefined;
+  requests: Request[];
+  operations: { service: string; name: string; under: number }[];
+}
+
+export function RequestsPage({ query }: { query: URLSearchParams }) {
+  const functionName = query.get("function") ?? "";
+  const service = query.get("service") || undefined;
+  const choice = readRange(query);
+  const { loaded, retry } = useLoad(JSON.stringify([functionName, service, choice]), (signal) =>
+    functionName === ""
+      ? Promise.resolve({ range: undefined, requests: [], operations: [] })
+      : find(functionName, service, choice, signal),
+  );
+  useEffect(() => {
+    document.title = `Requests in ${displayName(functionName, 80)} · Spanflame`;
+  }, [functionName]);
+  return (
+    <>
+      <header class="span-head">
+        <p class="eyebrow">
+          <span>Requests that spent most CPU time in</span>
+          {service !== undefined && (
+            <>
+              <Link to={pathOf({ service })} class="name">
+                {displayName(service, 120)}
+              </Link>
+              <Link to={requestsPath(functionName, undefined)}>Search all services</Link>
+            </>
+          )}
+        </p>
+        <div class="page-head">
+          <h1 class="name function-name">
+            {functionName === "" ? "Which function?" : displayName(functionName, 300)}
+            {functionName !== "" && <CopyButton text={functionName} what="function name" />}
+          </h1>
+          <RangePicker
+            choice={choice}
+            range={loaded.state === "done" ? loaded.value.range : undefined}
+            onRefresh={retry}
+          />
+        </div>
+      </header>
+      {functionName === "" && <AskFunction />}
+      {loaded.state === "loading" && <Loading what="requests" />}
+      {loaded.state === "failed" && (
+        <Failure title="The requests cannot be found" error={loaded.error} retry={retry} isPart />
+      )}
+      {loaded.state === "done" && functionName !== "" && <Findings found={loaded.value} choice={choice} />}
+    </>
+  );
+}
+
+async function find(
+  functionName: string,
+  service: string | undefined,
+  choice: RangeChoice,
+  signal: AbortSignal,
+): Promise<Found> {
+  const range = await resolveRange(choice, signal);
+  const ask = (within: TimeRange) => {
+    const request = {
+      profileTypeID: CPU_TYPE,
+      labelSelector: labelSelector(service === undefined ? {} : { service }),
+      ...stepsOf(within, STEPS),
+      groupBy: ["service_name", "span_name"],
+    };
+    return selectSeries(request, signal, { frames: [functionName] });
+  };
+  let series = await ask(range);
+  // Where the function ran in a small part of the time alone, shorter steps of that part name more of its spans.
+  const busy = busyPart(series, range);
+  if (busy) series = await ask(busy);
+  const operations: Found["operations"] = [];
+  const requests = new Map<string, Request>();
+  for (const { labels = [], points = [] } of series) {
+    const label = (wanted: string) => labels.find(({ name }) => name === wanted)?.value ?? "";
+    const [of, name] = [label("service_name"), label("span_name")];
+    operations.push({ service: of, name, under: points.reduce((sum, { value }) => sum + (value ?? 0), 0) });
+    for (const { spanId, traceId, value } of points.flatMap(({ exemplars = [] }) => exemplars)) {
+      if (!spanId) continue;
+      const known = requests.get(spanId) ?? { spanId, traceId, service: of, name, under: 0, whole: 0 };
+      known.under += Number(value ?? 0);
+      requests.set(spanId, known);
+    }
+  }
+  const byWeight = (a: { under: number }, b: { under: number }) => b.under - a.under;
+  const heaviest = [...requests.values()].sort(byWeight).slice(0, SHOWN);
+  if (heaviest.length > 0) {
+    const costs = await costOfSpans(
+      heaviest.map(({ spanId }) => spanId),
+      signal,
+    );
+    heaviest.forEach((each, i) => (each.whole = costs[i]?.cpuNanos ?? 0));
+  }
+  return {
+    range,
+    requests: heaviest,
+    operations: operations.filter(({ under }) => under > 0).sort(byWeight),
+  };
+}
+
+/** The part of the time in which there are values, unless that is most of it. */
+function busyPart(series: Series[], range: TimeRange): TimeRange | undefined {
+  const step = stepsOf(range, STEPS).step * 1000;
+  const filled = series.flatMap(({ points = [] }) => points.filter(({ value }) => (value ?? 0) > 0));
+  if (filled.length === 0) return undefined;
+  const ends = filled.map(({ timestamp }) => Number(timestamp));
+  const [first, last] = ends.reduce(
+    ([low, high], at) => [Math.min(low, at), Math.max(high, at)],
+    [Infinity, -Infinity],
+  );
+  const from = first! - step + 1;
+  return last! - from < (range.until - range.from) / 2 ? { from, until: last! } : undefined;
+}
+
+function Findings({ found: { requests, operations }, choice }: { found: Found; choice: RangeChoice }) {
+  if (operations.length === 0) {
+    return (
+      <section class="notice" data-testid="empty">
+        <h2>No sample of this function</h2>
+        <p>In this time no stored stack holds a function of exactly this name. Choose a longer time.</p>
+      </section>
+    );
+  }
+  const whole = operations.reduce((sum, { under }) => sum + under, 0);
+  return (
+    <>
+      <section>
+        <div class="section-head">
+          <h2 id="by-request">Requests</h2>
+          <p class="quiet">
+            The heaviest span of each operation in each of {STEPS} steps of the time; one that was never the
+            heaviest is not among them.
+          </p>
+        </div>
+        {requests.length === 0 ? (
+          <p class="quiet">The function ran in no span.</p>
+        ) : (
+          <div class="table-box" role="region" aria-labelledby="by-request" tabIndex={0}>
+            <table class="requests">
+              <thead>
+                <tr>
+                  <th scope="col">Span</th>
+                  <th scope="col">Service</th>
+                  <th scope="col" class="number">
+                    In the function
+                  </th>
+                  <th scope="col" class="number">
+                    Share of the span
+                  </th>
+                  <th scope="col">Trace</th>
+                </tr>
+              </thead>
+              <tbody>
+                {requests.map(({ spanId, traceId, service, name, under, whole: cpu }) => (
+                  <tr key={spanId}>
+                    <td>
+                      <Link to={`span/${spanId}`} class="name">
+                        {name === "" ? "(unnamed span)" : displayName(name, 160)}
+                      </Link>
+                      <div class="mono quiet small">{spanId}</div>
+                    </td>
+                    <td class="name">{displayName(service, 80)}</td>
+                    <td class="number">{formatNanos(under)}</td>
+                    <td class="number">{cpu === 0 ? "–" : formatShare(Math.min(1, under / cpu))}</td>
+                    <td class="mono">
+                      {traceId ? (
+                        <Link to={`trace/${traceId}?span=${spanId}`} class="plain" title={traceId}>
+                          {traceId.slice(0, 8)}…
+                        </Link>
+                      ) : (
+                        "–"
+                      )}
+                    </td>
+                  </tr>
+                ))}
+              </tbody>
+            </table>
+          </div>
+        )}
+      </section>
+      <section>
+        <div class="section-head">
+          <h2 id="by-operation">By operation</h2>
+          <p class="quiet">{formatNanos(whole)} of CPU time in the function</p>
+        </div>
+        <div class="table-box" role="region" aria-labelledby="by-operation" tabIndex={0}>
+          <table>
+            <thead>
+              <tr>
+                <th scope="col">Operation</th>
+                <th scope="col">Service</th>
+                <th scope="col" class="number">
+                  In the function
+                </th>
+                <th scope="col" class="number">
+                  Share
+                </th>
+              </tr>
+            </thead>
+            <tbody>
+              {operations.slice(0, SHOWN).map(({ service, name, under }) => (
+                <tr key={`${service}\n${name}`}>
+                  <td>
+                    <Link to={operationPath(service, name, choice)} class="name">
+                      {name === "" ? "In no span" : displayName(name, 160)}
+                    </Link>
+                  </td>
+                  <td class="name">{displayName(service, 80)}</td>
+                  <td class="number">{formatNanos(under)}</td>
+                  <td class="number">{formatShare(under / whole)}</td>
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        </div>
+        {operations.length > SHOWN && <p class="quiet">and {formatCount(operations.length - SHOWN)} more</p>}
+      </section>
+    </>
+  );
+}
+
+function AskFunction() {
+  return (
+    <form
+      class="lookup"
+      role="search"
+      onSubmit={(event) => {
+        event.preventDefault();
+        const name = new FormData(event.currentTarget).get("function");
+        navigate(`function?${new URLSearchParams({ function: String(name ?? "").trim() })}`);
+      }}
+    >
+      <label for="function">Whole name of the function</label>
+      <div class="row">
+        <input id="function" name="function" type="text" class="mono" spellcheck={false} autocomplete="off" />
+        <button type="submit" class="primary">
+          Find
+        </button>
+      </div>
+    </form>
+  );
+}
