@@ -82,6 +82,21 @@ impl Files {
     }
 }
 
+/// How the store of a server with these settings is set up.
+pub fn store_options(config: &Config) -> StoreOptions {
+    StoreOptions {
+        head_bytes: config.max_head_bytes,
+        flush_bytes: config.flush_bytes,
+        flush_after_ms: i64::try_from(config.flush_after_ms).unwrap_or(i64::MAX),
+        cache_bytes: config.max_cache_bytes as u64,
+        retention: Retention {
+            age_ms: config.retention_ms,
+            bytes: config.retention_bytes.and_then(|bytes| u64::try_from(bytes).ok()),
+        },
+        ..StoreOptions::new(config.data_dir.clone())
+    }
+}
+
 impl Server {
     /// Opens the store and takes the address.
     ///
@@ -100,17 +115,7 @@ impl Server {
             TcpListener::bind(address).await.map_err(|source| ServeError::Bind { address, source })?;
         let address = listener.local_addr()?;
         let path = config.data_dir.clone();
-        let options = StoreOptions {
-            head_bytes: config.max_head_bytes,
-            flush_bytes: config.flush_bytes,
-            flush_after_ms: i64::try_from(config.flush_after_ms).unwrap_or(i64::MAX),
-            cache_bytes: config.max_cache_bytes as u64,
-            retention: Retention {
-                age_ms: config.retention_ms,
-                bytes: config.retention_bytes.and_then(|bytes| u64::try_from(bytes).ok()),
-            },
-            ..StoreOptions::new(path.clone())
-        };
+        let options = store_options(&config);
         let store = tokio::task::spawn_blocking(move || Store::open(options))
             .await
             .expect("opening the store does not panic")

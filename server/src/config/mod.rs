@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use toml::Value;
 
-pub use self::args::ServeArgs;
+pub use self::args::{DataArgs, ServeArgs};
 pub(crate) use self::check::MAX_MESSAGE_BYTES;
 pub use self::show::Shown;
 pub use self::source::{Source, TenantLimits};

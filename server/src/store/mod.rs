@@ -15,6 +15,7 @@ mod head;
 mod log;
 mod manifest;
 mod objects;
+mod offline;
 mod options;
 mod retain;
 mod segment;
@@ -39,6 +40,9 @@ pub(crate) use self::head::SampleCounts;
 use self::log::{LogDir, LogWriter, Recovered};
 use self::manifest::Manifest;
 use self::objects::{LocalObjects, Objects};
+pub use self::offline::{
+    Damage, Formats, Inspection, LogFacts, ManifestFacts, Offline, SegmentFacts, TenantFacts, Verified, inspect, verify,
+};
 pub use self::options::{Clock, StoreOptions, system_clock};
 pub use self::retain::Retention;
 pub(crate) use self::source::{Chunk, FoundRun, NO_SPAN, SeriesEntry, Source, SpanEntry, SpanLookup};

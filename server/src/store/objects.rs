@@ -43,10 +43,15 @@ pub(super) struct LocalObjects {
 impl LocalObjects {
     /// Those in this directory, which is there. What a crash left half written is removed.
     pub(super) fn open(root: &Path) -> io::Result<Self> {
-        let store = LocalFileSystem::new_with_prefix(root).map_err(io_error)?.with_fsync(true);
-        let objects = Self { root: root.to_owned(), store };
+        let objects = Self::shared(root)?;
         objects.tidy(root)?;
         Ok(objects)
+    }
+
+    /// Those in this directory, at which another process may be at work: nothing is removed.
+    pub(super) fn shared(root: &Path) -> io::Result<Self> {
+        let store = LocalFileSystem::new_with_prefix(root).map_err(io_error)?.with_fsync(true);
+        Ok(Self { root: root.to_owned(), store })
     }
 
     /// The file system writes `name#1` before it gives a file its name.

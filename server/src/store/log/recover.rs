@@ -3,12 +3,12 @@
 //! What was being written when the power went is cut off. What was whole once and no longer is (bit rot, a lost block) is
 //! reported, a copy of the file is set aside for people to look at, and everything that is still whole is kept.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
 use super::LogDir;
 use super::format::{Contents, HEADER_BYTES, VERSION, contents, header, put_record, version};
+use crate::store::manifest::Covered;
 use crate::store::{Clock, StoreError};
 
 /// How the log was found.
@@ -31,7 +31,7 @@ pub(in crate::store) struct Recovered {
 pub(in crate::store) fn recover(
     dir: &LogDir,
     clock: &Clock,
-    covered: &BTreeSet<u64>,
+    covered: &Covered,
     mut visit: impl FnMut(u64, &[u8]) -> Result<(), String>,
 ) -> Result<Recovered, StoreError> {
     let names = dir.disk.list(&dir.path).map_err(|error| StoreError::io("list", &dir.path, error))?;
@@ -43,13 +43,13 @@ pub(in crate::store) fn recover(
     // A number that segments cover is never used again, whether its file is still there or not.
     let next_sequence = covered.last().map_or(1, |last| last + 1);
     let mut recovered = Recovered { next_sequence, ..Recovered::default() };
-    for &sequence in sequences.iter().filter(|sequence| covered.contains(sequence)) {
+    for &sequence in sequences.iter().filter(|sequence| covered.contains(**sequence)) {
         let path = dir.file(sequence);
         if let Err(error) = dir.disk.remove(&path) {
             tracing::warn!(path = %path.display(), %error, "log file that is in segments stays on disk");
         }
     }
-    sequences.retain(|sequence| !covered.contains(sequence));
+    sequences.retain(|sequence| !covered.contains(*sequence));
     for (at, &sequence) in sequences.iter().enumerate() {
         recovered.next_sequence = recovered.next_sequence.max(sequence.saturating_add(1));
         let path = dir.file(sequence);

@@ -17,6 +17,8 @@ type Result<T> = std::result::Result<T, CodecError>;
 const MAGIC: [u8; 8] = *b"SPANSEGM";
 /// Bytes behind the footer.
 pub(super) const TRAILER_BYTES: usize = 28;
+/// Bytes before the first piece.
+pub(super) const HEADER_BYTES: u64 = 12;
 /// No piece is larger than this once inflated.
 const MAX_PIECE_BYTES: u32 = 1 << 30;
 
@@ -221,6 +223,11 @@ pub(super) fn open(stored: Vec<u8>, piece: &Piece) -> Result<Vec<u8>> {
         Ok(bytes) if bytes == piece.raw as usize => Ok(raw),
         _ => Err(CodecError("cannot be inflated")),
     }
+}
+
+/// Whether these are the bytes that a segment of this version begins with.
+pub(super) fn is_header(bytes: &[u8]) -> bool {
+    bytes.split_at_checked(MAGIC.len()).is_some_and(|(magic, version)| magic == MAGIC && version == VERSION.to_le_bytes())
 }
 
 /// What the end of a segment says.
