@@ -17,7 +17,7 @@ use crate::api::{self, App, Load};
 use crate::config::{Config, TenantLimits};
 use crate::error::ServeError;
 use crate::reload::{Poll, Watched, Watcher};
-use crate::store::{Store, StoreOptions};
+use crate::store::{Retention, Store, StoreOptions};
 use crate::telemetry;
 use crate::tokens::Tokens;
 
@@ -100,7 +100,17 @@ impl Server {
             TcpListener::bind(address).await.map_err(|source| ServeError::Bind { address, source })?;
         let address = listener.local_addr()?;
         let path = config.data_dir.clone();
-        let options = StoreOptions { head_bytes: config.max_head_bytes, ..StoreOptions::new(path.clone()) };
+        let options = StoreOptions {
+            head_bytes: config.max_head_bytes,
+            flush_bytes: config.flush_bytes,
+            flush_after_ms: i64::try_from(config.flush_after_ms).unwrap_or(i64::MAX),
+            cache_bytes: config.max_cache_bytes as u64,
+            retention: Retention {
+                age_ms: config.retention_ms,
+                bytes: config.retention_bytes.and_then(|bytes| u64::try_from(bytes).ok()),
+            },
+            ..StoreOptions::new(path.clone())
+        };
         let store = tokio::task::spawn_blocking(move || Store::open(options))
             .await
             .expect("opening the store does not panic")

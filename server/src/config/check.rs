@@ -16,11 +16,20 @@ impl Config {
                     .to_owned(),
             );
         }
-        for (name, value) in
-            [("max_head_bytes", self.max_head_bytes), ("max_inflight_bytes", self.max_inflight_bytes)]
-        {
+        for (name, value) in [
+            ("max_head_bytes", self.max_head_bytes),
+            ("flush_bytes", self.flush_bytes),
+            ("max_cache_bytes", self.max_cache_bytes),
+            ("max_inflight_bytes", self.max_inflight_bytes),
+        ] {
             if value < 1 << 20 {
                 problem(format!("{name} = {value}: expected 1048576 bytes or more"));
+            }
+        }
+        for (name, value) in [("retention_ms", self.retention_ms), ("retention_bytes", self.retention_bytes)]
+        {
+            if let Some(value) = value.filter(|value| *value < 0) {
+                problem(format!("{name} = {value}: expected 0 or more"));
             }
         }
         message_size("max_query_bytes", self.max_query_bytes, &mut problem);
@@ -35,6 +44,7 @@ impl Config {
             }
         }
         for (name, value, least) in [
+            ("flush_after_ms", self.flush_after_ms, 1000),
             ("ingest_timeout_ms", self.ingest_timeout_ms, 1),
             ("query_timeout_ms", self.query_timeout_ms, 1),
             ("status_timeout_ms", self.status_timeout_ms, 1),

@@ -63,8 +63,18 @@ settings! {
         max_query_bytes: usize = 1 << 20, "BYTES";
         /// Bytes of pushes that may be in memory at a time, decompressed; further ones wait
         max_inflight_bytes: usize = 512 << 20, "BYTES";
-        /// Memory that profiles may take in bytes; beyond it the oldest are dropped
+        /// Memory that profiles may take in bytes before they are in segments; beyond it writes wait
         max_head_bytes: usize = 1 << 30, "BYTES";
+        /// Memory that profiles take in bytes when a segment is made of them; an eighth of max_head_bytes at most
+        flush_bytes: usize = 64 << 20, "BYTES";
+        /// Age of profiles at which a segment is made of them, in milliseconds
+        flush_after_ms: u64 = 300_000, "MS";
+        /// Memory that pieces of segments may take in bytes that were read lately
+        max_cache_bytes: usize = 256 << 20, "BYTES";
+        /// Age at which profiles go, in milliseconds; 0 keeps them for ever
+        retention_ms: Option<i64> = None, "MS";
+        /// Bytes of segments on disk at which the oldest go; 0 keeps all
+        retention_bytes: Option<i64> = None, "BYTES";
         /// Connections that there may be at a time; on further ones nothing is answered but /ready and /metrics
         max_connections: usize = 4096, "N";
         /// Requests with profiles that may be under way at a time; further ones are answered 503

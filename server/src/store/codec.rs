@@ -12,7 +12,7 @@ use crate::model::{
 /// A payload that is none.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct CodecError(&'static str);
+pub(super) struct CodecError(pub(super) &'static str);
 
 type Result<T> = std::result::Result<T, CodecError>;
 
@@ -94,7 +94,8 @@ fn derived_id(start_nanos: i64, encoded: &[u8]) -> ProfileId {
     ProfileId::derived(u128::from(start_nanos as u64) << 64 | u128::from(content))
 }
 
-fn put(out: &mut Vec<u8>, mut value: u64) {
+/// Writes a number.
+pub(super) fn put(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -102,7 +103,8 @@ fn put(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-fn put_text(out: &mut Vec<u8>, text: &str) {
+/// Writes a text.
+pub(super) fn put_text(out: &mut Vec<u8>, text: &str) {
     put(out, text.len() as u64);
     out.extend_from_slice(text.as_bytes());
 }
@@ -113,7 +115,8 @@ fn put_all(out: &mut Vec<u8>, values: impl IntoIterator<Item = u32>) {
     }
 }
 
-fn put_symbols(out: &mut Vec<u8>, symbols: &Symbols) {
+/// Writes symbol tables.
+pub(super) fn put_symbols(out: &mut Vec<u8>, symbols: &Symbols) {
     // Entry 0 of strings and mappings is always the same.
     put(out, symbols.strings.len() as u64 - 1);
     symbols.strings.iter().skip(1).for_each(|text| put_text(out, text));
@@ -143,18 +146,28 @@ fn put_symbols(out: &mut Vec<u8>, symbols: &Symbols) {
     }
 }
 
-fn put_profile(out: &mut Vec<u8>, profile: &Profile) {
-    put(out, profile.labels.len() as u64);
-    for (name, value) in profile.labels.iter() {
+/// Writes the labels of a series.
+pub(super) fn put_labels(out: &mut Vec<u8>, labels: &Labels) {
+    put(out, labels.len() as u64);
+    for (name, value) in labels.iter() {
         put_text(out, name);
         put_text(out, value);
     }
-    put(out, profile.types.len() as u64);
-    for kind in profile.types.iter() {
+}
+
+/// Writes what the columns of a series measure.
+pub(super) fn put_types(out: &mut Vec<u8>, types: &[ProfileType]) {
+    put(out, types.len() as u64);
+    for kind in types {
         for part in [&kind.name, &kind.sample_type, &kind.sample_unit, &kind.period_type, &kind.period_unit] {
             put_text(out, part);
         }
     }
+}
+
+fn put_profile(out: &mut Vec<u8>, profile: &Profile) {
+    put_labels(out, &profile.labels);
+    put_types(out, &profile.types);
     let start = profile.start_nanos;
     put(out, (start << 1 ^ start >> 63) as u64);
     put(out, profile.duration_nanos as u64);
@@ -178,20 +191,20 @@ fn put_profile(out: &mut Vec<u8>, profile: &Profile) {
 }
 
 /// Bytes still to be read.
-struct Input<'a>(&'a [u8]);
+pub(super) struct Input<'a>(pub(super) &'a [u8]);
 
 impl<'a> Input<'a> {
-    fn take(&mut self, count: usize) -> Result<&'a [u8]> {
+    pub(super) fn take(&mut self, count: usize) -> Result<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(count).ok_or(CodecError("ends too early"))?;
         self.0 = rest;
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
         Ok(self.take(N)?.try_into().expect("exactly as many were taken"))
     }
 
-    fn number(&mut self) -> Result<u64> {
+    pub(super) fn number(&mut self) -> Result<u64> {
         let mut value = 0;
         for shift in (0..64).step_by(7) {
             let [byte] = self.array()?;
@@ -207,7 +220,7 @@ impl<'a> Input<'a> {
         Err(CodecError("number of more than 64 bits"))
     }
 
-    fn small(&mut self) -> Result<u32> {
+    pub(super) fn small(&mut self) -> Result<u32> {
         u32::try_from(self.number()?).map_err(|_| CodecError("number of more than 32 bits"))
     }
 
@@ -216,13 +229,13 @@ impl<'a> Input<'a> {
     }
 
     /// A number below `end`.
-    fn below(&mut self, end: usize) -> Result<u32> {
+    pub(super) fn below(&mut self, end: usize) -> Result<u32> {
         let value = self.small()?;
         if (value as usize) < end { Ok(value) } else { Err(CodecError("reference to nothing")) }
     }
 
     /// A count of things that take at least one byte each.
-    fn count(&mut self) -> Result<usize> {
+    pub(super) fn count(&mut self) -> Result<usize> {
         let count = self.number()?;
         if count > self.0.len() as u64 {
             return Err(CodecError("more entries than bytes"));
@@ -230,11 +243,11 @@ impl<'a> Input<'a> {
         Ok(count as usize)
     }
 
-    fn list<T>(&mut self, mut item: impl FnMut(&mut Self) -> Result<T>) -> Result<Vec<T>> {
+    pub(super) fn list<T>(&mut self, mut item: impl FnMut(&mut Self) -> Result<T>) -> Result<Vec<T>> {
         (0..self.count()?).map(|_| item(self)).collect()
     }
 
-    fn text(&mut self) -> Result<&'a str> {
+    pub(super) fn text(&mut self) -> Result<&'a str> {
         let count = self.count()?;
         std::str::from_utf8(self.take(count)?).map_err(|_| CodecError("text is not UTF-8"))
     }
@@ -247,7 +260,8 @@ impl<'a> Input<'a> {
     }
 }
 
-fn symbols(input: &mut Input<'_>) -> Result<Symbols> {
+/// Reads what [`put_symbols`] wrote.
+pub(super) fn symbols(input: &mut Input<'_>) -> Result<Symbols> {
     let mut symbols = Symbols::default();
     for _ in 0..input.count()? {
         symbols.strings.push(input.text()?);
@@ -288,10 +302,14 @@ fn symbols(input: &mut Input<'_>) -> Result<Symbols> {
     Ok(symbols)
 }
 
-fn profile(input: &mut Input<'_>, id: Option<ProfileId>, symbols: Arc<Symbols>) -> Result<Profile> {
-    let begun = input.0;
-    let labels = Labels::new(input.list(|input| Ok((input.text()?, input.text()?)))?);
-    let types: Vec<ProfileType> = input.list(|input| {
+/// Reads the labels of a series.
+pub(super) fn labels(input: &mut Input<'_>) -> Result<Labels> {
+    Ok(Labels::new(input.list(|input| Ok((input.text()?, input.text()?)))?))
+}
+
+/// Reads what the columns of a series measure.
+pub(super) fn types(input: &mut Input<'_>) -> Result<Vec<ProfileType>> {
+    input.list(|input| {
         Ok(ProfileType {
             name: input.text()?.into(),
             sample_type: input.text()?.into(),
@@ -299,7 +317,13 @@ fn profile(input: &mut Input<'_>, id: Option<ProfileId>, symbols: Arc<Symbols>) 
             period_type: input.text()?.into(),
             period_unit: input.text()?.into(),
         })
-    })?;
+    })
+}
+
+fn profile(input: &mut Input<'_>, id: Option<ProfileId>, symbols: Arc<Symbols>) -> Result<Profile> {
+    let begun = input.0;
+    let labels = labels(input)?;
+    let types = types(input)?;
     let start = input.number()?;
     let start_nanos = (start >> 1) as i64 ^ -((start & 1) as i64);
     let (duration_nanos, period) = (input.number()? as i64, input.number()? as i64);

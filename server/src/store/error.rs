@@ -44,6 +44,22 @@ pub enum StoreError {
         /// Largest size.
         max: usize,
     },
+    /// The bytes of a segment or of the manifest are not those that were written.
+    #[error("{name} is damaged ({what}: {why}): what it held is not served")]
+    Damaged {
+        /// The object.
+        name: String,
+        /// Which part of it.
+        what: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Memory is full of profiles that cannot be written as segments.
+    #[error("memory for new profiles (max_head_bytes) is full, and they cannot be moved to disk: {0}")]
+    Unflushed(Arc<StoreError>),
+    /// A segment would have more blocks or span entries than it can count.
+    #[error("more profiles than one segment can hold")]
+    TooManyForSegment,
     /// The store is shut down, or its writer died.
     #[error("the store is shut down")]
     Closed,
@@ -69,7 +85,12 @@ impl StoreError {
         match self {
             Self::TooLarge { .. } => ErrorKind::InvalidRequest,
             Self::NoSpace(_) => ErrorKind::Full,
-            Self::Io { .. } | Self::Closed => ErrorKind::Unavailable,
+            Self::Unflushed(error) if error.kind() == ErrorKind::Full => ErrorKind::Full,
+            Self::Io { .. }
+            | Self::Closed
+            | Self::Damaged { .. }
+            | Self::Unflushed(_)
+            | Self::TooManyForSegment => ErrorKind::Unavailable,
             Self::Locked(_) | Self::Version { .. } => ErrorKind::Fatal,
         }
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::disk::{Disk, DiskFile, DiskLock};
+use super::objects::Objects;
 
 /// What a power failure does to what was not synced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +52,8 @@ struct State {
     durable_names: BTreeMap<PathBuf, usize>,
     steps: usize,
     fault: Option<(usize, Fault)>,
+    /// Nothing can be created below this.
+    refused: Option<(PathBuf, io::ErrorKind)>,
 }
 
 impl State {
@@ -83,6 +86,16 @@ impl FakeDisk {
     pub(super) fn with_fault(self, step: usize, fault: Fault) -> Self {
         self.state.lock().fault = Some((step, fault));
         self
+    }
+
+    /// Refuses to create files below a directory.
+    pub(super) fn refuse_below(&self, dir: &str, kind: io::ErrorKind) {
+        self.state.lock().refused = Some((dir.into(), kind));
+    }
+
+    /// Refuses nothing any more.
+    pub(super) fn refuse_nothing(&self) {
+        self.state.lock().refused = None;
     }
 
     /// Steps taken so far.
@@ -139,6 +152,18 @@ impl FakeDisk {
         self.state.lock().names.keys().cloned().collect()
     }
 
+    /// Gives a file a second name unless another file has it.
+    fn link(&self, from: &Path, to: &Path) -> io::Result<bool> {
+        self.change(|state| {
+            if state.names.contains_key(to) {
+                return Ok(false);
+            }
+            let inode = *state.names.get(from).ok_or(io::ErrorKind::NotFound)?;
+            state.names.insert(to.to_owned(), inode);
+            Ok(true)
+        })
+    }
+
     fn inode(&self, path: &Path) -> io::Result<usize> {
         self.state.lock().names.get(path).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
@@ -171,6 +196,11 @@ impl Disk for FakeDisk {
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         let inode = self.change(|state| {
+            if let Some((dir, kind)) = &state.refused
+                && path.starts_with(dir)
+            {
+                return Err((*kind).into());
+            }
             if state.names.contains_key(path) {
                 return Err(io::ErrorKind::AlreadyExists.into());
             }
@@ -241,5 +271,59 @@ impl DiskFile for FakeFile {
             state.inodes[inode].written.truncate(len as usize);
             Ok(())
         })
+    }
+}
+
+/// Objects in a directory of a [`FakeDisk`], kept in the steps in which the local file system of `object_store` keeps them.
+pub(super) struct FakeObjects {
+    pub(super) disk: FakeDisk,
+    pub(super) root: PathBuf,
+}
+
+impl Objects for FakeObjects {
+    fn create(&self, name: &str, bytes: Vec<u8>) -> io::Result<bool> {
+        let path = self.root.join(name);
+        let staged = PathBuf::from(format!("{}#1", path.display()));
+        if self.disk.inode(&staged).is_ok() {
+            self.disk.remove(&staged)?;
+        }
+        let written = self.disk.create(&staged).and_then(|mut file| {
+            file.append(&bytes)?;
+            file.sync()
+        });
+        let created = written.and_then(|()| self.disk.link(&staged, &path));
+        // It is tidied up as far as the disk lets it.
+        let tidied = created.and_then(|created| self.disk.sync_dir(&self.root).map(|()| created));
+        let _ = self.disk.remove(&staged);
+        tidied
+    }
+
+    fn read(&self, name: &str, range: std::ops::Range<u64>) -> io::Result<Vec<u8>> {
+        let bytes = self.get(name)?;
+        let range = range.start as usize..range.end as usize;
+        bytes.get(range).map(<[u8]>::to_vec).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+
+    fn get(&self, name: &str) -> io::Result<Vec<u8>> {
+        self.disk.read(&self.root.join(name))
+    }
+
+    fn list(&self, prefix: &str, after: &str) -> io::Result<Vec<String>> {
+        let names = self.disk.list(&self.root.join(prefix))?.into_iter();
+        let named = names.filter(|name| !name.contains('#')).map(|name| format!("{prefix}/{name}"));
+        let mut names: Vec<String> = named.filter(|name| name.as_str() > after).collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        match self.disk.remove(&self.root.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn settle(&self, _prefix: &str) -> io::Result<()> {
+        self.disk.sync_dir(&self.root)
     }
 }

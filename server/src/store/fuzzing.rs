@@ -1,8 +1,9 @@
 //! Ways for fuzz targets into parsers that are private. Not compiled otherwise.
 
 use super::codec;
-use super::head::Head;
+use super::head::Partition;
 use super::log::format::{contents, header, put_record};
+use super::source::Source;
 use crate::model::{Profile, TenantId};
 
 /// Reads a file of the log as a start does: as it is, and as what lies behind a whole record, which is always found.
@@ -42,9 +43,9 @@ pub fn keep(profiles: Vec<Profile>) {
     let mut payload = Vec::new();
     codec::encode(&tenant, &profiles, &mut payload);
     assert_eq!(codec::decode(&payload), Ok((tenant.clone(), profiles.clone())));
-    let head = Head::default();
-    head.partition(1).insert(&tenant, &profiles);
-    for source in head.tenant(&tenant) {
+    let partition = Partition::new(0);
+    partition.insert(&tenant, &profiles);
+    for source in partition.tenant(&tenant) {
         source.all_spans(&mut |_| ()).expect("memory is readable");
     }
 }

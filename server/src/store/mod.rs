@@ -1,20 +1,29 @@
 //! The store: what was acknowledged is kept, and is answered at once.
 //!
-//! An append is encoded, written to the log, synced, shown to queries, and only then acknowledged. Queries read
-//! `Source`s and do not know where those lie. `docs/storage.md` has formats, promises and invariants.
+//! An append is encoded, written to the log, synced, shown to queries, and only then acknowledged. Later it becomes part of
+//! a segment, an immutable file, and leaves memory and log. Queries read `Source`s and do not know where those lie.
+//! `docs/storage.md` has formats, promises and invariants.
 
+mod cache;
 mod codec;
 mod disk;
 mod error;
+mod flush;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod head;
 mod log;
+mod manifest;
+mod objects;
 mod options;
+mod retain;
+mod segment;
+mod server_id;
 mod source;
+mod view;
 mod writer;
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -22,14 +31,19 @@ use std::thread::JoinHandle;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use self::cache::BlockCache;
 use self::disk::{Disk, DiskLock, OsDisk};
 pub use self::error::{ErrorKind, StoreError};
-use self::head::Head;
+use self::flush::{Flusher, Progress};
 pub(crate) use self::head::SampleCounts;
 use self::log::{LogDir, LogWriter, Recovered};
+use self::manifest::Manifest;
+use self::objects::{LocalObjects, Objects};
 pub use self::options::{Clock, StoreOptions, system_clock};
+pub use self::retain::Retention;
 pub(crate) use self::source::{Chunk, FoundRun, NO_SPAN, SeriesEntry, Source, SpanEntry, SpanLookup};
-use self::writer::{Counters, Request, Writer};
+use self::view::{SegmentCounts, View};
+use self::writer::{Counters, Request, Writer, flush_bytes};
 use crate::model::{Profile, TenantId};
 
 #[cfg(test)]
@@ -55,10 +69,18 @@ pub struct StoreStatus {
     pub log_bytes: u64,
     /// Syncs of the log; appends that waited together share one.
     pub syncs: u64,
-    /// Parts of the head that were dropped to stay within memory.
-    pub dropped_partitions: u64,
+    /// Parts of the head that became segments.
+    pub flushes: u64,
+    /// Times that this failed.
+    pub failed_flushes: u64,
+    /// Segments that were made of parts of the head.
+    pub flushed_segments: u64,
+    /// Bytes of segments written.
+    pub segment_written_bytes: u64,
+    /// Segments that went because of their age or number.
+    pub expired_segments: u64,
     /// Profiles in them.
-    pub dropped_profiles: u64,
+    pub expired_profiles: u64,
     /// Bytes of unfinished writes that were cut off when the store was opened.
     pub torn_bytes: u64,
     /// Bytes of damage found when the store was opened.
@@ -69,6 +91,14 @@ pub struct StoreStatus {
     pub head_bytes: usize,
     /// Parts of the head.
     pub partitions: usize,
+    /// Segments.
+    pub segments: u64,
+    /// Bytes of them on disk.
+    pub segment_bytes: u64,
+    /// Segments that are set aside because they are damaged.
+    pub damaged_segments: u64,
+    /// Memory that pieces of segments take.
+    pub cache_bytes: u64,
     /// Bytes that wait to be written.
     pub queued_bytes: usize,
     /// Whether the last write was taken.
@@ -77,7 +107,8 @@ pub struct StoreStatus {
 
 /// Keeps profiles.
 pub struct Store {
-    head: Arc<Head>,
+    view: Arc<View>,
+    flusher: Arc<Flusher>,
     counters: Arc<Counters>,
     recovered: Recovered,
     requests: Mutex<Option<mpsc::UnboundedSender<Request>>>,
@@ -86,21 +117,30 @@ pub struct Store {
     queue_bytes: usize,
     queued_bytes: Arc<AtomicUsize>,
     max_record_bytes: usize,
-    writer: Mutex<Option<JoinHandle<()>>>,
+    /// The flusher's and the writer's.
+    threads: Mutex<Vec<JoinHandle<()>>>,
     /// The directory is ours until this goes, which is after the writer.
     lock: Mutex<Option<DiskLock>>,
 }
 
 impl Store {
-    /// Opens the store in the data directory: takes the directory, reads the log back, and starts the writer.
+    /// Opens the store in the data directory: takes the directory, reads manifest and log back, and starts the writer.
     pub fn open(options: StoreOptions) -> Result<Self, StoreError> {
-        Self::open_on(Arc::new(OsDisk), options)
+        let local = |dir: &Path| Ok(Arc::new(LocalObjects::open(dir)?) as Arc<dyn Objects>);
+        Self::open_on(Arc::new(OsDisk), local, options, true)
     }
 
-    fn open_on(disk: Arc<dyn Disk>, options: StoreOptions) -> Result<Self, StoreError> {
-        let StoreOptions { data_dir, head_bytes, log_file_bytes, queue_bytes, clock } = options;
+    /// Opens the store with its files and objects on `disk`. Without `background` nothing becomes a segment before
+    /// somebody asks for it or the head is full.
+    fn open_on(
+        disk: Arc<dyn Disk>,
+        objects: impl FnOnce(&Path) -> std::io::Result<Arc<dyn Objects>>,
+        options: StoreOptions,
+        background: bool,
+    ) -> Result<Self, StoreError> {
+        let StoreOptions { data_dir, head_bytes, log_file_bytes, queue_bytes, clock, .. } = options;
         let dir = LogDir { path: data_dir.join("log"), disk };
-        let make = |path: &PathBuf| {
+        let make = |path: &Path| {
             dir.disk.create_dir(path).map_err(|error| StoreError::io("make directory", path, error))
         };
         make(&data_dir)?;
@@ -111,41 +151,82 @@ impl Store {
             .map_err(|error| StoreError::io("lock", &lock_path, error))?
             .ok_or_else(|| StoreError::Locked(data_dir.clone()))?;
         make(&dir.path)?;
+        let objects_dir = data_dir.join("objects");
+        make(&objects_dir)?;
+        let server = server_id::of(&*dir.disk, &data_dir)?;
+        let objects = objects(&objects_dir).map_err(|error| StoreError::io("open", &objects_dir, error))?;
+        let manifest = Manifest::load(Arc::clone(&objects), Arc::clone(&clock), server)?;
+        manifest.check_versions()?;
+        let covered = manifest.state().logs_of(server);
 
-        let head = Arc::new(Head::default());
-        let mut dropped = Vec::new();
-        let recovered = log::recover(&dir, &clock, |sequence, payload| {
+        let view = Arc::new(View::default());
+        let counters = Arc::new(Counters::default());
+        counters.healthy.store(true, Ordering::Relaxed);
+        let log = LogWriter::new(dir.clone(), Arc::clone(&clock), log_file_bytes, &Recovered::default());
+        let flusher = Arc::new(Flusher {
+            view: Arc::clone(&view),
+            manifest: Mutex::new(manifest),
+            objects,
+            cache: Arc::new(BlockCache::new(options.cache_bytes)),
+            dir: dir.clone(),
+            log: Arc::new(Mutex::new(log)),
+            counters: Arc::clone(&counters),
+            clock: Arc::clone(&clock),
+            server,
+            head_bytes,
+            flush_after_ms: options.flush_after_ms,
+            retention: options.retention,
+            leaving: Mutex::default(),
+            background,
+            progress: Progress::default(),
+        });
+        flusher.remove_strangers()?;
+        flusher.show(&flusher.manifest.lock());
+        let now_ms = clock();
+        let recovered = log::recover(&dir, &clock, &covered, |sequence, payload| {
             let (tenant, profiles) = codec::decode(payload).map_err(|error| error.to_string())?;
-            head.partition(sequence).insert(&tenant, &profiles);
-            // The limit may be lower than it was, and may not be passed even now.
-            while head.bytes() > head_bytes {
-                let Some((sequence, partition)) = head.drop_oldest() else { break };
-                dropped.push((sequence, partition.profiles()));
+            // Whatever is in earlier files is complete.
+            view.set_writing(sequence);
+            view.partition(sequence, now_ms).insert(&tenant, &profiles);
+            // The limit may be lower than it was, and may not be passed even now. If it cannot be kept, that is told
+            // by the next write.
+            if view.bytes() > head_bytes && !view.closed().is_empty() {
+                let _ = flusher.flush_closed();
             }
             Ok(())
         })?;
-        let counters = Arc::new(Counters::default());
-        counters.healthy.store(true, Ordering::Relaxed);
+        {
+            let mut log = flusher.log.lock();
+            *log = LogWriter::new(dir, Arc::clone(&clock), log_file_bytes, &recovered);
+            view.set_writing(log.writing());
+        }
         let queued_bytes = Arc::new(AtomicUsize::new(0));
-        let mut writer = Writer {
-            log: LogWriter::new(dir.clone(), clock, log_file_bytes, &recovered),
-            dir,
-            head: Arc::clone(&head),
+        let writer = Writer {
+            flusher: Arc::clone(&flusher),
             counters: Arc::clone(&counters),
-            head_bytes,
+            clock,
+            flush_bytes: flush_bytes(options.flush_bytes, head_bytes),
             queued_bytes: Arc::clone(&queued_bytes),
         };
-        dropped.into_iter().for_each(|(sequence, profiles)| writer.forget(sequence, profiles));
-        writer.keep_within_memory();
         let (sender, receiver) = mpsc::unbounded_channel();
-        let thread = std::thread::Builder::new()
-            .name("log-writer".to_owned())
-            .spawn(move || writer.run(receiver))
-            .map_err(|error| StoreError::io("start the writer of", &data_dir, error))?;
+        let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new()
+                .name(name.to_owned())
+                .spawn(work)
+                .map_err(|error| StoreError::io("start a thread of", &data_dir, error))
+        };
+        // The flusher first: it is stopped first, and whoever waits for it must not.
+        let mut threads = Vec::new();
+        if background {
+            let flusher = Arc::clone(&flusher);
+            threads.push(spawn("flusher", Box::new(move || flusher.run()))?);
+        }
+        threads.push(spawn("log-writer", Box::new(move || writer.run(receiver)))?);
         // A semaphore counts up to a fraction of usize; nobody queues that much.
         let queue_bytes = queue_bytes.clamp(1, (u32::MAX as usize).min(Semaphore::MAX_PERMITS));
         Ok(Self {
-            head,
+            view,
+            flusher,
             counters,
             recovered,
             requests: Mutex::new(Some(sender)),
@@ -153,9 +234,15 @@ impl Store {
             queue_bytes,
             queued_bytes,
             max_record_bytes: MAX_RECORD_BYTES.min(head_bytes / 2),
-            writer: Mutex::new(Some(thread)),
+            threads: Mutex::new(threads),
             lock: Mutex::new(Some(lock)),
         })
+    }
+
+    /// Turns all that was acknowledged before into segments. Blocks until they are durable.
+    pub fn flush(&self) -> Result<(), StoreError> {
+        self.flusher.close_open();
+        self.flusher.flush_closed()
     }
 
     /// Keeps profiles: all of them, or on an error none. When this returns they are on disk and visible to queries.
@@ -212,31 +299,41 @@ impl Store {
 
     /// What a query reads, oldest first.
     pub(crate) fn snapshot(&self, tenant: &TenantId) -> Vec<Arc<dyn Source>> {
-        self.head.tenant(tenant)
+        self.view.tenant(tenant)
     }
 
     /// Whose profiles there are.
     pub(crate) fn tenants(&self) -> Vec<TenantId> {
-        self.head.tenants().into_iter().collect()
+        self.view.tenants().into_iter().collect()
     }
 
     /// What the store did and how it stands.
     pub fn status(&self) -> StoreStatus {
         let counted = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         let c = &self.counters;
+        let SegmentCounts { segments, bytes: segment_bytes, damaged: damaged_segments } =
+            self.view.segment_counts();
         StoreStatus {
             appends: counted(&c.appends),
             refused_appends: counted(&c.refused_appends),
             appended_profiles: counted(&c.appended_profiles),
             log_bytes: counted(&c.log_bytes),
             syncs: counted(&c.syncs),
-            dropped_partitions: counted(&c.dropped_partitions),
-            dropped_profiles: counted(&c.dropped_profiles),
+            flushes: counted(&c.flushes),
+            failed_flushes: counted(&c.failed_flushes),
+            flushed_segments: counted(&c.flushed_segments),
+            segment_written_bytes: counted(&c.segment_written_bytes),
+            expired_segments: counted(&c.expired_segments),
+            expired_profiles: counted(&c.expired_profiles),
             torn_bytes: self.recovered.torn_bytes,
             damaged_bytes: self.recovered.damaged_bytes,
             unreadable_files: self.recovered.unreadable_files,
-            head_bytes: self.head.bytes(),
-            partitions: self.head.len(),
+            head_bytes: self.view.bytes(),
+            partitions: self.view.partitions(),
+            segments,
+            segment_bytes,
+            damaged_segments,
+            cache_bytes: self.flusher.cache.bytes(),
             queued_bytes: self.queued_bytes.load(Ordering::Relaxed),
             accepts_writes: c.healthy.load(Ordering::Relaxed),
         }
@@ -247,9 +344,12 @@ impl Store {
     pub fn shutdown(&self) {
         self.requests.lock().take();
         self.room.close();
-        let writer = self.writer.lock().take();
-        if writer.is_some_and(|writer| writer.join().is_err()) {
-            tracing::error!("the writer of the log had panicked");
+        self.flusher.stop();
+        for thread in std::mem::take(&mut *self.threads.lock()) {
+            let name = thread.thread().name().map(str::to_owned);
+            if thread.join().is_err() {
+                tracing::error!(thread = name, "a thread of the store had panicked");
+            }
         }
         self.lock.lock().take();
     }

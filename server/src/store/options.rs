@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::Retention;
+
 /// Tells the time in Unix milliseconds. Everything that needs the time asks this, so that tests choose it.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 
@@ -20,12 +22,20 @@ pub fn system_clock() -> Clock {
 pub struct StoreOptions {
     /// Where the data lies; made when absent.
     pub data_dir: PathBuf,
-    /// Memory that the head may take, in bytes. When it would take more, the oldest part is dropped, its log file too.
+    /// Memory that the head may take, in bytes. When it has no room, writes wait until profiles have become segments.
     pub head_bytes: usize,
+    /// Memory that profiles may take before they become segments, in bytes; an eighth of the head's at the most.
+    pub flush_bytes: usize,
+    /// Age at which profiles become segments, in milliseconds.
+    pub flush_after_ms: i64,
+    /// Memory that pieces of segments may take that were read lately, in bytes.
+    pub cache_bytes: u64,
     /// Size at which a new log file is begun, in bytes.
     pub log_file_bytes: u64,
     /// Bytes that may wait for the log at a time; appends beyond it wait their turn.
     pub queue_bytes: usize,
+    /// How long profiles stay.
+    pub retention: Retention,
     /// Tells the time.
     pub clock: Clock,
 }
@@ -36,8 +46,12 @@ impl StoreOptions {
         Self {
             data_dir: data_dir.into(),
             head_bytes: 1 << 30,
+            flush_bytes: 64 << 20,
+            flush_after_ms: 300_000,
+            cache_bytes: 256 << 20,
             log_file_bytes: 64 << 20,
             queue_bytes: 64 << 20,
+            retention: Retention::default(),
             clock: system_clock(),
         }
     }

@@ -88,7 +88,7 @@ pub(crate) struct SpanRun {
 /// In place of a span entry's number where samples know of no span.
 pub(crate) const NO_SPAN: u32 = u32::MAX;
 
-/// A span that samples of one series were taken in. A span that changed threads may have entries in several series.
+/// A span that samples of one series were taken in. A span may have several entries, of several series or of one.
 #[derive(Debug, Clone)]
 pub(crate) struct SpanEntry {
     /// Its number.
@@ -118,6 +118,18 @@ pub(crate) enum SpanLookup {
     LocalRoot(SpanId),
 }
 
+impl SpanLookup {
+    /// Whether it is about this span.
+    pub(crate) fn finds(self, span: &SpanRef) -> bool {
+        match self {
+            Self::Span(id) => span.span_id == Some(id),
+            Self::Trace(id) => span.trace_id == Some(id),
+            Self::Children(id) => span.parent == Some(id),
+            Self::LocalRoot(id) => span.local_root == Some(id),
+        }
+    }
+}
+
 /// Rows found through the span index.
 #[derive(Debug, Clone)]
 pub(crate) struct FoundRun {
@@ -138,8 +150,11 @@ pub(crate) trait Source: Send + Sync {
     /// Its series: those with these numbers, or all.
     fn series(&self, among: Option<&[u32]>) -> Result<Vec<SeriesEntry>, StoreError>;
 
-    /// Chunks of the `wanted` series (sorted numbers) that overlap `range`, oldest arrival first.
+    /// Chunks of the `wanted` series (sorted numbers) that overlap `range`, in an order of the source.
     fn chunks(&self, wanted: &[u32], range: Option<TimeRange>) -> Result<Vec<Arc<Chunk>>, StoreError>;
+
+    /// Visits all chunks of one series, those that began first before the others, holding few at a time.
+    fn chunks_of(&self, series: u32, visit: &mut dyn FnMut(&Arc<Chunk>)) -> Result<(), StoreError>;
 
     /// Visits span entries, in time proportional to their number.
     fn spans(&self, lookup: SpanLookup, visit: &mut dyn FnMut(&SpanEntry)) -> Result<(), StoreError>;
@@ -161,6 +176,9 @@ pub(crate) trait Source: Send + Sync {
 
     /// The text of a span's name.
     fn string(&self, index: u32) -> Result<String, StoreError>;
+
+    /// How many stack traces there are; their numbers begin with 0.
+    fn stack_count(&self) -> Result<u32, StoreError>;
 
     /// Visits stack traces in the order given: the position in `stacks`, the tables that the trace refers to, and its
     /// locations, the leaf first. A location's number means the same in every call of one source.

@@ -1,18 +1,19 @@
 //! The one thread that writes: it takes whatever waits, makes it durable with one sync, shows it to queries, and answers.
+//!
+//! When the head has no room it waits for partitions to become segments; if they cannot, it refuses.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
-use super::StoreError;
-use super::head::Head;
-use super::log::{LogDir, LogWriter};
+use super::flush::Flusher;
+use super::{Clock, StoreError};
 use crate::model::{Profile, TenantId};
 
 /// The most bytes that are written before a sync; more has to wait for the next.
 const BATCH_BYTES: usize = 16 << 20;
-/// A partition is closed at this share of the head's memory, so that dropping the oldest frees just a part.
+/// A partition is closed at this share of the head's memory at the latest, so that one can be written while others fill.
 const PARTITIONS_IN_HEAD: usize = 8;
 /// A partition is closed at this many bytes at the latest: its tables count in 32 bits.
 const MAX_PARTITION_BYTES: usize = 1 << 30;
@@ -36,17 +37,21 @@ pub(super) struct Counters {
     pub(super) appended_profiles: AtomicU64,
     pub(super) log_bytes: AtomicU64,
     pub(super) syncs: AtomicU64,
-    pub(super) dropped_partitions: AtomicU64,
-    pub(super) dropped_profiles: AtomicU64,
+    pub(super) flushes: AtomicU64,
+    pub(super) failed_flushes: AtomicU64,
+    pub(super) flushed_segments: AtomicU64,
+    pub(super) segment_written_bytes: AtomicU64,
+    pub(super) expired_segments: AtomicU64,
+    pub(super) expired_profiles: AtomicU64,
     pub(super) healthy: AtomicBool,
 }
 
 pub(super) struct Writer {
-    pub(super) log: LogWriter,
-    pub(super) dir: LogDir,
-    pub(super) head: Arc<Head>,
+    pub(super) flusher: Arc<Flusher>,
     pub(super) counters: Arc<Counters>,
-    pub(super) head_bytes: usize,
+    pub(super) clock: Clock,
+    /// Memory at which a partition is closed.
+    pub(super) flush_bytes: usize,
     pub(super) queued_bytes: Arc<AtomicUsize>,
 }
 
@@ -68,7 +73,15 @@ impl Writer {
     fn write(&mut self, batch: Vec<Request>) {
         let Counters { appends, refused_appends, appended_profiles, log_bytes, syncs, healthy, .. } =
             &*self.counters;
-        let written = self.log.write(batch.iter().map(|request| request.payload.as_slice()));
+        let view = &self.flusher.view;
+        // Nobody may close the partition between the writing and the showing.
+        let (written, mut log) = match self.flusher.wait_for_room() {
+            Ok(()) => {
+                let mut log = self.flusher.log.lock();
+                (log.write(batch.iter().map(|request| request.payload.as_slice())), Some(log))
+            }
+            Err(error) => (Err(error), None),
+        };
         let was_healthy = healthy.swap(written.is_ok(), Ordering::Relaxed);
         match &written {
             Ok((_, bytes)) => {
@@ -86,7 +99,7 @@ impl Writer {
         }
         match &written {
             Ok((sequence, _)) => {
-                let partition = self.head.partition(*sequence);
+                let partition = view.partition(*sequence, (self.clock)());
                 for Request { tenant, profiles, .. } in &batch {
                     partition.insert(tenant, profiles);
                     appended_profiles.fetch_add(profiles.len() as u64, Ordering::Relaxed);
@@ -97,8 +110,17 @@ impl Writer {
                 refused_appends.fetch_add(batch.len() as u64, Ordering::Relaxed);
             }
         }
-        // Before the answers, so that whoever has one finds the limit kept.
-        self.keep_within_memory();
+        if let Some(log) = &mut log {
+            let full = log.sequence().and_then(|sequence| view.existing(sequence));
+            if full.is_some_and(|partition| partition.bytes() > self.flush_bytes) {
+                log.rotate();
+            }
+            view.set_writing(log.writing());
+        }
+        drop(log);
+        if self.flusher.background && !view.closed().is_empty() {
+            self.flusher.wake();
+        }
         for Request { payload, permit, done, .. } in batch {
             self.queued_bytes.fetch_sub(payload.len(), Ordering::Relaxed);
             drop(permit);
@@ -106,28 +128,9 @@ impl Writer {
             let _ = done.send(written.as_ref().map(|_| ()).map_err(StoreError::clone));
         }
     }
+}
 
-    /// Closes a partition that has its share of memory, and drops the oldest ones while there is too much in all.
-    pub(super) fn keep_within_memory(&mut self) {
-        let share = (self.head_bytes / PARTITIONS_IN_HEAD).min(MAX_PARTITION_BYTES);
-        if self.log.sequence().is_some_and(|sequence| self.head.partition(sequence).bytes() > share) {
-            self.log.rotate();
-        }
-        while self.head.bytes() > self.head_bytes {
-            let Some((sequence, partition)) = self.head.drop_oldest() else { break };
-            self.forget(sequence, partition.profiles());
-        }
-    }
-
-    /// Removes the log file of a partition that was dropped.
-    pub(super) fn forget(&self, sequence: u64, profiles: u64) {
-        self.counters.dropped_partitions.fetch_add(1, Ordering::Relaxed);
-        self.counters.dropped_profiles.fetch_add(profiles, Ordering::Relaxed);
-        let limit = self.head_bytes;
-        tracing::warn!(profiles, log_file = sequence, limit, "memory limit reached: oldest profiles dropped");
-        if let Err(error) = self.dir.remove(sequence) {
-            // It will be read again at the next start, and dropped again.
-            tracing::error!(%error, log_file = sequence, "log file of dropped profiles stays on disk");
-        }
-    }
+/// Memory at which a partition is closed, of a head that may have so much in all.
+pub(super) fn flush_bytes(wanted: usize, head_bytes: usize) -> usize {
+    wanted.min(head_bytes / PARTITIONS_IN_HEAD).min(MAX_PARTITION_BYTES)
 }

@@ -99,7 +99,7 @@ fn the_metrics_tell_how_the_store_stands_and_what_it_found_at_the_start() {
     server.pushed(checkout());
     assert_eq!((value(&server, "appends_total"), value(&server, "appended_profiles_total")), (2, 4));
     assert_eq!((value(&server, "refused_appends_total"), value(&server, "log_files")), (0, 1));
-    assert_eq!((value(&server, "dropped_profiles_total"), value(&server, "dropped_log_files_total")), (0, 0));
+    assert_eq!((value(&server, "failed_flushes_total"), value(&server, "segments")), (0, 0));
     assert!((1..=2).contains(&value(&server, "log_syncs_total")));
     assert!(value(&server, "head_bytes") > 0 && value(&server, "log_written_bytes_total") > 0);
     assert_eq!((value(&server, "torn_bytes"), value(&server, "queued_bytes")), (0, 0));

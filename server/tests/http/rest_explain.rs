@@ -1,5 +1,7 @@
 //! Why a query is empty.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
 use crate::support::{CPU, SPAN, Server, TRACE, checkout, cpu_profile, service};
@@ -95,31 +97,34 @@ fn traces_and_everything_can_be_explained_too() {
 }
 
 #[test]
-fn what_memory_could_not_hold_is_a_cause() {
-    // Eight pushes of profiles that are too large to be kept together.
-    let server = Server::with_args(&["--max-head-bytes", "2000000"]);
-    let mut pushes = 0;
+fn what_has_reached_its_retention_is_a_cause() {
+    let server = Server::with_args(&["--flush-after-ms", "1000", "--retention-ms", "86400000"]);
+    let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    let now = since_epoch.as_millis() as i64;
+    let ids = [("span_id", SPAN)];
+    for start_ms in [now - 5 * 86_400_000, now - 60_000] {
+        server.pushed(vec![service("checkout", &cpu_profile(start_ms, &[(&["main"], 10_000_000, &ids)]))]);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        // Each in a segment of its own.
+        while !server.get("/metrics").text().contains("spanflame_store_log_files 0\n") {
+            assert!(Instant::now() < deadline, "no segment was made");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    let before = format!("span=ffffffffffffffff&from={}", now - 6 * 86_400_000);
+    let deadline = Instant::now() + Duration::from_secs(60);
     let unknown = loop {
-        let names: Vec<String> =
-            (0..2000).map(|n| format!("a_function_of_push_{pushes}_with_number_{n}")).collect();
-        let stacks: Vec<[&str; 1]> = names.iter().map(|name| [name.as_str()]).collect();
-        let ids = [("span_id", SPAN)];
-        let samples: Vec<crate::support::Sample<'_>> =
-            stacks.iter().map(|stack| (&stack[..], 10_000_000, &ids[..])).collect();
-        let profile = crate::support::cpu_profile(1_767_225_600_000 + pushes * 10_000, &samples);
-        server.pushed(vec![crate::support::service("checkout", &profile)]);
-        pushes += 1;
-        let unknown = explain(&server, "span=ffffffffffffffff&from=1767225600000");
-        if unknown["causes"][0]["reason"] == "dropped" {
+        let unknown = explain(&server, &before);
+        if unknown["causes"][0]["reason"] == "expired" {
             break unknown;
         }
-        assert!(pushes < 200, "nothing was ever dropped: {unknown}");
+        assert!(Instant::now() < deadline, "nothing ever expired: {unknown}");
+        std::thread::sleep(Duration::from_millis(20));
     };
-    let cause = &unknown["causes"][0];
-    assert_eq!(cause["advice"], "raise max_head_bytes");
+    assert_eq!(unknown["causes"][0]["advice"], "raise retention_ms or retention_bytes");
     let oldest = unknown["store"]["oldest"].as_i64().expect("something is kept");
-    assert!(oldest > 1_767_225_600_000, "{unknown}");
-    // A time that is kept was not dropped.
+    assert_eq!(oldest, now - 60_000, "{unknown}");
+    // A time that is kept has not expired.
     let kept = explain(&server, &format!("span=ffffffffffffffff&from={oldest}"));
     assert_eq!(kept["causes"][0]["reason"], "too_short");
 }

@@ -55,7 +55,7 @@ pub(super) fn of_missing_spans(
             .collect();
     }
     let mut causes = Vec::new();
-    causes.extend(dropped(app, stats, window));
+    causes.extend(expired(app, stats, window));
     causes.extend(losses.iter().map(lost));
     causes.extend(refused(app, tenants));
     if stats.spans == 0 {
@@ -82,18 +82,18 @@ pub(super) fn of_missing_spans(
     causes
 }
 
-/// Profiles that went to stay within memory.
-fn dropped(app: &App, stats: &Stats, window: Option<TimeRange>) -> Option<Cause> {
+/// Profiles that have reached their retention.
+fn expired(app: &App, stats: &Stats, window: Option<TimeRange>) -> Option<Cause> {
     // The count is of all tenants, of which one learns nothing.
-    let dropped = if app.config.multi_tenant { 0 } else { app.store.status().dropped_profiles };
+    let expired = if app.config.multi_tenant { 0 } else { app.store.status().expired_profiles };
     let oldest = stats.oldest_ms?;
     let before = window.is_none_or(|window| window.start_ms < oldest);
-    (dropped > 0 && before).then(|| {
+    (expired > 0 && before).then(|| {
         let kept = format!("what is kept begins at {oldest} (Unix milliseconds)");
         Cause::new(
-            "dropped",
-            format!("the oldest profiles were dropped because memory for them was full: {kept}"),
-            "raise max_head_bytes",
+            "expired",
+            format!("older profiles have reached their retention: {kept}"),
+            "raise retention_ms or retention_bytes",
         )
     })
 }

@@ -1,6 +1,7 @@
 //! The head: what the log holds, in memory and ready for queries.
 //!
-//! Partitioned as the log is: one partition for each log file, dropped together with it. Nothing here touches a disk.
+//! Partitioned as the log is: one partition for each log file, which becomes segments when it is closed. Nothing here
+//! touches a disk.
 //!
 //! Locks are held for moments only. A query takes a read lock to pick `Arc`s of immutable chunks, adds them up with no
 //! lock at all, and takes the read lock again, for a bounded batch of stack traces at a time, to learn their names; the
@@ -8,7 +9,7 @@
 
 mod spans;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -24,64 +25,25 @@ const STACKS_PER_LOCK: usize = 256;
 /// Span entries visited under one read lock.
 const ENTRIES_PER_LOCK: usize = 4096;
 
-/// All partitions.
-#[derive(Debug, Default)]
-pub(super) struct Head {
-    /// By the number of their log file, oldest first.
-    partitions: RwLock<BTreeMap<u64, Arc<Partition>>>,
-}
-
-impl Head {
-    /// The partition of this log file, made when there is none.
-    pub(super) fn partition(&self, sequence: u64) -> Arc<Partition> {
-        if let Some(partition) = self.partitions.read().get(&sequence) {
-            return Arc::clone(partition);
-        }
-        Arc::clone(self.partitions.write().entry(sequence).or_default())
-    }
-
-    /// What a tenant has, oldest first.
-    pub(super) fn tenant(&self, tenant: &TenantId) -> Vec<Arc<dyn Source>> {
-        let partitions = self.partitions.read();
-        let parts = partitions.values().filter_map(|partition| partition.tenant(tenant));
-        parts.map(|part| part as Arc<dyn Source>).collect()
-    }
-
-    /// Who has anything.
-    pub(super) fn tenants(&self) -> BTreeSet<TenantId> {
-        let partitions = self.partitions.read();
-        partitions
-            .values()
-            .flat_map(|partition| partition.tenants.read().keys().cloned().collect::<Vec<_>>())
-            .collect()
-    }
-
-    /// Drops the oldest partition unless it is the only one, and tells its number and what was in it. Queries that have
-    /// it in hand finish with it.
-    pub(super) fn drop_oldest(&self) -> Option<(u64, Arc<Partition>)> {
-        let mut partitions = self.partitions.write();
-        if partitions.len() > 1 { partitions.pop_first() } else { None }
-    }
-
-    /// Memory taken by all partitions.
-    pub(super) fn bytes(&self) -> usize {
-        self.partitions.read().values().map(|partition| partition.bytes()).sum()
-    }
-
-    /// How many partitions there are.
-    pub(super) fn len(&self) -> usize {
-        self.partitions.read().len()
-    }
-}
-
 /// The part of the head that one log file holds.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Partition {
     tenants: RwLock<HashMap<TenantId, Arc<TenantPart>>>,
     bytes: AtomicUsize,
+    since_ms: i64,
 }
 
 impl Partition {
+    /// An empty one, made at this time in Unix milliseconds.
+    pub(super) fn new(since_ms: i64) -> Self {
+        Self { tenants: RwLock::default(), bytes: AtomicUsize::new(0), since_ms }
+    }
+
+    /// When it was made.
+    pub(super) fn since_ms(&self) -> i64 {
+        self.since_ms
+    }
+
     /// Makes profiles visible to queries.
     pub(super) fn insert(&self, tenant: &TenantId, profiles: &[Profile]) {
         let part = Arc::clone(self.tenants.write().entry(tenant.clone()).or_default());
@@ -104,9 +66,9 @@ impl Partition {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Profiles of all tenants.
-    pub(super) fn profiles(&self) -> u64 {
-        self.tenants.read().values().map(|part| part.profiles()).sum()
+    /// What each tenant has here.
+    pub(super) fn tenants(&self) -> BTreeMap<TenantId, Arc<TenantPart>> {
+        self.tenants.read().iter().map(|(tenant, part)| (tenant.clone(), Arc::clone(part))).collect()
     }
 }
 
@@ -124,6 +86,8 @@ struct Inner {
     span_names: Vec<HashSet<u32>>,
     series_ids: HashMap<(Labels, Arc<[ProfileType]>), u32>,
     chunks: Vec<Arc<Chunk>>,
+    /// Numbers of the chunks of each series.
+    chunks_of: Vec<Vec<u32>>,
     spans: SpanIndex,
     /// What senders lost, by series and time of the profile that told it.
     losses: Vec<(u32, TimeRange, Vec<Loss>)>,
@@ -206,7 +170,8 @@ impl Inner {
             values,
             totals,
         };
-        self.bytes += chunk.bytes();
+        self.bytes += chunk.bytes() + 4;
+        self.chunks_of[series as usize].push(chunk_index);
         self.chunks.push(Arc::new(chunk));
         if !profile.losses.is_empty() {
             self.bytes +=
@@ -227,6 +192,7 @@ impl Inner {
         self.bytes += size_of::<SeriesEntry>() + profile.labels.heap_bytes() + 64;
         self.series.push(SeriesEntry { id, labels: key.0.clone(), types: Arc::clone(&key.1), range });
         self.span_names.push(HashSet::new());
+        self.chunks_of.push(Vec::new());
         self.series_ids.insert(key, id);
         id
     }
@@ -286,6 +252,19 @@ impl Source for TenantPart {
         Ok(inner.chunks.iter().filter(passes).cloned().collect())
     }
 
+    fn chunks_of(&self, series: u32, visit: &mut dyn FnMut(&Arc<Chunk>)) -> Result<(), StoreError> {
+        let mut chunks: Vec<Arc<Chunk>> = {
+            let inner = self.inner.read();
+            inner.chunks_of[series as usize]
+                .iter()
+                .map(|&at| Arc::clone(&inner.chunks[at as usize]))
+                .collect()
+        };
+        chunks.sort_by_key(|chunk| chunk.start_nanos);
+        chunks.iter().for_each(visit);
+        Ok(())
+    }
+
     fn spans(&self, lookup: SpanLookup, visit: &mut dyn FnMut(&SpanEntry)) -> Result<(), StoreError> {
         self.inner.read().spans.visit(lookup, visit);
         Ok(())
@@ -329,6 +308,10 @@ impl Source for TenantPart {
 
     fn string(&self, index: u32) -> Result<String, StoreError> {
         Ok(self.inner.read().symbols.symbols().string(index).to_owned())
+    }
+
+    fn stack_count(&self) -> Result<u32, StoreError> {
+        Ok(self.inner.read().symbols.symbols().stack_count() as u32)
     }
 
     fn stacks(

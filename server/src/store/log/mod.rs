@@ -27,7 +27,7 @@ impl LogDir {
     }
 
     /// The number of a file by its name, none if it is no file of the log.
-    fn sequence_of(name: &str) -> Option<u64> {
+    pub(super) fn sequence_of(name: &str) -> Option<u64> {
         let digits = name.strip_suffix(".log")?;
         (digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
     }
@@ -37,6 +37,12 @@ impl LogDir {
         let path = self.file(sequence);
         self.disk.remove(&path).map_err(|error| StoreError::io("remove", &path, error))?;
         self.sync()
+    }
+
+    /// The number of the oldest file.
+    pub(super) fn oldest(&self) -> Result<Option<u64>, StoreError> {
+        let names = self.disk.list(&self.path).map_err(|error| StoreError::io("list", &self.path, error))?;
+        Ok(names.iter().filter_map(|name| Self::sequence_of(name)).min())
     }
 
     fn sync(&self) -> Result<(), StoreError> {
@@ -83,6 +89,11 @@ impl LogWriter {
     /// The number of the file that is being written, if one is.
     pub(super) fn sequence(&self) -> Option<u64> {
         self.file.as_ref().map(|file| file.sequence)
+    }
+
+    /// Files with lower numbers are never written again.
+    pub(super) fn writing(&self) -> u64 {
+        self.sequence().unwrap_or(self.next_sequence)
     }
 
     /// Writes one record for each payload and syncs. All of them are durable when it returns the number of their file.

@@ -3,6 +3,7 @@
 //! What was being written when the power went is cut off. What was whole once and no longer is (bit rot, a lost block) is
 //! reported, a copy of the file is set aside for people to look at, and everything that is still whole is kept.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
@@ -26,10 +27,11 @@ pub(in crate::store) struct Recovered {
 }
 
 /// Hands the payload of every whole record to `visit` with the number of its file, in order. A payload that `visit` turns
-/// down counts as damage.
+/// down counts as damage. Files that are `covered` by segments are removed unread.
 pub(in crate::store) fn recover(
     dir: &LogDir,
     clock: &Clock,
+    covered: &BTreeSet<u64>,
     mut visit: impl FnMut(u64, &[u8]) -> Result<(), String>,
 ) -> Result<Recovered, StoreError> {
     let names = dir.disk.list(&dir.path).map_err(|error| StoreError::io("list", &dir.path, error))?;
@@ -38,9 +40,18 @@ pub(in crate::store) fn recover(
     }
     let mut sequences: Vec<u64> = names.iter().filter_map(|name| LogDir::sequence_of(name)).collect();
     sequences.sort_unstable();
-    let mut recovered = Recovered { next_sequence: 1, ..Recovered::default() };
+    // A number that segments cover is never used again, whether its file is still there or not.
+    let next_sequence = covered.last().map_or(1, |last| last + 1);
+    let mut recovered = Recovered { next_sequence, ..Recovered::default() };
+    for &sequence in sequences.iter().filter(|sequence| covered.contains(sequence)) {
+        let path = dir.file(sequence);
+        if let Err(error) = dir.disk.remove(&path) {
+            tracing::warn!(path = %path.display(), %error, "log file that is in segments stays on disk");
+        }
+    }
+    sequences.retain(|sequence| !covered.contains(sequence));
     for (at, &sequence) in sequences.iter().enumerate() {
-        recovered.next_sequence = sequence.saturating_add(1);
+        recovered.next_sequence = recovered.next_sequence.max(sequence.saturating_add(1));
         let path = dir.file(sequence);
         let file = match dir.disk.read(&path) {
             Ok(file) => file,

@@ -1,0 +1,258 @@
+//! From the head to segments: a closed partition becomes one segment for each tenant, then its log file goes.
+//!
+//! In this order, each step durable before the next: the segments, one entry of the manifest that adds them and names the
+//! log file, what queries see, the removal of the log file. A crash between any two leaves either the log file or the
+//! entry in force, never both and never neither.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use uuid::Uuid;
+
+use super::cache::BlockCache;
+use super::log::{LogDir, LogWriter};
+use super::manifest::{Change, Manifest};
+use super::objects::Objects;
+use super::retain::{Leaving, Retention};
+use super::segment::{self, Segment, SegmentMeta};
+use super::source::Source;
+use super::view::View;
+use super::writer::Counters;
+use super::{Clock, StoreError};
+
+/// How often the age of the open partition is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// The shortest and the longest time between attempts while segments cannot be written.
+const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(15));
+
+/// Turns partitions into segments, and keeps what queries see in step with the manifest.
+pub(super) struct Flusher {
+    pub(super) view: Arc<View>,
+    pub(super) manifest: Mutex<Manifest>,
+    pub(super) objects: Arc<dyn Objects>,
+    pub(super) cache: Arc<BlockCache>,
+    pub(super) dir: LogDir,
+    pub(super) log: Arc<Mutex<LogWriter>>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) clock: Clock,
+    pub(super) server: Uuid,
+    pub(super) head_bytes: usize,
+    pub(super) flush_after_ms: i64,
+    pub(super) retention: Retention,
+    pub(super) leaving: Mutex<Leaving>,
+    /// Whether a thread of its own flushes; else whoever waits for room does.
+    pub(super) background: bool,
+    pub(super) progress: Progress,
+}
+
+/// How flushing stands, for those who wait for it.
+#[derive(Default)]
+pub(super) struct Progress {
+    state: Mutex<Standing>,
+    changed: Condvar,
+    /// One flush at a time.
+    busy: Mutex<()>,
+    stopping: AtomicBool,
+}
+
+#[derive(Default)]
+struct Standing {
+    /// Somebody waits for room.
+    wanted: bool,
+    /// Why the last flush failed.
+    failure: Option<Arc<StoreError>>,
+}
+
+impl Flusher {
+    /// Begins a new partition with the next write.
+    pub(super) fn close_open(&self) {
+        let mut log = self.log.lock();
+        log.rotate();
+        self.view.set_writing(log.writing());
+    }
+
+    /// Turns every closed partition into segments, oldest first.
+    pub(super) fn flush_closed(&self) -> Result<(), StoreError> {
+        let _one = self.progress.busy.lock();
+        let mut done = Ok(());
+        for sequence in self.view.closed() {
+            done = self.flush(sequence);
+            if done.is_err() {
+                self.counters.failed_flushes.fetch_add(1, Ordering::Relaxed);
+                break;
+            }
+        }
+        let mut state = self.progress.state.lock();
+        match (&done, &state.failure) {
+            (Ok(()), Some(_)) => tracing::info!("segments are written again"),
+            (Err(error), None) => {
+                tracing::error!(%error, "segments cannot be written; profiles stay in memory and log")
+            }
+            _ => {}
+        }
+        state.failure = done.clone().err().map(Arc::new);
+        self.progress.changed.notify_all();
+        done
+    }
+
+    fn flush(&self, sequence: u64) -> Result<(), StoreError> {
+        let Some(partition) = self.view.existing(sequence) else { return Ok(()) };
+        let now_ms = (self.clock)();
+        let mut change = Change { logs: vec![sequence], ..Change::default() };
+        let stored = partition.tenants().into_iter().try_for_each(|(tenant, part)| {
+            let head = segment::Head { name: segment_name(), tenant: &tenant, level: 0, now_ms };
+            let Some(written) = segment::write(head, &[part as Arc<dyn Source>])? else { return Ok(()) };
+            let name = written.meta.name.clone();
+            // Said before it is done, so that what is left of a failed attempt is removed.
+            change.add.push(written.meta);
+            self.store(&name, written.bytes)
+        });
+        if let Err(error) = stored {
+            self.discard(&change.add);
+            return Err(error);
+        }
+        change.logs_from = self.dir.oldest()?.unwrap_or(sequence);
+        let added = change.add.clone();
+        let mut manifest = self.manifest.lock();
+        if !manifest.commit(change)? {
+            // An earlier attempt got through after all.
+            self.discard(&added);
+        }
+        self.show(&manifest);
+        drop(manifest);
+        self.counters.flushes.fetch_add(1, Ordering::Relaxed);
+        self.counters.flushed_segments.fetch_add(added.len() as u64, Ordering::Relaxed);
+        if let Err(error) = self.dir.remove(sequence) {
+            // It is covered by the manifest, and removed at the next start.
+            tracing::warn!(%error, log_file = sequence, "log file that is in segments stays on disk");
+        }
+        Ok(())
+    }
+
+    /// Keeps a segment's bytes under a name of its own.
+    pub(super) fn store(&self, name: &str, bytes: Vec<u8>) -> Result<(), StoreError> {
+        let length = bytes.len() as u64;
+        let created = self.objects.create(name, bytes);
+        let created = created.map_err(|error| StoreError::io("create", std::path::Path::new(name), error))?;
+        self.counters.segment_written_bytes.fetch_add(length, Ordering::Relaxed);
+        if created {
+            return Ok(());
+        }
+        // Names are random: this does not happen.
+        Err(StoreError::io("create", std::path::Path::new(name), std::io::ErrorKind::AlreadyExists.into()))
+    }
+
+    /// Removes segments that the manifest does not know; what cannot be removed goes at the next start.
+    pub(super) fn discard(&self, segments: &[SegmentMeta]) {
+        for segment in segments {
+            let _ = self.objects.remove(&segment.name);
+        }
+    }
+
+    /// Lets queries see what the manifest says.
+    pub(super) fn show(&self, manifest: &Manifest) {
+        let covered = manifest.state().logs_of(self.server);
+        let gone = self.view.show(manifest.state(), &covered, |meta| {
+            Segment::new(meta.clone(), Arc::clone(&self.objects), Arc::clone(&self.cache))
+        });
+        self.leaving.lock().extend(gone);
+    }
+
+    /// Removes segments that the manifest does not know. Only for who has the objects for itself.
+    pub(super) fn remove_strangers(&self) -> Result<(), StoreError> {
+        let listed = self.objects.list(SEGMENTS, "");
+        let names = listed.map_err(|error| StoreError::io("list", std::path::Path::new(SEGMENTS), error))?;
+        let manifest = self.manifest.lock();
+        let known: BTreeSet<&String> = manifest.state().segments.keys().collect();
+        for name in names.iter().filter(|name| is_segment_name(name) && !known.contains(name)) {
+            tracing::info!(
+                segment = name,
+                "removing a segment that was never finished or is no longer needed"
+            );
+            let _ = self.objects.remove(name);
+        }
+        Ok(())
+    }
+
+    /// Waits until the head has room, or says why it gets none.
+    pub(super) fn wait_for_room(&self) -> Result<(), StoreError> {
+        while self.view.bytes() >= self.head_bytes {
+            self.close_open();
+            if !self.background {
+                self.flush_closed().map_err(|error| StoreError::Unflushed(Arc::new(error)))?;
+                continue;
+            }
+            let mut state = self.progress.state.lock();
+            if let Some(failure) = &state.failure {
+                return Err(StoreError::Unflushed(Arc::clone(failure)));
+            }
+            if self.progress.stopping.load(Ordering::Relaxed) {
+                return Err(StoreError::Closed);
+            }
+            state.wanted = true;
+            self.progress.changed.notify_all();
+            self.progress.changed.wait_for(&mut state, LOOK);
+        }
+        Ok(())
+    }
+
+    /// Says that there is something to do.
+    pub(super) fn wake(&self) {
+        self.progress.state.lock().wanted = true;
+        self.progress.changed.notify_all();
+    }
+
+    /// Flushes what is closed and closes what is old, until told to stop.
+    pub(super) fn run(&self) {
+        let mut pause = RETRY.0;
+        while !self.progress.stopping.load(Ordering::Relaxed) {
+            let old = |since_ms: i64| (self.clock)().saturating_sub(since_ms) >= self.flush_after_ms;
+            if self.view.open_since().is_some_and(old) {
+                self.close_open();
+            }
+            let failed = !self.view.closed().is_empty() && self.flush_closed().is_err();
+            if let Err(error) = self.retain() {
+                tracing::warn!(%error, "segments that have reached their retention cannot be let go");
+            }
+            self.bury();
+            pause = if failed { (pause * 2).min(RETRY.1) } else { RETRY.0 };
+            self.sleep(if failed { pause } else { LOOK }, failed);
+        }
+    }
+
+    /// Waits for so long, or until somebody wants something; after a failure nobody's wish makes the disk larger.
+    fn sleep(&self, pause: Duration, failed: bool) {
+        let until = Instant::now() + pause;
+        let mut state = self.progress.state.lock();
+        loop {
+            let awake = self.progress.stopping.load(Ordering::Relaxed) || state.wanted && !failed;
+            if awake || self.progress.changed.wait_until(&mut state, until).timed_out() {
+                state.wanted = false;
+                return;
+            }
+        }
+    }
+
+    /// Ends [`Self::run`] and all waiting.
+    pub(super) fn stop(&self) {
+        self.progress.stopping.store(true, Ordering::Relaxed);
+        // With the lock, so that nobody goes to sleep just now.
+        let _state = self.progress.state.lock();
+        self.progress.changed.notify_all();
+    }
+}
+
+/// Where segments lie.
+const SEGMENTS: &str = "segments";
+
+/// A name that no other segment has.
+pub(super) fn segment_name() -> String {
+    format!("{SEGMENTS}/{}.segment", Uuid::new_v4().as_simple())
+}
+
+fn is_segment_name(name: &str) -> bool {
+    name.ends_with(".segment")
+}

@@ -1,0 +1,328 @@
+//! The manifest: which segments there are, as a list of numbered entries that are created once and never changed.
+//!
+//! An entry adds segments, removes others, and names the log files whose profiles its segments hold; all of it happens or
+//! nothing. Whoever writes takes the next free number, so entries have one order for everybody who shares the objects,
+//! and of two that contradict one another the second is void. Checkpoints say what a row of entries came to.
+//! `docs/storage.md` has the bytes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use uuid::Uuid;
+
+use super::objects::Objects;
+use super::segment::{self, SegmentMeta};
+use super::{Clock, StoreError};
+
+/// Version of the objects that are written, and the only one that is read.
+pub(super) const VERSION: u32 = 1;
+
+const MAGIC: [u8; 8] = *b"SPANMANI";
+const HEADER_BYTES: usize = 20;
+const ENTRIES: &str = "manifest";
+const CHECKPOINTS: &str = "checkpoints";
+/// A checkpoint is written after so many entries.
+const CHECKPOINT_ENTRIES: u64 = 64;
+/// Entries stay for so long after a checkpoint before the last: others may be about to read or to write behind them.
+const KEPT_MS: i64 = 3_600_000;
+
+/// What is to change.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Change {
+    /// Segments that are there from now on.
+    #[serde(default)]
+    pub(super) add: Vec<SegmentMeta>,
+    /// Names of segments that are there no longer.
+    #[serde(default)]
+    pub(super) remove: Vec<String>,
+    /// Numbers of the server's log files whose profiles the added segments hold.
+    #[serde(default)]
+    pub(super) logs: Vec<u64>,
+    /// The server has no log files with lower numbers.
+    #[serde(default)]
+    pub(super) logs_from: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Entry {
+    /// Tells the entry from any other.
+    id: Uuid,
+    /// Who wrote it.
+    server: Uuid,
+    /// When, in Unix milliseconds.
+    at_ms: i64,
+    #[serde(flatten)]
+    change: Change,
+}
+
+/// What all entries up to some came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct State {
+    /// The segments, by their names.
+    #[serde(with = "by_name")]
+    pub(super) segments: BTreeMap<String, SegmentMeta>,
+    /// For each server the numbers of log files whose profiles are in segments: those that may still lie on its disk, and
+    /// the highest.
+    logs: BTreeMap<Uuid, BTreeSet<u64>>,
+}
+
+/// The segments as a list: their names are in them.
+mod by_name {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::SegmentMeta;
+
+    pub(super) fn serialize<S: Serializer>(
+        segments: &BTreeMap<String, SegmentMeta>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.collect_seq(segments.values())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<BTreeMap<String, SegmentMeta>, D::Error> {
+        let segments: Vec<SegmentMeta> = Vec::deserialize(from)?;
+        Ok(segments.into_iter().map(|segment| (segment.name.clone(), segment)).collect())
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Checkpoint {
+    at_ms: i64,
+    state: State,
+}
+
+impl State {
+    /// The server's log files that are in segments.
+    pub(super) fn logs_of(&self, server: Uuid) -> BTreeSet<u64> {
+        self.logs.get(&server).cloned().unwrap_or_default()
+    }
+
+    /// Whether a change contradicts what was before it.
+    fn contradicts(&self, server: Uuid, change: &Change) -> bool {
+        let logs = self.logs.get(&server);
+        change.remove.iter().any(|name| !self.segments.contains_key(name))
+            || change.add.iter().any(|segment| self.segments.contains_key(&segment.name))
+            || change.logs.iter().any(|log| logs.is_some_and(|logs| logs.contains(log)))
+    }
+
+    fn apply(&mut self, server: Uuid, change: Change) {
+        if self.contradicts(server, &change) {
+            return;
+        }
+        for name in &change.remove {
+            self.segments.remove(name);
+        }
+        self.segments.extend(change.add.into_iter().map(|segment| (segment.name.clone(), segment)));
+        if !change.logs.is_empty() {
+            let logs = self.logs.entry(server).or_default();
+            logs.extend(change.logs);
+            let last = logs.last().copied();
+            logs.retain(|log| *log >= change.logs_from || Some(*log) == last);
+        }
+    }
+}
+
+/// The manifest as it is known here.
+pub(super) struct Manifest {
+    objects: Arc<dyn Objects>,
+    clock: Clock,
+    server: Uuid,
+    state: State,
+    /// The number of the next entry.
+    next: u64,
+    /// The numbers of the last checkpoint, and of the one before with its time.
+    checkpoint: u64,
+    checkpoint_before: Option<(u64, i64)>,
+    checkpoint_ms: i64,
+}
+
+impl Manifest {
+    /// Reads the manifest.
+    pub(super) fn load(objects: Arc<dyn Objects>, clock: Clock, server: Uuid) -> Result<Self, StoreError> {
+        // What a crash left unfinished may be seen without being durable.
+        for prefix in [ENTRIES, CHECKPOINTS] {
+            objects.settle(prefix).map_err(|error| StoreError::io("sync", Path::new(prefix), error))?;
+        }
+        let mut manifest = Self {
+            objects,
+            clock,
+            server,
+            state: State::default(),
+            next: 1,
+            checkpoint: 1,
+            checkpoint_before: None,
+            checkpoint_ms: 0,
+        };
+        let checkpoints = manifest.list(CHECKPOINTS, "")?;
+        let mut damage = None;
+        for name in checkpoints.iter().rev() {
+            match manifest.read::<Checkpoint>(name) {
+                Ok(checkpoint) => {
+                    manifest.state = checkpoint.state;
+                    manifest.next = number(name).unwrap_or(1);
+                    manifest.checkpoint = manifest.next;
+                    manifest.checkpoint_ms = checkpoint.at_ms;
+                    damage = None;
+                    break;
+                }
+                // The one before it leads to the same.
+                Err(error @ StoreError::Damaged { .. }) => {
+                    tracing::error!(%error, "checkpoint cannot be read");
+                    damage = Some(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if let Some(error) = damage {
+            return Err(error);
+        }
+        manifest.refresh()?;
+        Ok(manifest)
+    }
+
+    /// What is known.
+    pub(super) fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Refuses segments of versions that cannot be read.
+    pub(super) fn check_versions(&self) -> Result<(), StoreError> {
+        let newer = self.state.segments.values().find(|segment| segment.version != segment::VERSION);
+        newer.map_or(Ok(()), |segment| {
+            let (path, found) = (segment.name.clone().into(), segment.version);
+            Err(StoreError::Version { path, found, supported: segment::VERSION })
+        })
+    }
+
+    /// Reads what others wrote since.
+    pub(super) fn refresh(&mut self) -> Result<(), StoreError> {
+        let after = object(ENTRIES, self.next - 1);
+        for name in self.list(ENTRIES, &after)? {
+            let number = number(&name).unwrap_or_default();
+            if number != self.next {
+                let name = object(ENTRIES, self.next);
+                let why = format!("it is missing, while there is {number}");
+                return Err(StoreError::Damaged { name, what: "entry", why });
+            }
+            let entry = self.read::<Entry>(&name)?;
+            self.state.apply(entry.server, entry.change);
+            self.next += 1;
+        }
+        Ok(())
+    }
+
+    /// Makes a change durable and tells yes; or tells no, as what others wrote contradicts it. When it fails, the change
+    /// may yet be found; whoever tries it again is told no then.
+    pub(super) fn commit(&mut self, change: Change) -> Result<bool, StoreError> {
+        let entry = Entry { id: Uuid::new_v4(), server: self.server, at_ms: (self.clock)(), change };
+        let bytes = frame(&entry);
+        loop {
+            if self.state.contradicts(self.server, &entry.change) {
+                return Ok(false);
+            }
+            let name = object(ENTRIES, self.next);
+            let created = self.objects.create(&name, bytes.clone());
+            if created.map_err(|error| StoreError::io("create", Path::new(&name), error))? {
+                self.state.apply(entry.server, entry.change);
+                self.next += 1;
+                self.write_checkpoint();
+                return Ok(true);
+            }
+            // It is seen, but may not be durable if its writer failed.
+            self.objects
+                .settle(ENTRIES)
+                .map_err(|error| StoreError::io("sync", Path::new(ENTRIES), error))?;
+            let other = self.read::<Entry>(&name)?;
+            self.state.apply(other.server, other.change);
+            self.next += 1;
+        }
+    }
+
+    /// Writes a checkpoint if it is time, and removes what nobody needs any more. Neither has to succeed.
+    fn write_checkpoint(&mut self) {
+        if self.next < self.checkpoint + CHECKPOINT_ENTRIES {
+            return;
+        }
+        let now = (self.clock)();
+        let checkpoint = Checkpoint { at_ms: now, state: self.state.clone() };
+        let name = object(CHECKPOINTS, self.next);
+        if let Err(error) = self.objects.create(&name, frame(&checkpoint)) {
+            tracing::warn!(name, %error, "checkpoint of the manifest cannot be written");
+            return;
+        }
+        if let Some((before, at_ms)) = self.checkpoint_before
+            && now.saturating_sub(at_ms) >= KEPT_MS
+        {
+            for prefix in [ENTRIES, CHECKPOINTS] {
+                let old = self.list(prefix, "").unwrap_or_default();
+                for name in old.iter().filter(|name| number(name).is_some_and(|number| number < before)) {
+                    let _ = self.objects.remove(name);
+                }
+            }
+        }
+        self.checkpoint_before = Some((self.checkpoint, self.checkpoint_ms));
+        (self.checkpoint, self.checkpoint_ms) = (self.next, now);
+    }
+
+    /// Names with numbers below a prefix.
+    fn list(&self, prefix: &str, after: &str) -> Result<Vec<String>, StoreError> {
+        let mut names = self
+            .objects
+            .list(prefix, after)
+            .map_err(|error| StoreError::io("list", Path::new(prefix), error))?;
+        names.retain(|name| number(name).is_some());
+        Ok(names)
+    }
+
+    fn read<T: DeserializeOwned>(&self, name: &str) -> Result<T, StoreError> {
+        let bytes = self.objects.get(name).map_err(|error| StoreError::io("read", Path::new(name), error))?;
+        unframe(name, &bytes)
+    }
+}
+
+/// The object with this number.
+fn object(prefix: &str, number: u64) -> String {
+    format!("{prefix}/{number:020}")
+}
+
+/// The number in an object's name.
+fn number(name: &str) -> Option<u64> {
+    let (_, digits) = name.rsplit_once('/')?;
+    (digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.parse().ok())?
+}
+
+fn frame(value: &impl Serialize) -> Vec<u8> {
+    let json = serde_json::to_vec(value).expect("names and numbers are JSON");
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend_from_slice(&VERSION.to_le_bytes());
+    bytes.extend_from_slice(&(json.len() as u32).to_le_bytes());
+    bytes.extend_from_slice(&crc32fast::hash(&json).to_le_bytes());
+    bytes.extend_from_slice(&json);
+    bytes
+}
+
+fn unframe<T: DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<T, StoreError> {
+    let damaged =
+        |why: &str| StoreError::Damaged { name: name.to_owned(), what: "manifest", why: why.to_owned() };
+    let (header, json) = bytes.split_at_checked(HEADER_BYTES).ok_or_else(|| damaged("ends too early"))?;
+    let number = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes"));
+    if header[..8] != MAGIC {
+        return Err(damaged("is none"));
+    }
+    if number(8) != VERSION {
+        return Err(StoreError::Version { path: name.into(), found: number(8), supported: VERSION });
+    }
+    if number(12) as usize != json.len() || number(16) != crc32fast::hash(json) {
+        return Err(damaged("checksum does not fit"));
+    }
+    serde_json::from_slice(json).map_err(|error| damaged(&error.to_string()))
+}
+
+#[cfg(test)]
+mod tests;

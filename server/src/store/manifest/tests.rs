@@ -1,0 +1,164 @@
+//! Servers that share a manifest, and what they find of it.
+
+use std::path::PathBuf;
+
+use super::super::ErrorKind;
+use super::super::fake_disk::{FakeDisk, FakeObjects, Fault, LOSSES, Loss};
+use super::*;
+use crate::model::TenantId;
+
+fn objects(disk: &FakeDisk) -> Arc<dyn Objects> {
+    Arc::new(FakeObjects { disk: disk.clone(), root: PathBuf::from("/objects") })
+}
+
+fn load_at(disk: &FakeDisk, server: u128, now_ms: i64) -> Result<Manifest, StoreError> {
+    Manifest::load(objects(disk), Arc::new(move || now_ms), Uuid::from_u128(server))
+}
+
+fn load(disk: &FakeDisk, server: u128) -> Manifest {
+    load_at(disk, server, 0).unwrap()
+}
+
+fn segment(name: &str) -> SegmentMeta {
+    SegmentMeta {
+        name: name.to_owned(),
+        version: 1,
+        tenant: TenantId::anonymous(),
+        bytes: 1,
+        footer_bytes: 1,
+        level: 0,
+        created_ms: 0,
+        start_ms: 0,
+        end_ms: 0,
+        profiles: 1,
+        rows: 1,
+        spans: 1,
+        symbol_bytes: 1,
+        index_bytes: 1,
+    }
+}
+
+fn add(name: &str, log: u64) -> Change {
+    Change { add: vec![segment(name)], logs: vec![log], logs_from: log, ..Change::default() }
+}
+
+fn names(manifest: &Manifest) -> Vec<&str> {
+    manifest.state().segments.keys().map(String::as_str).collect()
+}
+
+#[test]
+fn servers_take_numbers_in_turn_and_see_the_same() {
+    let disk = FakeDisk::default();
+    let (mut a, mut b) = (load(&disk, 1), load(&disk, 2));
+    assert!(a.commit(add("a", 1)).unwrap());
+    assert!(b.commit(add("b", 1)).unwrap(), "a log file of another server is another");
+    assert_eq!(names(&b), ["a", "b"]);
+    a.refresh().unwrap();
+    assert_eq!(a.state(), b.state());
+    assert_eq!(load(&disk, 3).state(), a.state());
+}
+
+#[test]
+fn of_two_that_replace_the_same_segments_one_wins() {
+    let disk = FakeDisk::default();
+    let (mut a, mut b) = (load(&disk, 1), load(&disk, 2));
+    assert!(a.commit(add("x", 1)).unwrap() && a.commit(add("y", 2)).unwrap());
+    b.refresh().unwrap();
+    let merge = |name: &str| Change {
+        add: vec![segment(name)],
+        remove: vec!["x".to_owned(), "y".to_owned()],
+        ..Change::default()
+    };
+    assert!(a.commit(merge("a")).unwrap());
+    assert!(!b.commit(merge("b")).unwrap());
+    assert_eq!((names(&a), names(&b)), (vec!["a"], vec!["a"]));
+    assert_eq!(names(&load(&disk, 1)), ["a"]);
+}
+
+#[test]
+fn an_entry_that_got_through_after_all_is_found_by_the_next_attempt() {
+    for step in 0..8 {
+        let disk = FakeDisk::default();
+        let mut manifest = load(&disk, 1);
+        assert!(manifest.commit(add("before", 1)).unwrap());
+        let first = disk.steps();
+        let disk = disk.with_fault(first + step, Fault::Once(std::io::ErrorKind::Other));
+        let done = manifest.commit(add("first", 2));
+        if done.is_err() {
+            let again = manifest.commit(add("second", 2)).unwrap();
+            assert_eq!(again, names(&manifest).contains(&"second"));
+        }
+        let (first, second) = (names(&manifest).contains(&"first"), names(&manifest).contains(&"second"));
+        assert!(first != second, "step {step}");
+        for loss in LOSSES {
+            assert_eq!(load(&disk.after(loss), 1).state(), manifest.state(), "step {step}, {loss:?}");
+        }
+    }
+}
+
+#[test]
+fn checkpoints_say_the_same_and_old_entries_go() {
+    let disk = FakeDisk::default();
+    let mut manifest = load_at(&disk, 1, 10 * KEPT_MS).unwrap();
+    let count = |disk: &FakeDisk, dir: &str| disk.paths().iter().filter(|path| path.starts_with(dir)).count();
+    for number in 1..=5 * CHECKPOINT_ENTRIES {
+        assert!(manifest.commit(add(&format!("segment-{number}"), number)).unwrap());
+        if number > 1 {
+            let remove = vec![format!("segment-{}", number - 1)];
+            assert!(manifest.commit(Change { remove, ..Change::default() }).unwrap());
+        }
+    }
+    let found = load(&disk, 1);
+    assert_eq!((found.state(), found.next), (manifest.state(), manifest.next));
+    assert_eq!(found.state().logs_of(Uuid::from_u128(1)).len(), 1, "only the last is remembered");
+    assert_eq!(count(&disk, "/objects/checkpoints"), 9);
+    assert_eq!(count(&disk, "/objects/manifest") as u64, manifest.next - 1, "they are all of this hour");
+
+    let mut later = load_at(&disk, 1, 12 * KEPT_MS).unwrap();
+    for number in 0..3 * CHECKPOINT_ENTRIES {
+        assert!(later.commit(add(&format!("later-{number}"), 1000 + number)).unwrap());
+    }
+    assert!(count(&disk, "/objects/manifest") as u64 <= 5 * CHECKPOINT_ENTRIES);
+    assert!(count(&disk, "/objects/checkpoints") <= 4);
+    assert_eq!(load(&disk, 1).state(), later.state());
+
+    // The last checkpoint may be damaged: the one before leads to the same.
+    let last = disk.paths().into_iter().rfind(|path| path.starts_with("/objects/checkpoints")).unwrap();
+    disk.rot(&last, |bytes| bytes[30] ^= 1);
+    assert_eq!(load(&disk, 1).state(), later.state());
+}
+
+#[test]
+fn a_damaged_or_missing_entry_is_not_passed_over() {
+    let disk = FakeDisk::default();
+    let mut manifest = load(&disk, 1);
+    for number in 1..=3 {
+        assert!(manifest.commit(add(&number.to_string(), number)).unwrap());
+    }
+    let path = PathBuf::from("/objects/manifest/00000000000000000002");
+    let length = objects(&disk).get("manifest/00000000000000000002").unwrap().len();
+    for at in 0..length {
+        let disk = disk.after(Loss::Nothing);
+        disk.rot(&path, |bytes| bytes[at] ^= 4);
+        let error = load_at(&disk, 1, 0).err().unwrap().to_string();
+        assert!(error.contains("00000000000000000002"), "{error}");
+    }
+    objects(&disk).remove("manifest/00000000000000000002").unwrap();
+    let error = load_at(&disk, 1, 0).err().unwrap().to_string();
+    assert!(error.contains("00000000000000000002") && error.contains("missing"), "{error}");
+}
+
+#[test]
+fn a_newer_version_is_refused() {
+    let disk = FakeDisk::default();
+    assert!(load(&disk, 1).commit(add("a", 1)).unwrap());
+    disk.rot(&PathBuf::from("/objects/manifest/00000000000000000001"), |bytes| bytes[8] = 2);
+    let error = load_at(&disk, 1, 0).err().unwrap();
+    assert!(error.to_string().contains("written in format version 2, this version reads up to 1"), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Fatal);
+    let disk = FakeDisk::default();
+    let newer = SegmentMeta { version: 9, ..segment("a") };
+    let mut manifest = load(&disk, 1);
+    assert!(manifest.commit(Change { add: vec![newer], ..Change::default() }).unwrap());
+    assert!(manifest.check_versions().unwrap_err().to_string().contains("format version 9"));
+}

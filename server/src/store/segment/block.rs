@@ -1,0 +1,340 @@
+//! A block of profiles: some profiles whole, with the spans that their samples were taken in.
+//!
+//! A block stands alone but for the segment's tables: a span that has samples in several blocks has an entry in each. So
+//! one block answers for a span what lies in it, and segments are written and merged block by block.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+
+use super::super::codec::{CodecError, Input, put};
+use super::super::head::SampleCounts;
+use super::super::source::{Chunk, NO_SPAN, SeriesEntry, SpanEntry, SpanRun};
+use super::columns::{put_column, unzigzag, zigzag};
+use crate::model::{ProfileId, ProfileType, SpanId, SpanRef, TraceId};
+
+type Result<T> = std::result::Result<T, CodecError>;
+
+/// A block is closed once it has so many rows; one profile may have more.
+const ROWS: usize = 2048;
+/// More of anything than this is no block that was ever written.
+const MOST: usize = 1 << 28;
+
+/// A block in the making.
+#[derive(Default)]
+pub(super) struct BlockBuilder {
+    chunks: Vec<Chunk>,
+    spans: Vec<(SpanRef, u32)>,
+    numbers: HashMap<(SpanRef, u32), u32, RandomState>,
+    rows: usize,
+}
+
+impl BlockBuilder {
+    /// Adds a profile. Its runs are said with their spans, whose names are numbers of this segment's strings, as its
+    /// stack traces and its series are.
+    pub(super) fn add(&mut self, mut chunk: Chunk, spans: Vec<Option<SpanRef>>) {
+        for (run, span) in chunk.runs.iter_mut().zip(spans) {
+            run.entry = match span {
+                None => NO_SPAN,
+                Some(span) => {
+                    let key = (span, chunk.series);
+                    *self.numbers.entry(key).or_insert_with_key(|key| {
+                        self.spans.push(key.clone());
+                        self.spans.len() as u32 - 1
+                    })
+                }
+            };
+        }
+        self.rows += chunk.stacks.len();
+        self.chunks.push(chunk);
+    }
+
+    /// Whether it has its size.
+    pub(super) fn is_full(&self) -> bool {
+        self.rows >= ROWS
+    }
+
+    /// Whether there is nothing in it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    /// Its profiles.
+    pub(super) fn chunks(&self) -> &[Chunk] {
+        &self.chunks
+    }
+
+    /// Its spans, each with its series.
+    pub(super) fn spans(&self) -> &[(SpanRef, u32)] {
+        &self.spans
+    }
+
+    /// Its bytes.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let Self { chunks, spans, .. } = self;
+        let mut out = Vec::new();
+        let runs: usize = chunks.iter().map(|chunk| chunk.runs.len()).sum();
+        for count in [chunks.len(), spans.len(), runs, self.rows] {
+            put(&mut out, count as u64);
+        }
+        chunks.iter().for_each(|chunk| out.extend_from_slice(&chunk.id.to_bytes()));
+        let column = |out: &mut Vec<u8>, value: &dyn Fn(&Chunk) -> u64| {
+            put_column(out, &chunks.iter().map(value).collect::<Vec<_>>());
+        };
+        column(&mut out, &|chunk| u64::from(chunk.series));
+        column(&mut out, &|chunk| zigzag(chunk.start_nanos));
+        column(&mut out, &|chunk| chunk.duration_nanos as u64);
+        column(&mut out, &|chunk| chunk.period as u64);
+        column(&mut out, &|chunk| chunk.runs.len() as u64);
+        column(&mut out, &|chunk| chunk.stacks.len() as u64);
+
+        let mut ids = Distinct::default();
+        let mut traces = Distinct::default();
+        let id = |ids: &mut Distinct<u64>, id: Option<SpanId>| ids.number(id.map(SpanId::get));
+        let of_spans: Vec<[u64; 6]> = spans
+            .iter()
+            .map(|(span, _)| {
+                [
+                    id(&mut ids, span.span_id),
+                    id(&mut ids, span.parent),
+                    id(&mut ids, span.local_root),
+                    traces.number(span.trace_id.map(TraceId::get)),
+                    u64::from(span.name),
+                    u64::from(span.local_root_name),
+                ]
+            })
+            .collect();
+        put(&mut out, ids.values.len() as u64);
+        ids.values.iter().for_each(|id| out.extend_from_slice(&id.to_le_bytes()));
+        put(&mut out, traces.values.len() as u64);
+        traces.values.iter().for_each(|id| out.extend_from_slice(&id.to_le_bytes()));
+        for column in 0..6 {
+            put_column(&mut out, &of_spans.iter().map(|of_span| of_span[column]).collect::<Vec<_>>());
+        }
+
+        let runs = || chunks.iter().flat_map(|chunk| chunk.runs.iter());
+        put_column(&mut out, &runs().map(|run| u64::from(run.entry.wrapping_add(1))).collect::<Vec<_>>());
+        let lengths = chunks.iter().flat_map(|chunk| (0..chunk.runs.len()).map(|run| chunk.rows(run).len()));
+        put_column(&mut out, &lengths.map(|length| length as u64).collect::<Vec<_>>());
+        let stacks = chunks.iter().flat_map(|chunk| chunk.stacks.iter().map(|stack| u64::from(*stack)));
+        put_column(&mut out, &stacks.collect::<Vec<_>>());
+        let types = chunks.iter().map(|chunk| chunk.totals.len()).max().unwrap_or(0);
+        for at in 0..types {
+            let of_type = chunks.iter().filter(|chunk| at < chunk.totals.len());
+            let values = of_type.flat_map(|chunk| chunk.column(at).iter().map(|value| *value as u64));
+            put_column(&mut out, &values.collect::<Vec<_>>());
+        }
+        out
+    }
+}
+
+/// Distinct ids with numbers from 1; 0 is "none".
+struct Distinct<T> {
+    values: Vec<T>,
+    numbers: HashMap<T, u64, RandomState>,
+}
+
+impl<T> Default for Distinct<T> {
+    fn default() -> Self {
+        Self { values: Vec::new(), numbers: HashMap::default() }
+    }
+}
+
+impl<T: Copy + Eq + std::hash::Hash> Distinct<T> {
+    fn number(&mut self, id: Option<T>) -> u64 {
+        id.map_or(0, |id| {
+            *self.numbers.entry(id).or_insert_with(|| {
+                self.values.push(id);
+                self.values.len() as u64
+            })
+        })
+    }
+}
+
+/// A block as queries read it.
+#[derive(Debug)]
+pub(super) struct Block {
+    /// Its profiles. The numbers of their runs' entries are those of the segment.
+    pub(super) chunks: Vec<Arc<Chunk>>,
+    /// Its span entries, numbered on from the block's first.
+    pub(super) entries: Vec<SpanEntry>,
+    /// Entry within the block, chunk and run of each run that has a span, sorted.
+    runs: Vec<(u32, u32, u32)>,
+}
+
+impl Block {
+    /// Chunk and run of the rows of an entry, numbered within the block.
+    pub(super) fn runs_of(&self, entry: u32) -> impl Iterator<Item = (&Arc<Chunk>, usize)> {
+        let start = self.runs.partition_point(|(of, ..)| *of < entry);
+        let of_entry = self.runs[start..].iter().take_while(move |(of, ..)| *of == entry);
+        of_entry.map(|&(_, chunk, run)| (&self.chunks[chunk as usize], run as usize))
+    }
+
+    /// Bytes that it takes in memory.
+    pub(super) fn bytes(&self) -> usize {
+        self.chunks.iter().map(|chunk| chunk.bytes() + 24).sum::<usize>()
+            + size_of_val(&*self.entries)
+            + size_of_val(&*self.runs)
+    }
+
+    /// Reads what [`BlockBuilder::encode`] wrote. Its entries get numbers from `first_entry` on; `series` are the
+    /// segment's, `strings` and `stacks` how many it has of those.
+    pub(super) fn decode(
+        bytes: &[u8],
+        first_entry: u32,
+        series: &[SeriesEntry],
+        strings: usize,
+        stacks: usize,
+    ) -> Result<Self> {
+        let mut input = Input(bytes);
+        let mut count = || match input.number()? {
+            count if count <= MOST as u64 => Ok(count as usize),
+            _ => Err(CodecError("more entries than a block has")),
+        };
+        let [profiles, spans, runs, rows] = [count()?, count()?, count()?, count()?];
+        let ids: Vec<[u8; 16]> = (0..profiles).map(|_| input.array()).collect::<Result<_>>()?;
+        let of_series = input.column_below(profiles, series.len())?;
+        let starts = input.column(profiles)?;
+        let durations = input.column(profiles)?;
+        let periods = input.column(profiles)?;
+        let run_counts = input.column_below(profiles, runs + 1)?;
+        let row_counts = input.column_below(profiles, rows + 1)?;
+        let entries = spans_of(&mut input, spans, strings)?;
+        let run_entries = input.column_below(runs, spans + 1)?;
+        let run_lengths = input.column_below(runs, rows + 1)?;
+        let row_stacks = input.column_below(rows, stacks)?;
+        let types = |profile: usize| -> &[ProfileType] { &series[of_series[profile] as usize].types };
+        let most_types = (0..profiles).map(|profile| types(profile).len()).max().unwrap_or(0);
+        let mut values: Vec<std::vec::IntoIter<u64>> = Vec::with_capacity(most_types);
+        for at in 0..most_types {
+            let of_type = (0..profiles).filter(|&profile| at < types(profile).len());
+            let count: usize = of_type.map(|profile| row_counts[profile] as usize).sum();
+            if count > rows {
+                return Err(CodecError("more rows than were told"));
+            }
+            values.push(input.column(count)?.into_iter());
+        }
+        if !input.0.is_empty() {
+            return Err(CodecError("bytes after the end"));
+        }
+
+        let mut block =
+            Self { chunks: Vec::with_capacity(profiles), entries, runs: Vec::with_capacity(runs) };
+        let (mut next_run, mut next_row) = (0, 0);
+        for profile in 0..profiles {
+            let (count, rows) = (run_counts[profile] as usize, row_counts[profile] as usize);
+            let mut end = 0u32;
+            let mut of_chunk = Vec::with_capacity(count);
+            for run in next_run..next_run + count {
+                let (&entry, &length) = run_entries.get(run).zip(run_lengths.get(run)).ok_or(TOO_FEW)?;
+                end = end.checked_add(length).ok_or(TOO_FEW)?;
+                let name = match entry.checked_sub(1) {
+                    Some(local) => {
+                        block.runs.push((local, profile as u32, of_chunk.len() as u32));
+                        block.entries[local as usize].span.name
+                    }
+                    None => 0,
+                };
+                let entry = entry.checked_sub(1).map_or(NO_SPAN, |local| first_entry + local);
+                of_chunk.push(SpanRun { name, entry, end });
+            }
+            next_run += count;
+            if end as usize != rows {
+                return Err(CodecError("runs do not fill their profile"));
+            }
+            let stacks = row_stacks.get(next_row..next_row + rows).ok_or(TOO_FEW)?;
+            next_row += rows;
+            let mut of_types = Vec::with_capacity(rows * types(profile).len());
+            let mut totals = Vec::with_capacity(types(profile).len());
+            for column in values.iter_mut().take(types(profile).len()) {
+                let start = of_types.len();
+                of_types.extend(column.take(rows).map(|value| value as i64));
+                totals.push(of_types[start..].iter().fold(0i64, |sum, value| sum.saturating_add(*value)));
+            }
+            let chunk = Chunk {
+                id: ProfileId::from_bytes(ids[profile]),
+                series: of_series[profile],
+                start_nanos: unzigzag(starts[profile]),
+                duration_nanos: durations[profile] as i64,
+                period: periods[profile] as i64,
+                runs: of_chunk.into(),
+                stacks: stacks.into(),
+                values: of_types.into(),
+                totals: totals.into(),
+            };
+            block.chunks.push(Arc::new(chunk));
+        }
+        block.runs.sort_unstable();
+        block.add_up(first_entry, series)?;
+        Ok(block)
+    }
+
+    /// Tells each entry its series, time and sums, which all follow from its runs.
+    fn add_up(&mut self, first_entry: u32, series: &[SeriesEntry]) -> Result<()> {
+        let Self { chunks, entries, runs } = self;
+        let mut at = 0;
+        for (local, entry) in entries.iter_mut().enumerate() {
+            let mut first = true;
+            while let Some(&(_, chunk, run)) = runs.get(at).filter(|(of, ..)| *of as usize == local) {
+                at += 1;
+                let chunk = &chunks[chunk as usize];
+                let types = &series[chunk.series as usize].types;
+                let counts = SampleCounts::new(types, chunk.period);
+                let rows = chunk.rows(run as usize);
+                let samples = rows.clone().map(|row| counts.of(|t| chunk.column(t)[row]));
+                entry.samples = samples.fold(entry.samples, u64::saturating_add);
+                if let Some(column) = types.iter().position(ProfileType::is_cpu_time) {
+                    let column = &chunk.column(column)[rows];
+                    entry.cpu_nanos =
+                        column.iter().fold(entry.cpu_nanos, |sum, value| sum.saturating_add(*value));
+                }
+                entry.range = if first { chunk.interval() } else { entry.range.union(chunk.interval()) };
+                entry.series = chunk.series;
+                first = false;
+            }
+            if first {
+                return Err(CodecError("span without samples"));
+            }
+            entry.id = first_entry + local as u32;
+        }
+        Ok(())
+    }
+}
+
+const TOO_FEW: CodecError = CodecError("fewer entries than were told");
+
+fn spans_of(input: &mut Input<'_>, spans: usize, strings: usize) -> Result<Vec<SpanEntry>> {
+    let mut ids = vec![None];
+    for _ in 0..input.count()? {
+        let id = SpanId::new(u64::from_le_bytes(input.array()?)).ok_or(CodecError("id of zero"))?;
+        ids.push(Some(id));
+    }
+    let mut traces = vec![None];
+    for _ in 0..input.count()? {
+        let id = TraceId::new(u128::from_le_bytes(input.array()?)).ok_or(CodecError("id of zero"))?;
+        traces.push(Some(id));
+    }
+    let span_ids = input.column_below(spans, ids.len())?;
+    let parents = input.column_below(spans, ids.len())?;
+    let roots = input.column_below(spans, ids.len())?;
+    let trace_ids = input.column_below(spans, traces.len())?;
+    let names = input.column_below(spans, strings)?;
+    let root_names = input.column_below(spans, strings)?;
+    let entry = |at: usize| SpanEntry {
+        id: 0,
+        span: SpanRef {
+            span_id: ids[span_ids[at] as usize],
+            trace_id: traces[trace_ids[at] as usize],
+            name: names[at],
+            parent: ids[parents[at] as usize],
+            local_root: ids[roots[at] as usize],
+            local_root_name: root_names[at],
+        },
+        series: 0,
+        samples: 0,
+        cpu_nanos: 0,
+        range: crate::model::TimeRange { start_ms: 0, end_ms: 0 },
+    };
+    Ok((0..spans).map(entry).collect())
+}

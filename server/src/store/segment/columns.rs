@@ -1,0 +1,253 @@
+//! Columns of numbers as few bits: each column is written in whichever of four forms is smallest.
+//!
+//! Reading trusts nothing: a count is bounded by its caller, every bit that is read is there, every number that stands
+//! for an entry of a table is checked by whoever asks for it. `docs/storage.md` has the forms.
+
+use super::super::codec::{CodecError, Input, put};
+
+type Result<T> = std::result::Result<T, CodecError>;
+
+/// All the same: the number.
+const CONSTANT: u8 = 0;
+/// Least number, width, and what each is above the least.
+const PACKED: u8 = 1;
+/// First number, then the differences of neighbours, packed.
+const DELTA: u8 = 2;
+/// The distinct numbers, then which of them each is, packed.
+const DICTIONARY: u8 = 3;
+
+/// A dictionary has no more entries than this.
+const MAX_DICTIONARY: usize = 256;
+
+/// Bits that a number up to `most` takes.
+fn width(most: u64) -> u32 {
+    64 - most.leading_zeros()
+}
+
+/// A number with its sign, so that small ones of either sign are small.
+pub(super) fn zigzag(value: i64) -> u64 {
+    (value << 1 ^ value >> 63) as u64
+}
+
+/// What [`zigzag`] was made of.
+pub(super) fn unzigzag(value: u64) -> i64 {
+    (value >> 1) as i64 ^ -((value & 1) as i64)
+}
+
+struct Packed {
+    least: i64,
+    width: u32,
+}
+
+impl Packed {
+    /// How these numbers are packed; `signed` orders them as signed ones, which differences are.
+    fn of(values: impl Iterator<Item = i64> + Clone, signed: bool) -> Self {
+        let flip = if signed { 0 } else { i64::MIN };
+        let least = values.clone().map(|value| value ^ flip).min().unwrap_or(flip) ^ flip;
+        let most = values.map(|value| value.wrapping_sub(least) as u64).max().unwrap_or(0);
+        Self { least, width: width(most) }
+    }
+
+    fn bytes(&self, count: usize) -> usize {
+        (count * self.width as usize).div_ceil(8) + 3 + width(zigzag(self.least)) as usize / 7
+    }
+
+    fn put(&self, out: &mut Vec<u8>, values: impl Iterator<Item = i64>) {
+        put(out, zigzag(self.least));
+        out.push(self.width as u8);
+        let (mut bits, mut filled) = (0u128, 0);
+        for value in values {
+            bits |= u128::from(value.wrapping_sub(self.least) as u64) << filled;
+            filled += self.width;
+            while filled >= 8 {
+                out.push(bits as u8);
+                bits >>= 8;
+                filled -= 8;
+            }
+        }
+        if filled > 0 {
+            out.push(bits as u8);
+        }
+    }
+
+    fn read(input: &mut Input<'_>, count: usize, mut each: impl FnMut(u64)) -> Result<()> {
+        let least = unzigzag(input.number()?);
+        let [width] = input.array()?;
+        let width = usize::from(width);
+        if width > 64 {
+            return Err(CodecError("more than 64 bits"));
+        }
+        let total = count.checked_mul(width).ok_or(CodecError("more entries than bytes"))?;
+        let bytes = input.take(total.div_ceil(8))?;
+        let mask = if width == 64 { u64::MAX } else { (1 << width) - 1 };
+        for at in 0..count {
+            let bit = at * width;
+            // Nine bytes hold 64 bits that begin anywhere in the first of them.
+            let (start, end) = (bit / 8, bytes.len().min(bit / 8 + 9));
+            let mut window = [0; 16];
+            window[..end - start].copy_from_slice(&bytes[start..end]);
+            let above = (u128::from_le_bytes(window) >> (bit % 8)) as u64 & mask;
+            each((least as u64).wrapping_add(above));
+        }
+        Ok(())
+    }
+}
+
+/// Writes a column.
+pub(super) fn put_column(out: &mut Vec<u8>, values: &[u64]) {
+    let Some(&first) = values.first() else { return };
+    if values.iter().all(|value| *value == first) {
+        out.push(CONSTANT);
+        put(out, first);
+        return;
+    }
+    let plain = || values.iter().map(|value| *value as i64);
+    let deltas = || values.windows(2).map(|pair| pair[1].wrapping_sub(pair[0]) as i64);
+    let packed = Packed::of(plain(), false);
+    let delta = Packed::of(deltas(), true);
+    let packed_bytes = packed.bytes(values.len());
+    let delta_bytes = delta.bytes(values.len() - 1) + 1 + width(first) as usize / 7;
+    let dictionary = dictionary(values, packed_bytes.min(delta_bytes));
+    if let Some((entries, numbers)) = dictionary {
+        out.push(DICTIONARY);
+        put(out, entries.len() as u64);
+        entries.iter().for_each(|entry| put(out, *entry));
+        let numbers = || numbers.iter().map(|number| i64::from(*number));
+        Packed::of(numbers(), false).put(out, numbers());
+    } else if delta_bytes < packed_bytes {
+        out.push(DELTA);
+        put(out, first);
+        delta.put(out, deltas());
+    } else {
+        out.push(PACKED);
+        packed.put(out, plain());
+    }
+}
+
+/// The distinct numbers and which of them each is, if that takes less than `bytes`.
+fn dictionary(values: &[u64], bytes: usize) -> Option<(Vec<u64>, Vec<u16>)> {
+    let mut entries: Vec<u64> = Vec::new();
+    for value in values {
+        if let Err(at) = entries.binary_search(value) {
+            if entries.len() == MAX_DICTIONARY {
+                return None;
+            }
+            entries.insert(at, *value);
+        }
+    }
+    let of_entries: usize = entries.iter().map(|entry| 1 + width(*entry) as usize / 7).sum();
+    let of_numbers = (values.len() * width(entries.len() as u64 - 1) as usize).div_ceil(8);
+    if of_entries + of_numbers + 5 >= bytes {
+        return None;
+    }
+    let number = |value: &u64| entries.binary_search(value).expect("every value is an entry") as u16;
+    let numbers = values.iter().map(number).collect();
+    Some((entries, numbers))
+}
+
+impl Input<'_> {
+    /// A column of `count` numbers, which the caller bounds: a constant column takes no room.
+    pub(super) fn column(&mut self, count: usize) -> Result<Vec<u64>> {
+        let mut values = Vec::with_capacity(count);
+        if count == 0 {
+            return Ok(values);
+        }
+        match self.array()? {
+            [CONSTANT] => values.resize(count, self.number()?),
+            [PACKED] => Packed::read(self, count, |value| values.push(value))?,
+            [DELTA] => {
+                let mut value = self.number()?;
+                values.push(value);
+                Packed::read(self, count - 1, |delta| {
+                    value = value.wrapping_add(delta);
+                    values.push(value);
+                })?;
+            }
+            [DICTIONARY] => {
+                let entries = self.list(Input::number)?;
+                let mut known = true;
+                Packed::read(self, count, |number| {
+                    let entry = usize::try_from(number).ok().and_then(|number| entries.get(number));
+                    known &= entry.is_some();
+                    values.push(entry.copied().unwrap_or_default());
+                })?;
+                if !known {
+                    return Err(CodecError("reference to nothing"));
+                }
+            }
+            _ => return Err(CodecError("unknown form of a column")),
+        }
+        Ok(values)
+    }
+
+    /// A column of numbers below `end`.
+    pub(super) fn column_below(&mut self, count: usize, end: usize) -> Result<Vec<u32>> {
+        let values = self.column(count)?;
+        if values.iter().any(|&value| value >= end as u64 || value > u64::from(u32::MAX)) {
+            return Err(CodecError("reference to nothing"));
+        }
+        Ok(values.into_iter().map(|value| value as u32).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn bytes(values: &[u64]) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_column(&mut out, values);
+        out
+    }
+
+    fn check(values: &[u64]) {
+        let bytes = bytes(values);
+        let mut input = Input(&bytes);
+        assert_eq!(input.column(values.len()).unwrap(), values);
+        assert!(input.0.is_empty());
+    }
+
+    #[test]
+    fn every_form_is_read_again_and_is_small() {
+        check(&[]);
+        check(&[u64::MAX; 9]);
+        check(&[u64::MAX, 0, 1, u64::MAX - 1]);
+        let rising: Vec<u64> = (0..1000).map(|n| n * 1_000_003 + 7).collect();
+        check(&rising);
+        assert!(bytes(&rising).len() < 16, "the same step again and again");
+        let falling: Vec<u64> = rising.iter().rev().copied().collect();
+        check(&falling);
+        let few: Vec<u64> = (0..1000).map(|n| [10_000_000, 20_000_000, u64::MAX][n % 3]).collect();
+        check(&few);
+        assert!(bytes(&few).len() < 300, "two bits each");
+        let near: Vec<u64> = (0..1000).map(|n| (1 << 60) + n * n * 7919 % 4096).collect();
+        check(&near);
+        assert!(bytes(&near).len() < 1520, "twelve bits each");
+    }
+
+    #[test]
+    fn a_column_that_ends_too_early_or_refers_to_nothing_is_none() {
+        let whole = bytes(&[3, 900, 17, 5, 3]);
+        for end in 0..whole.len() {
+            assert!(Input(&whole[..end]).column(5).is_err(), "{end}");
+        }
+        assert!(Input(&bytes(&[3, 900, 17])).column_below(3, 900).is_err());
+        assert!(Input(&[9]).column(1).is_err());
+        assert!(Input(&[PACKED, 0, 65]).column(1).is_err());
+        assert!(Input(&[DICTIONARY, 1, 7, 0, 2, 0xff]).column(2).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_column_is_read_again(values in prop::collection::vec(any::<u64>(), 0..200), shift in 0..64u32) {
+            check(&values.iter().map(|value| value >> shift).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..100), count in 0..1000usize) {
+            let _ = Input(&bytes).column(count);
+        }
+    }
+}

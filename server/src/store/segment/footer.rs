@@ -1,0 +1,247 @@
+//! The beginning and the end of a segment, and how its pieces are stored between them.
+
+use std::io::{Read, Write};
+
+use flate2::Compression;
+use flate2::read::DeflateDecoder;
+use flate2::write::DeflateEncoder;
+
+use super::super::codec::{CodecError, Input, put};
+use super::columns::{put_column, unzigzag, zigzag};
+use super::index::{Layout, MAX_BLOCKS};
+use super::{Piece, VERSION, at_end};
+use crate::model::TimeRange;
+
+type Result<T> = std::result::Result<T, CodecError>;
+
+const MAGIC: [u8; 8] = *b"SPANSEGM";
+/// Bytes behind the footer.
+pub(super) const TRAILER_BYTES: usize = 28;
+/// No piece is larger than this once inflated.
+const MAX_PIECE_BYTES: u32 = 1 << 30;
+
+/// Where a block of profiles lies and what is in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct BlockAt {
+    pub(super) piece: Piece,
+    /// The number of its first span entry.
+    pub(super) first_entry: u32,
+    /// Its series are between these.
+    pub(super) first_series: u32,
+    pub(super) last_series: u32,
+    /// The time that its profiles cover.
+    pub(super) range: TimeRange,
+}
+
+/// Where everything lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Footer {
+    pub(super) series: Piece,
+    pub(super) symbols: Piece,
+    pub(super) losses: Piece,
+    pub(super) series_count: usize,
+    pub(super) string_count: usize,
+    pub(super) location_count: usize,
+    pub(super) stack_count: usize,
+    pub(super) entry_count: u32,
+    pub(super) stacks: Vec<Piece>,
+    pub(super) layout: Layout,
+    pub(super) pages: Vec<Piece>,
+    pub(super) blocks: Vec<BlockAt>,
+}
+
+impl Footer {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_pieces(&mut out, &[self.series, self.symbols, self.losses]);
+        for count in [self.series_count, self.string_count, self.location_count, self.stack_count] {
+            put(&mut out, count as u64);
+        }
+        put(&mut out, u64::from(self.entry_count));
+        put_pieces(&mut out, &self.stacks);
+        put(&mut out, u64::from(self.layout.hash_bits));
+        put_pieces(&mut out, &self.pages);
+        put_pieces(&mut out, &self.blocks.iter().map(|block| block.piece).collect::<Vec<_>>());
+        let mut column = |value: &dyn Fn(&BlockAt) -> u64| {
+            put_column(&mut out, &self.blocks.iter().map(value).collect::<Vec<_>>());
+        };
+        column(&|block| u64::from(block.first_entry));
+        column(&|block| u64::from(block.first_series));
+        column(&|block| u64::from(block.last_series));
+        column(&|block| zigzag(block.range.start_ms));
+        column(&|block| block.range.end_ms.wrapping_sub(block.range.start_ms) as u64);
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self> {
+        let mut input = Input(bytes);
+        let fixed = pieces(&mut input)?;
+        let [series, symbols, losses] = fixed[..] else { return Err(CodecError("pieces are missing")) };
+        let mut count = || input.small().map(|count| count as usize);
+        let [series_count, string_count, location_count, stack_count] =
+            [count()?, count()?, count()?, count()?];
+        let entry_count = input.small()?;
+        let stacks = pieces(&mut input)?;
+        let hash_bits = input.small()?;
+        let pages = pieces(&mut input)?;
+        let layout = Layout { pages: pages.len() as u64, hash_bits };
+        let at = pieces(&mut input)?;
+        let first_entries = input.column_below(at.len(), entry_count as usize + 1)?;
+        let first_series = input.column_below(at.len(), series_count)?;
+        let last_series = input.column_below(at.len(), series_count)?;
+        let starts = input.column(at.len())?;
+        let lengths = input.column(at.len())?;
+        at_end(&input)?;
+        if !layout.is_possible()
+            || !first_entries.is_sorted()
+            || first_entries.first().is_some_and(|n| *n != 0)
+        {
+            return Err(CodecError("parts do not fit together"));
+        }
+        let block = |number: usize| {
+            let start_ms = unzigzag(starts[number]);
+            BlockAt {
+                piece: at[number],
+                first_entry: first_entries[number],
+                first_series: first_series[number],
+                last_series: last_series[number],
+                range: TimeRange { start_ms, end_ms: start_ms.wrapping_add(lengths[number] as i64) },
+            }
+        };
+        let blocks = (0..at.len()).map(block).collect();
+        Ok(Self {
+            series,
+            symbols,
+            losses,
+            series_count,
+            string_count,
+            location_count,
+            stack_count,
+            entry_count,
+            stacks,
+            layout,
+            pages,
+            blocks,
+        })
+    }
+
+    /// Bytes that it takes in memory.
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + size_of_val(&*self.stacks)
+            + size_of_val(&*self.pages)
+            + size_of_val(&*self.blocks)
+    }
+}
+
+fn put_pieces(out: &mut Vec<u8>, pieces: &[Piece]) {
+    put(out, pieces.len() as u64);
+    let mut column =
+        |value: &dyn Fn(&Piece) -> u64| put_column(out, &pieces.iter().map(value).collect::<Vec<_>>());
+    column(&|piece| piece.offset);
+    column(&|piece| u64::from(piece.stored));
+    column(&|piece| u64::from(piece.raw));
+    column(&|piece| u64::from(piece.sum));
+}
+
+fn pieces(input: &mut Input<'_>) -> Result<Vec<Piece>> {
+    let count = input.small()? as usize;
+    if count > MAX_BLOCKS {
+        return Err(CodecError("more pieces than a segment has"));
+    }
+    let offsets = input.column(count)?;
+    let stored = input.column_below(count, MAX_PIECE_BYTES as usize)?;
+    let raw = input.column_below(count, MAX_PIECE_BYTES as usize)?;
+    let sums = input.column_below(count, usize::MAX)?;
+    let piece = |at: usize| Piece { offset: offsets[at], stored: stored[at], raw: raw[at], sum: sums[at] };
+    if offsets.iter().any(|offset| *offset > 1 << 62) {
+        return Err(CodecError("piece beyond the end"));
+    }
+    Ok((0..count).map(piece).collect())
+}
+
+/// A segment in the making.
+pub(super) struct Sink {
+    pub(super) bytes: Vec<u8>,
+}
+
+impl Sink {
+    pub(super) fn new() -> Self {
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        Self { bytes }
+    }
+
+    /// Appends a piece as it is.
+    pub(super) fn store(&mut self, raw: &[u8]) -> Piece {
+        self.append(raw, raw.len())
+    }
+
+    /// Appends a piece, deflated if that makes it smaller.
+    pub(super) fn deflate(&mut self, raw: &[u8]) -> Piece {
+        let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(raw).expect("memory takes it");
+        let deflated = encoder.finish().expect("memory takes it");
+        if deflated.len() < raw.len() { self.append(&deflated, raw.len()) } else { self.store(raw) }
+    }
+
+    fn append(&mut self, stored: &[u8], raw: usize) -> Piece {
+        let offset = self.bytes.len() as u64;
+        self.bytes.extend_from_slice(stored);
+        let length = |length: usize| u32::try_from(length).expect("a segment is far smaller than 4 GiB");
+        Piece { offset, stored: length(stored.len()), raw: length(raw), sum: crc32fast::hash(stored) }
+    }
+
+    /// Ends the file, and tells how long its end is.
+    pub(super) fn finish(mut self, footer: &Footer) -> (Vec<u8>, u64) {
+        let piece = self.deflate(&footer.encode());
+        let mut trailer = Vec::with_capacity(TRAILER_BYTES);
+        for number in [piece.stored, piece.raw, piece.sum, VERSION] {
+            trailer.extend_from_slice(&number.to_le_bytes());
+        }
+        trailer.extend_from_slice(&MAGIC);
+        let sum = crc32fast::hash(&trailer);
+        trailer.extend_from_slice(&sum.to_le_bytes());
+        self.bytes.extend_from_slice(&trailer);
+        (self.bytes, u64::from(piece.stored) + TRAILER_BYTES as u64)
+    }
+}
+
+/// A piece's bytes, checked and inflated.
+pub(super) fn open(stored: Vec<u8>, piece: &Piece) -> Result<Vec<u8>> {
+    if stored.len() != piece.stored as usize || crc32fast::hash(&stored) != piece.sum {
+        return Err(CodecError("checksum does not fit"));
+    }
+    if piece.raw == piece.stored {
+        return Ok(stored);
+    }
+    let mut raw = Vec::with_capacity(piece.raw as usize);
+    let read = DeflateDecoder::new(&*stored).take(u64::from(piece.raw) + 1).read_to_end(&mut raw);
+    match read {
+        Ok(bytes) if bytes == piece.raw as usize => Ok(raw),
+        _ => Err(CodecError("cannot be inflated")),
+    }
+}
+
+/// What the end of a segment says.
+pub(super) enum End {
+    /// Where everything lies.
+    Footer(Footer),
+    /// It is of this version, which is not known.
+    Version(u32),
+}
+
+/// Reads the end of a segment: footer and trailer.
+pub(super) fn read_end(end: &[u8]) -> Result<End> {
+    let (footer, trailer) =
+        end.split_at_checked(end.len().wrapping_sub(TRAILER_BYTES)).ok_or(CodecError("ends too early"))?;
+    let number = |at: usize| u32::from_le_bytes(trailer[at..at + 4].try_into().expect("four bytes"));
+    if number(24) != crc32fast::hash(&trailer[..24]) || trailer[16..24] != MAGIC {
+        return Err(CodecError("no trailer"));
+    }
+    if number(12) != VERSION {
+        return Ok(End::Version(number(12)));
+    }
+    let piece = Piece { offset: 0, stored: number(0), raw: number(4), sum: number(8) };
+    Footer::decode(&open(footer.to_vec(), &piece)?).map(End::Footer)
+}
