@@ -176,7 +176,7 @@ async function serviceProfile(
 
 /** The page of the requests that spent most time in a function. */
 export function requestsPath(functionName: string, service: string | undefined, time: RangeChoice): string {
-  const params = new URLSearchParams({ function: functionName.slice(0, 4000), ...rangeQuery(time) });
+  const params = new URLSearchParams({ function: functionName, ...rangeQuery(time) });
   if (service !== undefined) params.set("service", service);
   return `function?${params}`;
 }
