@@ -36,6 +36,13 @@ export function readRange(query: URLSearchParams): RangeChoice {
   return { preset: PRESETS.find(([name]) => name === asked)?.[0] ?? DEFAULT_PRESET };
 }
 
+const AROUND = 30 * MINUTE;
+
+/** Half an hour more at both ends, to see something in what surrounds it. */
+export function around({ from, until }: TimeRange): TimeRange {
+  return { from: from - AROUND, until: until + AROUND };
+}
+
 /** A choice as part of a link's query. */
 export function rangeQuery(choice: RangeChoice): Record<string, string> {
   if (choice.preset === undefined)

@@ -122,7 +122,7 @@ fn total(stacks: &Stacks) -> i64 {
 pub(super) fn check_shape(graph: &FlameGraph) -> Result<(), TestCaseError> {
     prop_assert_eq!((graph.levels[0].len(), graph.levels[0][0], graph.levels[0][3]), (4, 0, 0));
     prop_assert_eq!(graph.names[0].as_str(), "total");
-    prop_assert_eq!(graph.levels[0][1], graph.total);
+    prop_assert_eq!(&graph.levels[0][1..3], [graph.total, 0], "the root is the sum of its bars");
     let mut parents = vec![(0, i64::MAX)];
     let (mut selfs, mut max_self) = (0, 0);
     for (depth, level) in graph.levels.iter().enumerate() {
@@ -181,13 +181,17 @@ proptest! {
     }
 
     #[test]
-    fn merging_does_not_depend_on_the_order(rows in rows(), order in prop::collection::vec(any::<u32>(), 30)) {
+    fn merging_depends_on_neither_order_nor_grouping(
+        rows in rows(),
+        order in prop::collection::vec(any::<u32>(), 30),
+        together in 1..8usize,
+    ) {
         let mut shuffled: Vec<_> = rows.iter().cloned().zip(order).collect();
         shuffled.sort_by_key(|(_, place)| *place);
         let shuffled: Rows = shuffled.into_iter().map(|(row, _)| row).collect();
         let (one, other) = (Fixture::of(&[(&builder(&rows), &[])]), Fixture::new());
-        for row in shuffled.chunks(1) {
-            other.append(builder(row).profiles(&[]));
+        for (at, some) in shuffled.chunks(together).enumerate() {
+            other.append(builder(some).profiles(&[("pod", ["a", "b"][at % 2])]));
         }
         let everything = Selection::of(cpu());
         prop_assert_eq!(one.merged(&everything).flame_graph(5), other.merged(&everything).flame_graph(5));

@@ -267,7 +267,7 @@ function Merged(props: PartProps & { spans: SpanListEntry[] | undefined }) {
         type={{ id: CPU_TYPE, unit: "nanoseconds", total: 0, samples: 0 }}
         query={query}
         dark={dark}
-        requestsOf={(functionName) => requestsPath(functionName, service)}
+        requestsOf={(functionName) => requestsPath(functionName, service, readRange(query))}
         why={{ selector: labelSelector(selection), type: CPU_TYPE, ...range }}
       />
     </section>

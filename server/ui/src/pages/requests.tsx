@@ -11,8 +11,8 @@ import { formatCount, formatNanos, formatShare } from "../format.ts";
 import { useLoad } from "../load.ts";
 import { readRange, resolveRange, stepsOf, type RangeChoice, type TimeRange } from "../range.ts";
 import { navigate } from "../router.ts";
-import { CPU_TYPE, labelSelector, pathOf } from "../selection.ts";
-import { operationPath } from "./services.tsx";
+import { CPU_TYPE, labelSelector } from "../selection.ts";
+import { operationPath, servicesPath } from "./services.tsx";
 import { requestsPath } from "./span.tsx";
 
 /** Steps of the time, in each of which the server names the heaviest span of each operation. */
@@ -54,10 +54,10 @@ export function RequestsPage({ query }: { query: URLSearchParams }) {
           <span>Requests that spent most CPU time in</span>
           {service !== undefined && (
             <>
-              <Link to={pathOf({ service })} class="name">
+              <Link to={servicesPath(service, choice)} class="name">
                 {displayName(service, 120)}
               </Link>
-              <Link to={requestsPath(functionName, undefined)}>Search all services</Link>
+              <Link to={requestsPath(functionName, undefined, choice)}>Search all services</Link>
             </>
           )}
         </p>
