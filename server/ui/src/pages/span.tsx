@@ -6,10 +6,10 @@ import {
   explain,
   fetchFlameGraph,
   fetchSpan,
-  selectStackTraces,
   type ProfileRoute,
   type SpanSummary,
 } from "../api.ts";
+import { selectStackTraces } from "../querier.ts";
 import { Fact, IdFact, TimeFact } from "../components/facts.tsx";
 import { Link } from "../components/link.tsx";
 import { LookUp } from "../components/lookup.tsx";
