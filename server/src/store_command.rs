@@ -171,7 +171,11 @@ fn print(out: &mut impl Write, found: &Inspection) -> io::Result<()> {
         manifest.bytes
     )?;
     for tenant in &found.tenants {
-        writeln!(out, "\ntenant {}: profiles from {} to {} ms", tenant.tenant, tenant.oldest_ms, tenant.newest_ms)?;
+        writeln!(
+            out,
+            "\ntenant {}: profiles from {} to {} ms",
+            tenant.tenant, tenant.oldest_ms, tenant.newest_ms
+        )?;
         write!(
             out,
             "  in {} segments: {} profiles, {} samples, {} bytes",
@@ -188,7 +192,11 @@ fn print(out: &mut impl Write, found: &Inspection) -> io::Result<()> {
         )?;
     }
     if !found.log_files.is_empty() {
-        writeln!(out, "\n{:>8} {:>7} {:>12} {:>9} {:>9} {:>9} {:>10}", "log", "version", "bytes", "records", "profiles", "damaged", "unfinished")?;
+        writeln!(
+            out,
+            "\n{:>8} {:>7} {:>12} {:>9} {:>9} {:>9} {:>10}",
+            "log", "version", "bytes", "records", "profiles", "damaged", "unfinished"
+        )?;
     }
     for log in &found.log_files {
         let version = log.version.map_or_else(|| "-".to_owned(), |version| version.to_string());
@@ -266,6 +274,9 @@ async fn import(config: &Config, options: &ImportOptions) -> Outcome {
     let tell = |path: &std::path::Path, what: &str| eprintln!("error: {}: {what}", path.display());
     let imported = transfer::import(&store, options, tell).await?;
     store.shutdown();
-    println!("{} profiles of {} files; {} files not taken", imported.profiles, imported.files, imported.failed);
+    println!(
+        "{} profiles of {} files; {} files not taken",
+        imported.profiles, imported.files, imported.failed
+    );
     Ok(if imported.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -34,7 +34,8 @@ impl Origin {
 
     fn of(pprof: &ProfileView<'_>) -> Result<Option<Self>, IngestError> {
         let text = |index: &i64| pprof.string_table.get(usize::try_from(*index).ok()?).copied();
-        let Some(json) = pprof.comment.iter().filter_map(text).find_map(|text| text.strip_prefix(MARK)) else {
+        let Some(json) = pprof.comment.iter().filter_map(text).find_map(|text| text.strip_prefix(MARK))
+        else {
             return Ok(None);
         };
         if json.len() > MAX_BYTES {

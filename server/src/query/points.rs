@@ -366,7 +366,9 @@ fn passing(
 ) -> Result<HashSet<u32, RandomState>, StoreError> {
     let distinct: HashSet<u32, RandomState> =
         chunks.iter().flat_map(|chunk| chunk.stacks.iter().copied()).collect();
-    let stacks: Vec<u32> = distinct.into_iter().collect();
+    // Neighbours lie side by side in a segment.
+    let mut stacks: Vec<u32> = distinct.into_iter().collect();
+    stacks.sort_unstable();
     let mut passing = HashSet::default();
     let mut frames = Vec::new();
     names.begin_source();
@@ -387,7 +389,8 @@ fn spans(
 ) -> Result<HashMap<u32, PartSpan, RandomState>, StoreError> {
     let runs = chunks.iter().flat_map(|chunk| chunk.runs.iter().map(|run| run.entry));
     let distinct: HashSet<u32, RandomState> = runs.filter(|&entry| entry != NO_SPAN).collect();
-    let numbers: Vec<u32> = distinct.into_iter().collect();
+    let mut numbers: Vec<u32> = distinct.into_iter().collect();
+    numbers.sort_unstable();
     let mut texts: HashMap<u32, Arc<str>, RandomState> = HashMap::default();
     let mut spans = HashMap::default();
     for SpanEntry { id: number, span, .. } in source.entries(&numbers)? {

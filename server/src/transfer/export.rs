@@ -247,10 +247,18 @@ mod tests {
 
     #[test]
     fn names_of_directories_are_safe_and_tell_series_apart() {
-        let name = |service: &str| {
-            directory(&Labels::new([("service_name", service)]), "process_cpu")
-        };
-        for hostile in ["../../etc/passwd", "", ".", "a/b\\c:d", "-rf", "ü\u{202e}\0\n", &"x".repeat(2000), "CON", "$(id)`;|"] {
+        let name = |service: &str| directory(&Labels::new([("service_name", service)]), "process_cpu");
+        for hostile in [
+            "../../etc/passwd",
+            "",
+            ".",
+            "a/b\\c:d",
+            "-rf",
+            "ü\u{202e}\0\n",
+            &"x".repeat(2000),
+            "CON",
+            "$(id)`;|",
+        ] {
             let name = name(hostile);
             assert!(name.len() < 160 && name.ends_with(|c: char| c.is_ascii_hexdigit()), "{name}");
             assert!(name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b)), "{name}");

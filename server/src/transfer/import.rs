@@ -64,12 +64,10 @@ pub async fn import(
         let next = walk.next(&mut tell);
         let ended = next.is_none();
         if let Some(path) = next {
-            let profiles = read(&path, &options.limits)
-                .map_err(|error| error.to_string())
-                .and_then(|raw| {
-                    ingest::decode_file(raw, &options.labels, &options.limits, clock())
-                        .map_err(|error| error.to_string())
-                });
+            let profiles = read(&path, &options.limits).map_err(|error| error.to_string()).and_then(|raw| {
+                ingest::decode_file(raw, &options.labels, &options.limits, clock())
+                    .map_err(|error| error.to_string())
+            });
             match profiles {
                 Ok(profiles) if profiles.is_empty() => tell(&path, "no sample has a value"),
                 Ok(profiles) => {
@@ -161,12 +159,9 @@ impl Walk {
         if depth >= MAX_DEPTH {
             return Err(io::Error::other(format!("lies deeper than {MAX_DEPTH} directories")));
         }
-        let mut entries: Vec<PathBuf> = fs::read_dir(dir)?
-            .map(|entry| entry.map(|entry| entry.path()))
-            .collect::<io::Result<_>>()?;
-        entries.retain(|path| {
-            path.file_name().is_some_and(|name| !name.to_string_lossy().starts_with('.'))
-        });
+        let mut entries: Vec<PathBuf> =
+            fs::read_dir(dir)?.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<_>>()?;
+        entries.retain(|path| path.file_name().is_some_and(|name| !name.to_string_lossy().starts_with('.')));
         entries.sort_unstable_by(|a, b| b.cmp(a));
         self.pending.extend(entries.into_iter().map(|path| (path, depth + 1, false)));
         Ok(())

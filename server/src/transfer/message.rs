@@ -136,7 +136,11 @@ impl Writer {
         }
         let mut labels: Vec<wire::Label> = texts
             .iter()
-            .map(|(key, text)| wire::Label { key: self.string(key), str: self.string(text), ..Default::default() })
+            .map(|(key, text)| wire::Label {
+                key: self.string(key),
+                str: self.string(text),
+                ..Default::default()
+            })
             .collect();
         for (key, id) in [("parent_span_id", span.parent), ("local_root_span_id", span.local_root)] {
             labels.extend(id.map(|id| wire::Label {
@@ -169,7 +173,13 @@ impl Writer {
         }
         let id = self.message.location.len() as u64 + 1;
         let address = location.address;
-        self.message.location.push(wire::Location { id, mapping_id, address, line: lines, ..Default::default() });
+        self.message.location.push(wire::Location {
+            id,
+            mapping_id,
+            address,
+            line: lines,
+            ..Default::default()
+        });
         self.locations.insert(number, id);
         id
     }

@@ -20,7 +20,12 @@ fn tenant() -> TenantId {
     TenantId::anonymous()
 }
 
-fn export_to(data: &Path, out: &Path, selector: &str, range: Option<TimeRange>) -> Result<Exported, ExportError> {
+fn export_to(
+    data: &Path,
+    out: &Path,
+    selector: &str,
+    range: Option<TimeRange>,
+) -> Result<Exported, ExportError> {
     let selector = LabelSelector::parse(selector).unwrap();
     let (data_dir, out) = (data.to_owned(), out.to_owned());
     export(&ExportOptions { data_dir, tenant: tenant(), range, selector, out })
@@ -52,7 +57,13 @@ fn frame(symbols: &Symbols, location: u32) -> String {
             let text = |number| symbols.string(number);
             format!(
                 "{:?}",
-                (text(function.name), text(function.system_name), text(function.filename), function.start_line, line.line)
+                (
+                    text(function.name),
+                    text(function.system_name),
+                    text(function.filename),
+                    function.start_line,
+                    line.line
+                )
             )
         })
         .collect();
@@ -78,7 +89,8 @@ fn everything(store: &Store) -> Vec<String> {
                     for (number, run) in chunk.runs.iter().enumerate() {
                         let span = (run.entry != NO_SPAN).then(|| {
                             let span = source.entries(&[run.entry]).unwrap().remove(0).span;
-                            let names = [span.name, span.local_root_name].map(|name| source.string(name).unwrap());
+                            let names =
+                                [span.name, span.local_root_name].map(|name| source.string(name).unwrap());
                             (span.span_id, span.trace_id, span.parent, span.local_root, names)
                         });
                         for row in chunk.rows(number) {
@@ -90,7 +102,10 @@ fn everything(store: &Store) -> Vec<String> {
                     rows.sort();
                     let (start, duration, period) = (chunk.start_nanos, chunk.duration_nanos, chunk.period);
                     let (labels, types) = (&series.labels, &series.types);
-                    all.push(format!("{} {labels:?} {types:?} {start} {duration} {period} {rows:#?}", chunk.id));
+                    all.push(format!(
+                        "{} {labels:?} {types:?} {start} {duration} {period} {rows:#?}",
+                        chunk.id
+                    ));
                 })
                 .unwrap();
         }
@@ -120,8 +135,10 @@ fn answers(store: Arc<Store>) -> Vec<String> {
 
 fn labels() -> impl Strategy<Value = Vec<(&'static str, String)>> {
     let value = prop::sample::select(vec!["a", "b/../c", "ü \u{202e}\n", "-x", "*"]);
-    let of = |name: &'static str| prop::option::of(value.clone().prop_map(move |value| (name, value.to_owned())));
-    (of("service_name"), of("pod"), of("k8s.pod name")).prop_map(|(a, b, c)| [a, b, c].into_iter().flatten().collect())
+    let of =
+        |name: &'static str| prop::option::of(value.clone().prop_map(move |value| (name, value.to_owned())));
+    (of("service_name"), of("pod"), of("k8s.pod name"))
+        .prop_map(|(a, b, c)| [a, b, c].into_iter().flatten().collect())
 }
 
 fn profile() -> impl Strategy<Value = Vec<Profile>> {
@@ -135,27 +152,30 @@ fn profile() -> impl Strategy<Value = Vec<Profile>> {
     );
     let samples = prop::collection::vec(sample, 1..12);
     let lost = prop::option::of(1..9u64);
-    (samples, labels(), 0..100_000i64, 0..20_000i64, lost).prop_map(|(samples, labels, start, duration, lost)| {
-        let mut builder = PprofBuilder::new();
-        for (frames, count, (span, trace, parent, root), name, region) in &samples {
-            let mut of_sample: Vec<(&str, String)> = Vec::new();
-            of_sample.extend(span.map(|id| ("span_id", format!("{id:016x}"))));
-            of_sample.extend(trace.map(|id| ("trace_id", format!("{id:032x}"))));
-            of_sample.extend(parent.map(|id| ("parent_span_id", format!("#{}", id | 1 << 63))));
-            of_sample.extend(root.map(|id| ("local_root_span_id", format!("#{id}"))));
-            of_sample.extend(name.map(|name| ("span_name", name.to_owned())));
-            of_sample.extend(name.map(|name| ("local_root_span_name", format!("{name}…"))));
-            of_sample.extend(region.map(|region| ("region", region.to_owned())));
-            let of_sample: Vec<(&str, &str)> = of_sample.iter().map(|(n, v)| (*n, v.as_str())).collect();
-            builder = builder.sample(frames, *count, &of_sample);
-        }
-        let labels: Vec<(&str, &str)> = labels.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let mut profiles = builder.at(START_MS + start, duration).profiles(&labels);
-        if let Some(samples) = lost {
-            profiles[0].losses = vec![Loss { cause: "ring_full".into(), samples }];
-        }
-        profiles
-    })
+    (samples, labels(), 0..100_000i64, 0..20_000i64, lost).prop_map(
+        |(samples, labels, start, duration, lost)| {
+            let mut builder = PprofBuilder::new();
+            for (frames, count, (span, trace, parent, root), name, region) in &samples {
+                let mut of_sample: Vec<(&str, String)> = Vec::new();
+                of_sample.extend(span.map(|id| ("span_id", format!("{id:016x}"))));
+                of_sample.extend(trace.map(|id| ("trace_id", format!("{id:032x}"))));
+                of_sample.extend(parent.map(|id| ("parent_span_id", format!("#{}", id | 1 << 63))));
+                of_sample.extend(root.map(|id| ("local_root_span_id", format!("#{id}"))));
+                of_sample.extend(name.map(|name| ("span_name", name.to_owned())));
+                of_sample.extend(name.map(|name| ("local_root_span_name", format!("{name}…"))));
+                of_sample.extend(region.map(|region| ("region", region.to_owned())));
+                let of_sample: Vec<(&str, &str)> = of_sample.iter().map(|(n, v)| (*n, v.as_str())).collect();
+                builder = builder.sample(frames, *count, &of_sample);
+            }
+            let labels: Vec<(&str, &str)> =
+                labels.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            let mut profiles = builder.at(START_MS + start, duration).profiles(&labels);
+            if let Some(samples) = lost {
+                profiles[0].losses = vec![Loss { cause: "ring_full".into(), samples }];
+            }
+            profiles
+        },
+    )
 }
 
 proptest! {
@@ -203,7 +223,8 @@ async fn profiles_of_some_series_and_time_are_exported_and_nothing_is_written_ov
         }
     }
     let count = |name: &str, selector: &str, range| {
-        export_to(dir.path(), &out.path().join(name), selector, range).map(|exported| (exported.files, exported.series))
+        export_to(dir.path(), &out.path().join(name), selector, range)
+            .map(|exported| (exported.files, exported.series))
     };
     assert_eq!(count("all", "{}", None).unwrap(), (10, 2));
     assert_eq!(count("odd", r#"{service_name="odd"}"#, None).unwrap(), (5, 1));
@@ -226,7 +247,8 @@ async fn twins_under_one_id_stay_two_and_wall_profiles_keep_their_cpu_time() {
     let mut wall = PprofBuilder::new().sample(&["main"], 1, &[]);
     let name = wall.string("wall");
     wall.pprof.sample_type[0].r#type = name;
-    let labels = vec![("__name__".to_owned(), "wall".to_owned()), ("service_name".to_owned(), "w".to_owned())];
+    let labels =
+        vec![("__name__".to_owned(), "wall".to_owned()), ("service_name".to_owned(), "w".to_owned())];
     let profiles = decode_series(labels, wall.bytes(), &Limits::default(), START_MS + 10_000).unwrap();
     assert_eq!(profiles[0].types.iter().map(|kind| &*kind.name).collect::<Vec<_>>(), ["wall", "process_cpu"]);
     store.append(&tenant(), profiles).await.unwrap();
@@ -246,7 +268,8 @@ async fn a_damaged_segment_costs_what_it_held() {
         store.flush().unwrap();
     }
     drop(store);
-    let segment = std::fs::read_dir(dir.path().join("objects/segments")).unwrap().next().unwrap().unwrap().path();
+    let segment =
+        std::fs::read_dir(dir.path().join("objects/segments")).unwrap().next().unwrap().unwrap().path();
     let mut bytes = std::fs::read(&segment).unwrap();
     let end = bytes.len() - 40;
     bytes[end] ^= 1;
@@ -284,12 +307,16 @@ async fn files_of_other_profilers_are_taken_and_bad_ones_named() {
     let labels = [("service_name", "job"), ("run", "7")];
     let (imported, told) = import_from(&store, &[files.path(), &missing], &labels).await;
     assert_eq!((imported.files, imported.profiles, imported.failed), (2, 2, 5), "{told:?}");
-    for name in ["broken.pb: comment: id", "empty.pb: ", "idle.pb.gz: no sample", "missing.pb: ", "notes.txt: "] {
+    for name in
+        ["broken.pb: comment: id", "empty.pb: ", "idle.pb.gz: no sample", "missing.pb: ", "notes.txt: "]
+    {
         assert!(told.iter().any(|told| told.starts_with(name)), "{name} {told:?}");
     }
     let all = everything(&store);
     assert!(all.iter().all(|profile| profile.contains(r#""run": "7", "service_name": "job""#)), "{all:?}");
-    assert!(all.iter().any(|profile| profile.contains("memory")) && all.iter().any(|p| p.contains("process_cpu")));
+    assert!(
+        all.iter().any(|profile| profile.contains("memory")) && all.iter().any(|p| p.contains("process_cpu"))
+    );
 }
 
 #[tokio::test]

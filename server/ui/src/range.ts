@@ -1,6 +1,6 @@
 // The time that a page is about: a preset that moves with the clock, everything, or two instants. It lives in the address.
 
-import { storedTime } from "./api.ts";
+import { storedTime } from "./querier.ts";
 
 export interface TimeRange {
   /** Unix milliseconds. */
@@ -34,6 +34,13 @@ export function readRange(query: URLSearchParams): RangeChoice {
   }
   const asked = query.get("range");
   return { preset: PRESETS.find(([name]) => name === asked)?.[0] ?? DEFAULT_PRESET };
+}
+
+const AROUND = 30 * MINUTE;
+
+/** Half an hour more at both ends, to see something in what surrounds it. */
+export function around({ from, until }: TimeRange): TimeRange {
+  return { from: from - AROUND, until: until + AROUND };
 }
 
 /** A choice as part of a link's query. */

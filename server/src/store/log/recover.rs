@@ -4,7 +4,7 @@
 //! reported, a copy of the file is set aside for people to look at, and everything that is still whole is kept.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::LogDir;
 use super::format::{Contents, HEADER_BYTES, VERSION, contents, header, put_record, version};
@@ -24,6 +24,29 @@ pub(in crate::store) struct Recovered {
     pub(in crate::store) damaged_bytes: u64,
     /// Files that could not be read at all.
     pub(in crate::store) unreadable_files: u64,
+}
+
+/// Refuses files of versions that cannot be read, before anything is changed.
+pub(in crate::store) fn check_versions(dir: &LogDir, covered: &Covered) -> Result<(), StoreError> {
+    let names = dir.disk.list(&dir.path).map_err(|error| StoreError::io("list", &dir.path, error))?;
+    let sequences = names.iter().filter_map(|name| LogDir::sequence_of(name));
+    for sequence in sequences.filter(|sequence| !covered.contains(*sequence)) {
+        let path = dir.file(sequence);
+        // One that cannot be read is told when all of it is.
+        let Ok(beginning) = dir.disk.beginning(&path, HEADER_BYTES) else { continue };
+        check_version(path, &beginning)?;
+    }
+    Ok(())
+}
+
+/// The version of a file, none if its header is not whole.
+fn check_version(path: PathBuf, file: &[u8]) -> Result<Option<u32>, StoreError> {
+    match version(file) {
+        Some(found) if !(1..=VERSION).contains(&found) => {
+            Err(StoreError::Version { path, found, supported: VERSION })
+        }
+        found => Ok(found),
+    }
 }
 
 /// Hands the payload of every whole record to `visit` with the number of its file, in order. A payload that `visit` turns
@@ -61,10 +84,7 @@ pub(in crate::store) fn recover(
                 continue;
             }
         };
-        let found = version(&file);
-        if let Some(found) = found.filter(|found| !(1..=VERSION).contains(found)) {
-            return Err(StoreError::Version { path, found, supported: VERSION });
-        }
+        let found = check_version(path.clone(), &file)?;
         let mut contents = contents(&file, sequence);
         contents.payloads.retain(|range| match visit(sequence, &file[range.clone()]) {
             Ok(()) => true,

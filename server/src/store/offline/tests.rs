@@ -5,7 +5,8 @@ use crate::testing::PprofBuilder;
 fn profiles(number: u64) -> Vec<crate::model::Profile> {
     let span = format!("{:016x}", number + 1);
     let name = format!("function_{number}");
-    let labels = [("span_id", &*span), ("trace_id", "4bf92f3577b34da6a3ce929d0e0e4736"), ("span_name", "GET /")];
+    let labels =
+        [("span_id", &*span), ("trace_id", "4bf92f3577b34da6a3ce929d0e0e4736"), ("span_name", "GET /")];
     PprofBuilder::new().sample(&["main", &name], 1, &labels).sample(&["idle"], 2, &[]).profiles(&[])
 }
 
@@ -44,24 +45,31 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 #[tokio::test]
 async fn a_directory_is_told_as_it_is() {
     let dir = directory().await;
-    let before: Vec<_> = files(dir.path()).into_iter().map(|path| (std::fs::read(&path).unwrap(), path)).collect();
+    let before: Vec<_> =
+        files(dir.path()).into_iter().map(|path| (std::fs::read(&path).unwrap(), path)).collect();
     let found = inspect(dir.path()).unwrap();
     let sums: Vec<_> = found
         .tenants
         .iter()
-        .map(|t| (&*t.tenant, t.segments, t.segment_profiles, t.segment_samples, t.log_profiles, t.log_samples))
+        .map(|t| {
+            (&*t.tenant, t.segments, t.segment_profiles, t.segment_samples, t.log_profiles, t.log_samples)
+        })
         .collect();
     assert_eq!(sums, [("anonymous", 1, 15, 30, 5, 10), ("other", 1, 5, 10, 0, 0)]);
     assert_eq!((found.segments.len(), found.segments[0].spans, found.segments[1].spans), (2, 15, 5));
     assert_eq!((found.manifest.entries, found.manifest.last_entry), (1, Some(1)));
-    assert_eq!((found.log_files.len(), found.log_files[0].records, found.log_files[0].damaged_bytes), (1, 5, 0));
+    assert_eq!(
+        (found.log_files.len(), found.log_files[0].records, found.log_files[0].damaged_bytes),
+        (1, 5, 0)
+    );
     assert!(found.unlisted.is_empty() && found.server_id.is_some());
     let bytes = found.tenants[0].bytes_per_sample.unwrap();
     assert_eq!(bytes, found.tenants[0].segment_bytes as f64 / 30.0);
     let mut none = 0;
     let verified = verify(dir.path(), |_| none += 1).unwrap();
     assert_eq!((none, verified.segments, verified.log_files, verified.records), (0, 2, 1, 5));
-    let after: Vec<_> = files(dir.path()).into_iter().map(|path| (std::fs::read(&path).unwrap(), path)).collect();
+    let after: Vec<_> =
+        files(dir.path()).into_iter().map(|path| (std::fs::read(&path).unwrap(), path)).collect();
     assert!(before == after, "nothing was written");
 }
 
@@ -132,7 +140,10 @@ async fn a_segment_that_says_other_than_the_manifest_is_told() {
     // Whole in itself, and not the one that was written under this name.
     std::fs::write(&segments[0], other).unwrap();
     let found = damages(dir.path());
-    assert!(!found.is_empty() && found.iter().all(|damage| segments[0].ends_with(&damage.object[9..])), "{found:?}");
+    assert!(
+        !found.is_empty() && found.iter().all(|damage| segments[0].ends_with(&damage.object[9..])),
+        "{found:?}"
+    );
     std::fs::write(&segments[0], one).unwrap();
     assert_eq!(damages(dir.path()), []);
 }

@@ -172,8 +172,8 @@ impl Check<'_> {
         })?;
         let mut stack_count = 0;
         for piece in &footer.stacks {
-            let table = self
-                .piece(piece, "stack traces", LATER, |raw| stacks::decode(raw, footer.location_count))?;
+            let table =
+                self.piece(piece, "stack traces", LATER, |raw| stacks::decode(raw, footer.location_count))?;
             stack_count += table.map_or(stacks::STACKS, |table| table.len());
         }
         // The last piece has fewer than others, which is not known if it is damaged.
@@ -214,7 +214,11 @@ impl Check<'_> {
             self.count("rows", sums.rows, self.meta.rows);
             self.count("spans", sums.spans.len() as u64, self.meta.spans);
             if sums.bounds.is_some_and(|bounds| bounds != self.meta.range()) {
-                self.tell(0, "profiles cover another time than the manifest says", "queries may miss profiles");
+                self.tell(
+                    0,
+                    "profiles cover another time than the manifest says",
+                    "queries may miss profiles",
+                );
             }
         }
         Ok(())
@@ -241,7 +245,11 @@ impl Check<'_> {
             bounds = Some(bounds.map_or(range, |bounds| bounds.union(range)));
             let of_series = series.series[chunk.series as usize].range;
             if range.union(of_series) != of_series {
-                self.tell(offset, format_args!("profile {}: not within the time of its series", chunk.id), means);
+                self.tell(
+                    offset,
+                    format_args!("profile {}: not within the time of its series", chunk.id),
+                    means,
+                );
             }
             if !(at.first_series..=at.last_series).contains(&chunk.series) {
                 self.tell(offset, format_args!("profile {}: not of the block's series", chunk.id), means);

@@ -227,7 +227,9 @@ pub(super) fn open(stored: Vec<u8>, piece: &Piece) -> Result<Vec<u8>> {
 
 /// Whether these are the bytes that a segment of this version begins with.
 pub(super) fn is_header(bytes: &[u8]) -> bool {
-    bytes.split_at_checked(MAGIC.len()).is_some_and(|(magic, version)| magic == MAGIC && version == VERSION.to_le_bytes())
+    bytes
+        .split_at_checked(MAGIC.len())
+        .is_some_and(|(magic, version)| magic == MAGIC && version == VERSION.to_le_bytes())
 }
 
 /// What the end of a segment says.

@@ -3,6 +3,7 @@
 import type { SpanListEntry } from "../api.ts";
 import { displayName } from "../flame/names.ts";
 import { formatAge, formatCount, formatInterval, formatNanos } from "../format.ts";
+import { around } from "../range.ts";
 import { pathOf } from "../selection.ts";
 import { Link } from "./link.tsx";
 
@@ -48,7 +49,7 @@ export function SpanTable({ spans, labelledBy }: Props) {
                 <div class="mono quiet small">{span.spanId}</div>
               </td>
               <td>
-                <Link to={pathOf({ service: span.service })} class="name plain">
+                <Link to={pathOf({ service: span.service, ...around(span) })} class="name plain">
                   {displayName(span.service, 80)}
                 </Link>
               </td>

@@ -1,14 +1,8 @@
 // One operation: its spans over time by their CPU, those that burned most, and the code they burned it in.
 
 import { useEffect } from "preact/hooks";
-import {
-  costOfSpans,
-  explain,
-  fetchSpans,
-  selectSpanHeatmap,
-  selectStackTraces,
-  type SpanListEntry,
-} from "../api.ts";
+import { costOfSpans, explain, fetchSpans, type SpanListEntry } from "../api.ts";
+import { selectSpanHeatmap, selectStackTraces } from "../querier.ts";
 import { Fact } from "../components/facts.tsx";
 import { Heatmap, type Brush } from "../components/heatmap.tsx";
 import { Link } from "../components/link.tsx";
@@ -267,7 +261,7 @@ function Merged(props: PartProps & { spans: SpanListEntry[] | undefined }) {
         type={{ id: CPU_TYPE, unit: "nanoseconds", total: 0, samples: 0 }}
         query={query}
         dark={dark}
-        requestsOf={(functionName) => requestsPath(functionName, service)}
+        requestsOf={(functionName) => requestsPath(functionName, service, readRange(query))}
         why={{ selector: labelSelector(selection), type: CPU_TYPE, ...range }}
       />
     </section>

@@ -1,7 +1,8 @@
 // From a function to the requests that spent most time under it.
 
 import { useEffect } from "preact/hooks";
-import { costOfSpans, selectSeries, type Series } from "../api.ts";
+import { costOfSpans } from "../api.ts";
+import { selectSeries, type Series } from "../querier.ts";
 import { CopyButton } from "../components/copy.tsx";
 import { Link } from "../components/link.tsx";
 import { RangePicker } from "../components/rangepicker.tsx";
@@ -11,8 +12,8 @@ import { formatCount, formatNanos, formatShare } from "../format.ts";
 import { useLoad } from "../load.ts";
 import { readRange, resolveRange, stepsOf, type RangeChoice, type TimeRange } from "../range.ts";
 import { navigate } from "../router.ts";
-import { CPU_TYPE, labelSelector, pathOf } from "../selection.ts";
-import { operationPath } from "./services.tsx";
+import { CPU_TYPE, labelSelector } from "../selection.ts";
+import { operationPath, servicesPath } from "./services.tsx";
 import { requestsPath } from "./span.tsx";
 
 /** Steps of the time, in each of which the server names the heaviest span of each operation. */
@@ -54,10 +55,10 @@ export function RequestsPage({ query }: { query: URLSearchParams }) {
           <span>Requests that spent most CPU time in</span>
           {service !== undefined && (
             <>
-              <Link to={pathOf({ service })} class="name">
+              <Link to={servicesPath(service, choice)} class="name">
                 {displayName(service, 120)}
               </Link>
-              <Link to={requestsPath(functionName, undefined)}>Search all services</Link>
+              <Link to={requestsPath(functionName, undefined, choice)}>Search all services</Link>
             </>
           )}
         </p>

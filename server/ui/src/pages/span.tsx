@@ -6,10 +6,10 @@ import {
   explain,
   fetchFlameGraph,
   fetchSpan,
-  selectStackTraces,
   type ProfileRoute,
   type SpanSummary,
 } from "../api.ts";
+import { selectStackTraces } from "../querier.ts";
 import { Fact, IdFact, TimeFact } from "../components/facts.tsx";
 import { Link } from "../components/link.tsx";
 import { LookUp } from "../components/lookup.tsx";
@@ -19,6 +19,7 @@ import { displayName } from "../flame/names.ts";
 import { formatCount, formatNanos, formatRate, formatShare } from "../format.ts";
 import { parseId } from "../ids.ts";
 import { useLoad } from "../load.ts";
+import { around, rangeQuery, type RangeChoice } from "../range.ts";
 import { navigate, setQuery } from "../router.ts";
 import { CPU_TYPE, labelSelector, pathOf, selectionText, stackTraces, type Selection } from "../selection.ts";
 import { FEW_SAMPLES, shareInterval } from "../stats.ts";
@@ -146,7 +147,7 @@ export function SpanProfile({ span, query, dark, hasFocus }: ProfileProps) {
         query={query}
         dark={dark}
         route={route}
-        requestsOf={(name) => requestsPath(name, span.service)}
+        requestsOf={(name) => requestsPath(name, span.service, { preset: undefined, range: around(span) })}
         why={{
           ...(focus === "service"
             ? { selector: labelSelector(service), from: span.from, until: span.until }
@@ -174,14 +175,11 @@ async function serviceProfile(
 }
 
 /** The page of the requests that spent most time in a function. */
-export function requestsPath(functionName: string, service: string | undefined): string {
-  const params = new URLSearchParams({ function: functionName.slice(0, 4000) });
+export function requestsPath(functionName: string, service: string | undefined, time: RangeChoice): string {
+  const params = new URLSearchParams({ function: functionName, ...rangeQuery(time) });
   if (service !== undefined) params.set("service", service);
   return `function?${params}`;
 }
-
-/** How much of an operation's time is shown around one of its spans. */
-const AROUND_MS = 30 * 60_000;
 
 function SpanHeader({ span }: { span: SpanSummary }) {
   const { service, name, spanId, traceId, from, until, samples, cpuNanos } = span;
@@ -189,7 +187,7 @@ function SpanHeader({ span }: { span: SpanSummary }) {
   return (
     <header class="span-head">
       <p class="eyebrow">
-        <Link to={pathOf({ service })} class="name">
+        <Link to={pathOf({ service, ...around(span) })} class="name">
           {displayName(service, 120)}
         </Link>
       </p>
@@ -234,9 +232,7 @@ function SpanHeader({ span }: { span: SpanSummary }) {
       <p class="onward">
         {name !== null && (
           <>
-            <Link to={pathOf({ ...operation, from: from - AROUND_MS, until: until + AROUND_MS })}>
-              Operation
-            </Link>
+            <Link to={pathOf({ ...operation, ...around(span) })}>Operation</Link>
             <Link to={comparePath({ ...operation, typical: true }, { span: spanId })}>
               Compare with typical spans
             </Link>

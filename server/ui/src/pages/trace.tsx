@@ -19,6 +19,7 @@ import { displayName } from "../flame/names.ts";
 import { formatCount, formatNanos } from "../format.ts";
 import { parseId } from "../ids.ts";
 import { useLoad } from "../load.ts";
+import { around } from "../range.ts";
 import { navigate, setQuery } from "../router.ts";
 import { pathOf } from "../selection.ts";
 import { comparePath, requestsPath, SpanProfile } from "./span.tsx";
@@ -109,7 +110,7 @@ function TraceHeader({ trace }: { trace: TraceSummary }) {
     <header class="span-head">
       <p class="eyebrow">
         {trace.services.slice(0, 12).map((service) => (
-          <Link key={service} to={pathOf({ service })} class="name">
+          <Link key={service} to={pathOf({ service, ...around(trace) })} class="name">
             {displayName(service, 80)}
           </Link>
         ))}
@@ -159,7 +160,7 @@ function WholeTrace({ trace, query, dark }: { trace: TraceSummary; query: URLSea
         query={query}
         dark={dark}
         route={route}
-        requestsOf={(name) => requestsPath(name, undefined)}
+        requestsOf={(name) => requestsPath(name, undefined, { preset: undefined, range: around(trace) })}
         why={{ trace: trace.traceId, ...(type ? { type: type.id } : {}) }}
       />
     </>

@@ -1,87 +1,185 @@
-// Prints what a graph of so many frames costs in the browser: `SPANFLAME_BIN=… npm run bench`.
-// `ready` is the time from the arrival of the server's answer to the first painted graph; `cpu` is the main thread's own
-// time for the entire load, which says more on a busy machine. `frame` is the script and paint time of one animation
-// frame while the graph zooms in and out: the median, the 95th percentile and the worst.
+// Prints what a graph of so many frames costs in the browser: `SPANFLAME_BIN=… npm run bench`, and beside it d3-flame-graph
+// and speedscope on the same input, where `npm ci --prefix test/bench/peers` has installed them.
+//
+// `first` is the time from the start of navigation to the first frame that shows the graph, `load cpu` the main thread's
+// own time until then. A zoom is a click (in speedscope a double click) on a frame and the way back; `zoom cpu` is the
+// main thread's time for both. `frame` is the time from one animation frame to the next meanwhile: the median, the 95th
+// percentile and the worst; 16.7 ms is fluid. Painting outside of the main thread is not in `cpu`, but shows in `frame`.
 
-import type { Page } from "playwright-core";
+import { existsSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { extname, join } from "node:path";
+import type { Browser, CDPSession, Page } from "playwright-core";
+import { build } from "vite";
 import { launch } from "../support/browser.ts";
-import { largeSpan, profileOf } from "../support/dataset.ts";
+import { largeSpan, profileOf, type TestSpan } from "../support/dataset.ts";
 import { push, testServer } from "../support/server.ts";
+import { mergeStacks, type CallNode } from "../support/stacks.ts";
 
 const SIZES = [1_000, 10_000, 50_000];
-const ZOOMS = 12;
+const ZOOMS = 8;
+const PEERS = join(import.meta.dirname, "peers");
+
+/** One way to show a span's graph. */
+interface Viewer {
+  name: string;
+  open: (page: Page, span: TestSpan) => Promise<void>;
+  /** Zooms to the frame under a place. */
+  zoom: (page: Page, x: number, y: number) => Promise<void>;
+  reset: (page: Page) => Promise<void>;
+}
 
 declare global {
   interface Window {
-    /** Milliseconds that each animation frame's callbacks took. */
-    frameTimes: number[];
-    firstPaint: number;
+    /** Milliseconds between animation frames. */
+    intervals: number[];
+    resetZoom: () => void;
   }
 }
 
 const server = await testServer();
+const peers = existsSync(join(PEERS, "node_modules")) ? await servePeers() : undefined;
 const browser = await launch();
 try {
-  console.log("frames  ready ms  cpu ms  frame ms p50  p95  worst");
+  console.log("viewer          frames  first ms  load cpu ms  zoom cpu ms  frame ms p50    p95  worst");
   for (const size of SIZES) {
     const span = largeSpan(size);
     await push(server, span.service, profileOf(span));
-    const page = await browser.newPage({ viewport: { width: 1280, height: 900 } });
-    await page.addInitScript(instrument);
-    const devtools = await page.context().newCDPSession(page);
-    await devtools.send("Performance.enable", { timeDomain: "threadTicks" });
-    await page.goto(`${server.url}/span/${span.spanId}?runtime=show`);
-    await page.locator("canvas").waitFor();
-    await page.waitForFunction(() => window.firstPaint > 0);
-    const ready = await page.evaluate(() => {
-      const answers = performance.getEntriesByType("resource") as PerformanceResourceTiming[];
-      return window.firstPaint - answers.find(({ name }) => name.includes("/profile?"))!.responseEnd;
-    });
-    const { metrics } = await devtools.send("Performance.getMetrics");
-    const cpu = metrics.find(({ name }) => name === "TaskDuration")!.value * 1000;
-    const times = (await zoomTimes(page)).sort((a, b) => a - b);
-    const at = (share: number) =>
-      times[Math.min(times.length - 1, Math.floor(times.length * share))]!.toFixed(1);
-    console.log(
-      [
-        String(size).padStart(6),
-        ready.toFixed(0).padStart(9),
-        cpu.toFixed(0).padStart(7),
-        at(0.5).padStart(13),
-        at(0.95),
-        at(1),
-      ].join("  "),
-    );
-    await page.close();
+    for (const viewer of [ours(server.url), ...(peers?.viewers ?? [])])
+      await measure(browser, viewer, span, size);
   }
 } finally {
   await browser.close();
+  peers?.stop();
   await server.stop();
 }
 
-/** Runs in the page before its scripts: times every animation frame and notes the first one that drew on the canvas. */
-function instrument(): void {
-  window.frameTimes = [];
-  window.firstPaint = 0;
-  const original = window.requestAnimationFrame.bind(window);
-  window.requestAnimationFrame = (callback) =>
-    original((now) => {
-      const began = performance.now();
-      callback(now);
-      const ended = performance.now();
-      window.frameTimes.push(ended - began);
-      if (window.firstPaint === 0 && document.querySelector("canvas")) window.firstPaint = ended;
-    });
+async function measure(browser: Browser, viewer: Viewer, span: TestSpan, size: number): Promise<void> {
+  const page = await browser.newPage({ viewport: { width: 1280, height: 900 } });
+  page.setDefaultTimeout(120_000);
+  await page.addInitScript(() => {
+    window.intervals = [];
+    let last = 0;
+    const tick = (now: number) => {
+      if (last > 0) window.intervals.push(now - last);
+      last = now;
+      requestAnimationFrame(tick);
+    };
+    requestAnimationFrame(tick);
+  });
+  const devtools = await page.context().newCDPSession(page);
+  await devtools.send("Performance.enable", { timeDomain: "threadTicks" });
+  await viewer.open(page, span);
+  const first = await nextFrame(page);
+  const loaded = await cpuOf(devtools);
+  await page.evaluate(() => (window.intervals = []));
+  for (let i = 0; i < ZOOMS; i++) {
+    await viewer.zoom(page, 100 + 130 * i, 110 + 20 * (i % 4));
+    await page.waitForTimeout(900);
+    await viewer.reset(page);
+    await page.waitForTimeout(900);
+  }
+  const zoomed = ((await cpuOf(devtools)) - loaded) / ZOOMS;
+  const intervals = (await page.evaluate(() => window.intervals)).sort((a, b) => a - b);
+  const at = (share: number) =>
+    intervals[Math.min(intervals.length - 1, Math.floor(intervals.length * share))]!;
+  const numbers = [first, loaded, zoomed].map((value, i) => value.toFixed(0).padStart([8, 11, 11][i]!));
+  const frames = [at(0.5), at(0.95), at(1)].map((value, i) => value.toFixed(1).padStart([12, 5, 5][i]!));
+  console.log([viewer.name.padEnd(14), String(size).padStart(6), ...numbers, ...frames].join("  "));
+  await page.close();
 }
 
-async function zoomTimes(page: Page): Promise<number[]> {
-  const canvas = page.locator("canvas");
-  await canvas.focus();
-  await page.evaluate(() => (window.frameTimes = []));
-  for (let i = 0; i < ZOOMS; i++) {
-    await page.keyboard.press("ArrowDown");
-    await page.keyboard.press(i % 4 === 3 ? "Escape" : "Enter");
-    await page.waitForTimeout(220);
-  }
-  return page.evaluate(() => window.frameTimes);
+/** When, since navigation, the next frame has been painted. */
+function nextFrame(page: Page): Promise<number> {
+  return page.evaluate(
+    () =>
+      new Promise<number>((done) =>
+        requestAnimationFrame(() => requestAnimationFrame(() => done(performance.now()))),
+      ),
+  );
+}
+
+async function cpuOf(devtools: CDPSession): Promise<number> {
+  const { metrics } = await devtools.send("Performance.getMetrics");
+  return metrics.find(({ name }) => name === "TaskDuration")!.value * 1000;
+}
+
+function ours(url: string): Viewer {
+  return {
+    name: "Spanflame",
+    open: async (page, span) => {
+      await page.goto(`${url}/span/${span.spanId}?runtime=show`);
+      await page.locator("canvas").waitFor();
+    },
+    zoom: (page, x, y) => page.locator("canvas").click({ position: { x, y } }),
+    reset: (page) => page.keyboard.press("Escape"),
+  };
+}
+
+/** Builds and serves the peers, each with the data of the span that was opened last. */
+async function servePeers(): Promise<{ viewers: Viewer[]; stop: () => void }> {
+  const outDir = join(PEERS, "node_modules/.bench");
+  await build({ root: PEERS, logLevel: "warn", build: { outDir, target: "es2022" } });
+  const speedscope = join(PEERS, "node_modules/speedscope/dist/release");
+  const data = new Map<string, string>();
+  const types: Record<string, string> = {
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".css": "text/css",
+  };
+  const listener = createServer((request, response) => {
+    const { pathname } = new URL(request.url ?? "/", "http://peers");
+    const known = data.get(pathname);
+    const file = pathname.startsWith("/speedscope/")
+      ? join(speedscope, pathname.slice("/speedscope/".length))
+      : join(outDir, pathname);
+    const body = known === undefined ? readFile(file) : Promise.resolve(known);
+    body.then(
+      (content) => {
+        const type = known === undefined ? types[extname(file)] : "application/json";
+        response.writeHead(200, { "content-type": type ?? "application/octet-stream" }).end(content);
+      },
+      () => response.writeHead(404).end(),
+    );
+  });
+  await new Promise<void>((resolve) => listener.listen(0, "127.0.0.1", resolve));
+  const url = `http://127.0.0.1:${(listener.address() as AddressInfo).port}`;
+  const d3: Viewer = {
+    name: "d3-flame-graph",
+    open: async (page, { stacks }) => {
+      data.set("/data.json", JSON.stringify(forD3(mergeStacks(stacks))));
+      await page.goto(`${url}/index.html`);
+      await page.locator("svg g.frame").first().waitFor();
+    },
+    zoom: (page, x, y) => page.mouse.click(x, y),
+    reset: (page) => page.evaluate(() => window.resetZoom()),
+  };
+  const scope: Viewer = {
+    name: "speedscope",
+    open: async (page, span) => {
+      const profile = await fetch(`${server.url}/api/v1/spans/${span.spanId}/profile?format=speedscope`);
+      data.set("/speedscope/profile.json", await profile.text());
+      await page.goto(
+        `${url}/speedscope/index.html#profileURL=${encodeURIComponent(`${url}/speedscope/profile.json`)}`,
+      );
+      // The tool bar names the profile once the graph is there.
+      await page.getByText("Left Heavy").first().waitFor();
+      await page.keyboard.press("2");
+    },
+    zoom: (page, x, y) => page.mouse.dblclick(x, y + 60),
+    reset: (page) => page.keyboard.press("0"),
+  };
+  return {
+    viewers: [d3, scope],
+    stop: () => {
+      listener.close();
+      listener.closeAllConnections();
+    },
+  };
+}
+
+function forD3({ name, total, children }: CallNode): object {
+  return { name, value: total, children: [...children.values()].map(forD3) };
 }

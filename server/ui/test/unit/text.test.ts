@@ -184,4 +184,11 @@ test("paths name pages", () => {
   assert.deepEqual(routeOf("span/%24%7Bx%7D"), { page: "span", id: "${x}" });
   assert.deepEqual(routeOf("span/%zz"), { page: "span", id: "%zz" });
   assert.deepEqual(routeOf("span/a/b"), { page: "missing" });
+  assert.deepEqual(routeOf("trace/4bf92f3577b34da6a3ce929d0e0e4736"), {
+    page: "trace",
+    id: "4bf92f3577b34da6a3ce929d0e0e4736",
+  });
+  for (const page of ["services", "operation", "function", "compare"])
+    assert.deepEqual(routeOf(page), { page });
+  for (const path of ["service", "services/x", "trace"]) assert.deepEqual(routeOf(path), { page: "missing" });
 });
