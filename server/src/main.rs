@@ -70,7 +70,7 @@ async fn main() -> ExitCode {
     })
 }
 
-fn done(result: Result<(), ServeError>) -> Result<ExitCode, Box<dyn Error>> {
+fn done(result: Result<(), ServeError>) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
     result.map(|()| ExitCode::SUCCESS).map_err(Into::into)
 }
 

@@ -15,7 +15,7 @@ use spanflame_server::serve::store_options;
 use spanflame_server::store::{self, Inspection, Store, system_clock};
 use spanflame_server::transfer::{self, ExportOptions, ImportOptions};
 
-type Outcome = Result<ExitCode, Box<dyn Error>>;
+type Outcome = Result<ExitCode, Box<dyn Error + Send + Sync>>;
 
 /// What to do with a data directory.
 #[derive(Subcommand)]
@@ -91,7 +91,7 @@ fn label(text: &str) -> Result<(String, String), String> {
 }
 
 /// The time between two instants in milliseconds, none if neither is named.
-fn range(from: Option<&str>, until: Option<&str>) -> Result<Option<TimeRange>, Box<dyn Error>> {
+fn range(from: Option<&str>, until: Option<&str>) -> Result<Option<TimeRange>, Box<dyn Error + Send + Sync>> {
     if from.is_none() && until.is_none() {
         return Ok(None);
     }
@@ -99,7 +99,7 @@ fn range(from: Option<&str>, until: Option<&str>) -> Result<Option<TimeRange>, B
     let instant = |flag: &str, text: Option<&str>, default: i64| match text {
         Some(text) => {
             let parsed = attime::parse(text, now_nanos).map_err(|error| format!("{flag}: {error}"))?;
-            Ok::<i64, Box<dyn Error>>(parsed.div_euclid(1_000_000))
+            Ok::<i64, Box<dyn Error + Send + Sync>>(parsed.div_euclid(1_000_000))
         }
         None => Ok(default),
     };
@@ -109,6 +109,12 @@ fn range(from: Option<&str>, until: Option<&str>) -> Result<Option<TimeRange>, B
 
 /// Does it.
 pub(crate) async fn run(command: StoreCommand) -> Outcome {
+    // Reading a directory blocks, which is not for a thread that drives tasks.
+    let runtime = tokio::runtime::Handle::current();
+    tokio::task::spawn_blocking(move || run_blocking(command, &runtime)).await?
+}
+
+fn run_blocking(command: StoreCommand, runtime: &tokio::runtime::Handle) -> Outcome {
     match command {
         StoreCommand::Inspect { data, json } => inspect(&config(*data)?, json),
         StoreCommand::Verify { data, json } => verify(&config(*data)?, json),
@@ -121,12 +127,12 @@ pub(crate) async fn run(command: StoreCommand) -> Outcome {
             let config = config(*data)?;
             let limits = config.tenant_limits().of(&tenant);
             let options = ImportOptions { tenant, labels: label, limits: Limits::clone(&limits), paths };
-            import(&config, &options).await
+            import(&config, &options, runtime)
         }
     }
 }
 
-fn config(data: DataArgs) -> Result<Config, Box<dyn Error>> {
+fn config(data: DataArgs) -> Result<Config, Box<dyn Error + Send + Sync>> {
     let args = data.into_inner();
     args.mistyped.iter().for_each(|what| eprintln!("warning: {what}"));
     Ok(Config::load(args)?)
@@ -269,10 +275,10 @@ fn export(options: &ExportOptions) -> Outcome {
     Ok(if exported.damages.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn import(config: &Config, options: &ImportOptions) -> Outcome {
+fn import(config: &Config, options: &ImportOptions, runtime: &tokio::runtime::Handle) -> Outcome {
     let store = Store::open(store_options(config))?;
     let tell = |path: &std::path::Path, what: &str| eprintln!("error: {}: {what}", path.display());
-    let imported = transfer::import(&store, options, tell).await?;
+    let imported = runtime.block_on(transfer::import(&store, options, tell))?;
     store.shutdown();
     println!(
         "{} profiles of {} files; {} files not taken",

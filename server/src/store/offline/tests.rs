@@ -11,7 +11,12 @@ fn profiles(number: u64) -> Vec<crate::model::Profile> {
 }
 
 /// A directory with two segments of two tenants and a log with five records.
-async fn directory() -> tempfile::TempDir {
+fn directory() -> tempfile::TempDir {
+    // The tests themselves run outside of the runtime, as the commands do: reading blocks.
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(filled())
+}
+
+async fn filled() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(StoreOptions::new(dir.path())).unwrap();
     for number in 0..20 {
@@ -42,9 +47,9 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     files
 }
 
-#[tokio::test]
-async fn a_directory_is_told_as_it_is() {
-    let dir = directory().await;
+#[test]
+fn a_directory_is_told_as_it_is() {
+    let dir = directory();
     let before: Vec<_> =
         files(dir.path()).into_iter().map(|path| (std::fs::read(&path).unwrap(), path)).collect();
     let found = inspect(dir.path()).unwrap();
@@ -73,9 +78,9 @@ async fn a_directory_is_told_as_it_is() {
     assert!(before == after, "nothing was written");
 }
 
-#[tokio::test]
-async fn every_flipped_byte_is_told_and_nothing_else() {
-    let dir = directory().await;
+#[test]
+fn every_flipped_byte_is_told_and_nothing_else() {
+    let dir = directory();
     assert_eq!(damages(dir.path()), []);
     for path in files(&dir.path().join("objects")).into_iter().chain(files(&dir.path().join("log"))) {
         let whole = std::fs::read(&path).unwrap();
@@ -103,9 +108,9 @@ async fn every_flipped_byte_is_told_and_nothing_else() {
     assert_eq!(damages(dir.path()), []);
 }
 
-#[tokio::test]
-async fn what_is_gone_or_cut_is_told_with_what_it_costs() {
-    let dir = directory().await;
+#[test]
+fn what_is_gone_or_cut_is_told_with_what_it_costs() {
+    let dir = directory();
     let segment = files(&dir.path().join("objects/segments")).remove(0);
     let whole = std::fs::read(&segment).unwrap();
     std::fs::remove_file(&segment).unwrap();
@@ -132,9 +137,9 @@ async fn what_is_gone_or_cut_is_told_with_what_it_costs() {
     assert_eq!(inspect(dir.path()).unwrap().unlisted.len(), 2);
 }
 
-#[tokio::test]
-async fn a_segment_that_says_other_than_the_manifest_is_told() {
-    let dir = directory().await;
+#[test]
+fn a_segment_that_says_other_than_the_manifest_is_told() {
+    let dir = directory();
     let segments = files(&dir.path().join("objects/segments"));
     let (one, other) = (std::fs::read(&segments[0]).unwrap(), std::fs::read(&segments[1]).unwrap());
     // Whole in itself, and not the one that was written under this name.
