@@ -254,14 +254,15 @@ fn verify(config: &Config, json: bool) -> Outcome {
         println!("{found:#}");
     } else {
         println!(
-            "{} damages in {} objects of the manifest, {} segments of {} pieces, {} log files of {} records; {} bytes read",
+            "{} damages in {} objects of the manifest, {} segments of {} pieces, {} log files of {} records; {} bytes read, {} of them unfinished writes",
             verified.damages,
             verified.manifest_objects,
             verified.segments,
             verified.pieces,
             verified.log_files,
             verified.records,
-            verified.bytes
+            verified.bytes,
+            verified.unfinished_bytes
         );
     }
     Ok(if verified.damages == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -41,6 +41,9 @@ pub struct Verified {
     pub records: u64,
     /// Bytes of all that.
     pub bytes: u64,
+    /// Bytes at the end of the log that are no record: a write that is under way, or was never acknowledged. Damage of the
+    /// very last record looks the same.
+    pub unfinished_bytes: u64,
     /// Damages found.
     pub damages: u64,
 }
@@ -150,7 +153,9 @@ fn check_log(
     }
     let unfinished = bytes.len() - contents.end;
     // The last file may be in the middle of a write, and one without records has nothing to lose.
-    if unfinished > 0 && !last && bytes.len() > format::HEADER_BYTES {
+    if last {
+        verified.unfinished_bytes += unfinished as u64;
+    } else if unfinished > 0 && bytes.len() > format::HEADER_BYTES {
         damaged(contents.end, format!("{unfinished} bytes at the end are no record"), lost);
     }
     Ok(())
