@@ -42,7 +42,7 @@ use self::log::{LogDir, LogWriter, Recovered};
 use self::manifest::Manifest;
 use self::objects::{LocalObjects, Objects};
 pub use self::options::{Clock, StoreOptions, system_clock};
-pub use self::retain::Retention;
+pub use self::retain::{Keep, Retention};
 pub(crate) use self::source::{Chunk, FoundRun, NO_SPAN, SeriesEntry, Source, SpanEntry, SpanLookup};
 use self::view::{SegmentCounts, View};
 use self::writer::{Counters, Request, Writer, flush_bytes};
@@ -183,6 +183,7 @@ impl Store {
             flush_after_ms: options.flush_after_ms,
             retention: options.retention,
             leaving: Mutex::default(),
+            unsettled: Mutex::default(),
             compaction: options.compaction,
             rewriting: Mutex::default(),
             background,
