@@ -17,7 +17,7 @@ use crate::api::{self, App, Load};
 use crate::config::{Config, TenantLimits};
 use crate::error::ServeError;
 use crate::reload::{Poll, Watched, Watcher};
-use crate::store::{Retention, Store, StoreOptions};
+use crate::store::{Compaction, Retention, Store, StoreOptions};
 use crate::telemetry;
 use crate::tokens::Tokens;
 
@@ -105,6 +105,10 @@ impl Server {
             flush_bytes: config.flush_bytes,
             flush_after_ms: i64::try_from(config.flush_after_ms).unwrap_or(i64::MAX),
             cache_bytes: config.max_cache_bytes as u64,
+            compaction: Compaction {
+                cpu_percent: u32::try_from(config.compaction_cpu_percent).unwrap_or(100),
+                ..Compaction::default()
+            },
             retention: Retention {
                 age_ms: config.retention_ms,
                 bytes: config.retention_bytes.and_then(|bytes| u64::try_from(bytes).ok()),

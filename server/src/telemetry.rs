@@ -295,6 +295,8 @@ impl Collector for StoreMetrics {
             failed_flushes,
             flushed_segments,
             segment_written_bytes,
+            compactions,
+            compacted_segments,
             expired_segments,
             expired_profiles,
             torn_bytes,
@@ -322,6 +324,8 @@ impl Collector for StoreMetrics {
             ("store_failed_flushes", "Times that segments could not be written", failed_flushes),
             ("store_flushed_segments", "Segments made of new profiles", flushed_segments),
             ("store_segment_written_bytes", "Bytes of segments written", segment_written_bytes),
+            ("store_compactions", "Times that segments were merged", compactions),
+            ("store_compacted_segments", "Segments that were merged", compacted_segments),
             ("store_expired_segments", "Segments removed by retention", expired_segments),
             ("store_expired_profiles", "Profiles removed by retention", expired_profiles),
         ] {

@@ -26,6 +26,10 @@ impl Config {
                 problem(format!("{name} = {value}: expected 1048576 bytes or more"));
             }
         }
+        if !(1..=100).contains(&self.compaction_cpu_percent) {
+            let value = self.compaction_cpu_percent;
+            problem(format!("compaction_cpu_percent = {value}: expected between 1 and 100"));
+        }
         for (name, value) in [("retention_ms", self.retention_ms), ("retention_bytes", self.retention_bytes)]
         {
             if let Some(value) = value.filter(|value| *value < 0) {

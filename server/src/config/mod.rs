@@ -71,6 +71,8 @@ settings! {
         flush_after_ms: u64 = 300_000, "MS";
         /// Memory that pieces of segments may take in bytes that were read lately
         max_cache_bytes: usize = 256 << 20, "BYTES";
+        /// Share of one core that merging segments may take, in percent
+        compaction_cpu_percent: usize = 50, "PERCENT";
         /// Age at which profiles go, in milliseconds; 0 keeps them for ever
         retention_ms: Option<i64> = None, "MS";
         /// Bytes of segments on disk at which the oldest go; 0 keeps all

@@ -76,6 +76,11 @@ fn values_have_ranges_and_go_together() {
     );
     for (text, wanted) in [
         ("max_head_bytes = 1", "max_head_bytes = 1: expected 1048576"),
+        ("max_cache_bytes = 1", "max_cache_bytes = 1: expected 1048576"),
+        ("flush_bytes = 1", "flush_bytes = 1: expected 1048576"),
+        ("flush_after_ms = 0", "flush_after_ms = 0: expected between 1000"),
+        ("retention_ms = -1", "retention_ms = -1: expected 0 or more"),
+        ("compaction_cpu_percent = 101", "compaction_cpu_percent = 101: expected between 1 and 100"),
         ("max_query_requests = 0", "max_query_requests = 0: expected between 1 and"),
         ("query_timeout_ms = 0", "query_timeout_ms = 0: expected between 1 and"),
         ("base_path = 'profiles'", "base_path = \"profiles\": expected a path"),

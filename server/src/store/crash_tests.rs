@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use super::fake_disk::{FakeDisk, FakeObjects, Fault, LOSSES, Loss};
 use super::*;
+use crate::model::TimeRange;
 use crate::testing::PprofBuilder;
 
 /// Appends of the workload.
@@ -21,6 +22,7 @@ fn open_with(disk: &FakeDisk, change: impl FnOnce(&mut StoreOptions)) -> Result<
     // A new file every few appends.
     options.log_file_bytes = 900;
     options.clock = Arc::new(|| 0);
+    options.compaction.fan_out = 2;
     options.cache_bytes = 1 << 20;
     change(&mut options);
     let objects = |root: &Path| {
@@ -88,6 +90,19 @@ fn work_and_flush(disk: &FakeDisk) -> Outcome {
     })
 }
 
+/// The same, with segments being merged as well, two at a time.
+fn work_and_compact(disk: &FakeDisk) -> Outcome {
+    work_with(disk, |store, number| {
+        if number % 2 == 0 {
+            let _ = store.flush();
+            for _ in 0..3 {
+                let _ = store.flusher.compact();
+            }
+            store.flusher.bury();
+        }
+    })
+}
+
 fn work_with(disk: &FakeDisk, meanwhile: impl Fn(&Store, u64)) -> Outcome {
     let mut outcome = Outcome::default();
     // A disk that refuses the first file is asked again, as who starts a server would.
@@ -149,6 +164,15 @@ fn power_failure_at_every_step_of_becoming_segments() {
     power_fails_at_every_step_of(work_and_flush);
 }
 
+#[test]
+fn power_failure_at_every_step_of_merging_segments() {
+    let disk = FakeDisk::default();
+    work_and_compact(&disk);
+    let store = open(&disk).unwrap();
+    assert!(store.status().segments < 3, "the workload merges segments");
+    power_fails_at_every_step_of(work_and_compact);
+}
+
 fn power_fails_at_every_step_of(work: Work) {
     let steps = steps_of(work);
     assert!(steps > 2 * APPENDS as usize, "the workload begins new files");
@@ -200,6 +224,62 @@ fn errors_at_every_step_refuse_writes_and_lose_nothing() {
 #[test]
 fn errors_at_every_step_of_becoming_segments_lose_nothing() {
     errors_at_every_step_of(work_and_flush);
+}
+
+#[test]
+fn errors_at_every_step_of_merging_segments_lose_nothing() {
+    errors_at_every_step_of(work_and_compact);
+}
+
+/// Deletes the odd ones of half of the appends.
+fn delete_some(store: &Store) -> Result<u64, StoreError> {
+    let minute = |number: i64| crate::testing::START_MS + number * 60_000;
+    let range = TimeRange { start_ms: minute(3), end_ms: minute(6) };
+    store.delete(&Deletion { tenant: TenantId::anonymous(), range: Some(range) })
+}
+
+#[test]
+fn power_failure_at_every_step_of_deleting_takes_only_what_was_to_go() {
+    let began = |number: u64| {
+        let name = number.to_string();
+        PprofBuilder::new()
+            .sample(&["main", &name], number as i64, &[])
+            .at(crate::testing::START_MS + number as i64 * 60_000, 1000)
+            .profiles(&[("number", &name)])
+    };
+    let work = |disk: &FakeDisk| {
+        let Ok(store) = open(disk) else { return (0, None) };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        for number in 1..=9 {
+            if runtime.block_on(store.append(&TenantId::anonymous(), began(number))).is_err() {
+                return (number - 1, None);
+            }
+            if number % 4 == 0 {
+                let _ = store.flush();
+            }
+        }
+        let deleted = delete_some(&store);
+        store.flusher.bury();
+        (9, Some(deleted))
+    };
+    let disk = FakeDisk::default();
+    let (acknowledged, deleted) = work(&disk);
+    assert_eq!((acknowledged, deleted.unwrap().unwrap()), (9, 4));
+    assert_eq!(seen(&open(&disk).unwrap()).into_keys().collect::<Vec<_>>(), [1, 2, 7, 8, 9]);
+    for step in 0..disk.steps() {
+        let disk = FakeDisk::default().with_fault(step, Fault::PowerFailure);
+        let (acknowledged, deleted) = work(&disk);
+        for loss in LOSSES {
+            let seen = seen(&open(&disk.after(loss)).unwrap());
+            let context = format!("step {step}, {loss:?}: {seen:?}");
+            assert!(seen.values().all(|times| *times == 1), "{context}");
+            for number in 1..=acknowledged {
+                let goes = (3..=6).contains(&number);
+                assert!(seen.contains_key(&number) || goes && deleted.is_some(), "{number}, {context}");
+                assert!(!(goes && matches!(deleted, Some(Ok(_))) && seen.contains_key(&number)), "{context}");
+            }
+        }
+    }
 }
 
 fn errors_at_every_step_of(work: Work) {

@@ -13,11 +13,12 @@ use parking_lot::{Condvar, Mutex};
 use uuid::Uuid;
 
 use super::cache::BlockCache;
+use super::compact::Compaction;
 use super::log::{LogDir, LogWriter};
 use super::manifest::{Change, Manifest};
 use super::objects::Objects;
 use super::retain::{Leaving, Retention};
-use super::segment::{self, Segment, SegmentMeta};
+use super::segment::{self, Recipe, Segment, SegmentMeta};
 use super::source::Source;
 use super::view::View;
 use super::writer::Counters;
@@ -43,6 +44,9 @@ pub(super) struct Flusher {
     pub(super) flush_after_ms: i64,
     pub(super) retention: Retention,
     pub(super) leaving: Mutex<Leaving>,
+    pub(super) compaction: Compaction,
+    /// One merging or deletion at a time.
+    pub(super) rewriting: Mutex<()>,
     /// Whether a thread of its own flushes; else whoever waits for room does.
     pub(super) background: bool,
     pub(super) progress: Progress,
@@ -103,8 +107,10 @@ impl Flusher {
         let now_ms = (self.clock)();
         let mut change = Change { logs: vec![sequence], ..Change::default() };
         let stored = partition.tenants().into_iter().try_for_each(|(tenant, part)| {
-            let head = segment::Head { name: segment_name(), tenant: &tenant, level: 0, now_ms };
-            let Some(written) = segment::write(head, &[part as Arc<dyn Source>])? else { return Ok(()) };
+            let name = segment_name();
+            let pace = &|| Ok(());
+            let recipe = Recipe { name, tenant: &tenant, level: 0, now_ms, keep: None, pace };
+            let Some(written) = segment::write(recipe, &[part as Arc<dyn Source>])? else { return Ok(()) };
             let name = written.meta.name.clone();
             // Said before it is done, so that what is left of a failed attempt is removed.
             change.add.push(written.meta);
@@ -189,7 +195,7 @@ impl Flusher {
             if let Some(failure) = &state.failure {
                 return Err(StoreError::Unflushed(Arc::clone(failure)));
             }
-            if self.progress.stopping.load(Ordering::Relaxed) {
+            if self.is_stopping() {
                 return Err(StoreError::Closed);
             }
             state.wanted = true;
@@ -208,7 +214,7 @@ impl Flusher {
     /// Flushes what is closed and closes what is old, until told to stop.
     pub(super) fn run(&self) {
         let mut pause = RETRY.0;
-        while !self.progress.stopping.load(Ordering::Relaxed) {
+        while !self.is_stopping() {
             let old = |since_ms: i64| (self.clock)().saturating_sub(since_ms) >= self.flush_after_ms;
             if self.view.open_since().is_some_and(old) {
                 self.close_open();
@@ -228,9 +234,25 @@ impl Flusher {
         let until = Instant::now() + pause;
         let mut state = self.progress.state.lock();
         loop {
-            let awake = self.progress.stopping.load(Ordering::Relaxed) || state.wanted && !failed;
+            let awake = self.is_stopping() || state.wanted && !failed;
             if awake || self.progress.changed.wait_until(&mut state, until).timed_out() {
                 state.wanted = false;
+                return;
+            }
+        }
+    }
+
+    /// Whether it was told to stop.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.progress.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Does nothing for so long, or until told to stop.
+    pub(super) fn rest(&self, pause: Duration) {
+        let until = Instant::now() + pause;
+        let mut state = self.progress.state.lock();
+        while !self.is_stopping() {
+            if self.progress.changed.wait_until(&mut state, until).timed_out() {
                 return;
             }
         }

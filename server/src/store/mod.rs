@@ -6,6 +6,7 @@
 
 mod cache;
 mod codec;
+mod compact;
 mod disk;
 mod error;
 mod flush;
@@ -32,6 +33,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use self::cache::BlockCache;
+pub use self::compact::{Compaction, Deletion};
 use self::disk::{Disk, DiskLock, OsDisk};
 pub use self::error::{ErrorKind, StoreError};
 use self::flush::{Flusher, Progress};
@@ -77,6 +79,10 @@ pub struct StoreStatus {
     pub flushed_segments: u64,
     /// Bytes of segments written.
     pub segment_written_bytes: u64,
+    /// Times that segments were merged.
+    pub compactions: u64,
+    /// Segments that were merged.
+    pub compacted_segments: u64,
     /// Segments that went because of their age or number.
     pub expired_segments: u64,
     /// Profiles in them.
@@ -177,6 +183,8 @@ impl Store {
             flush_after_ms: options.flush_after_ms,
             retention: options.retention,
             leaving: Mutex::default(),
+            compaction: options.compaction,
+            rewriting: Mutex::default(),
             background,
             progress: Progress::default(),
         });
@@ -218,8 +226,9 @@ impl Store {
         // The flusher first: it is stopped first, and whoever waits for it must not.
         let mut threads = Vec::new();
         if background {
-            let flusher = Arc::clone(&flusher);
-            threads.push(spawn("flusher", Box::new(move || flusher.run()))?);
+            let (flushing, compacting) = (Arc::clone(&flusher), Arc::clone(&flusher));
+            threads.push(spawn("flusher", Box::new(move || flushing.run()))?);
+            threads.push(spawn("compactor", Box::new(move || compacting.run_compaction()))?);
         }
         threads.push(spawn("log-writer", Box::new(move || writer.run(receiver)))?);
         // A semaphore counts up to a fraction of usize; nobody queues that much.
@@ -243,6 +252,14 @@ impl Store {
     pub fn flush(&self) -> Result<(), StoreError> {
         self.flusher.close_open();
         self.flusher.flush_closed()
+    }
+
+    /// Removes profiles for good, those that were acknowledged before; tells how many. Blocks until that is durable. On an
+    /// error some of them may be gone.
+    pub fn delete(&self, deletion: &Deletion) -> Result<u64, StoreError> {
+        let gone = self.flusher.delete(deletion)?;
+        self.flusher.bury();
+        Ok(gone)
     }
 
     /// Keeps profiles: all of them, or on an error none. When this returns they are on disk and visible to queries.
@@ -323,6 +340,8 @@ impl Store {
             failed_flushes: counted(&c.failed_flushes),
             flushed_segments: counted(&c.flushed_segments),
             segment_written_bytes: counted(&c.segment_written_bytes),
+            compactions: counted(&c.compactions),
+            compacted_segments: counted(&c.compacted_segments),
             expired_segments: counted(&c.expired_segments),
             expired_profiles: counted(&c.expired_profiles),
             torn_bytes: self.recovered.torn_bytes,

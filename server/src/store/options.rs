@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::Retention;
+use super::{Compaction, Retention};
 
 /// Tells the time in Unix milliseconds. Everything that needs the time asks this, so that tests choose it.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
@@ -34,6 +34,8 @@ pub struct StoreOptions {
     pub log_file_bytes: u64,
     /// Bytes that may wait for the log at a time; appends beyond it wait their turn.
     pub queue_bytes: usize,
+    /// What is merged, and how hard.
+    pub compaction: Compaction,
     /// How long profiles stay.
     pub retention: Retention,
     /// Tells the time.
@@ -51,6 +53,7 @@ impl StoreOptions {
             cache_bytes: 256 << 20,
             log_file_bytes: 64 << 20,
             queue_bytes: 64 << 20,
+            compaction: Compaction::default(),
             retention: Retention::default(),
             clock: system_clock(),
         }

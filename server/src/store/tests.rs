@@ -223,6 +223,40 @@ async fn profiles_become_segments_with_age_and_go_with_it() {
     panic!("the segment's file stays");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn small_segments_become_large_ones_and_a_tenant_can_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = StoreOptions::new(dir.path());
+    options.compaction.fan_out = 4;
+    let store = Store::open(options).unwrap();
+    let other = TenantId::new("other").unwrap();
+    for number in 0..40 {
+        store.append(&tenant(), profiles(number)).await.unwrap();
+        store.append(&other, profiles(number)).await.unwrap();
+        store.flush().unwrap();
+    }
+    for _ in 0..1200 {
+        if store.status().segments <= 8 {
+            break;
+        }
+        let _ = store.flusher.compact();
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let status = store.status();
+    assert!(status.segments <= 8 && status.compacted_segments > 60, "{status:?}");
+    assert!((0..40).all(|number| has_span(&store, &tenant(), number) && has_span(&store, &other, number)));
+    assert_eq!(store.snapshot(&other).iter().map(|source| source.profiles()).sum::<u64>(), 40);
+    store.append(&other, profiles(40)).await.unwrap();
+    assert_eq!(store.delete(&Deletion { tenant: other.clone(), range: None }).unwrap(), 41);
+    assert_eq!(store.tenants(), [tenant()]);
+    assert!((0..40).all(|number| has_span(&store, &tenant(), number) && !has_span(&store, &other, number)));
+    drop(store);
+    let store = open(dir.path());
+    assert_eq!(store.tenants(), [tenant()]);
+    let objects = std::fs::read_dir(dir.path().join("objects/segments")).unwrap().count() as u64;
+    assert_eq!(objects, store.status().segments, "nothing else is left");
+}
+
 #[tokio::test]
 async fn an_append_that_cannot_fit_is_refused_alone() {
     let dir = tempfile::tempdir().unwrap();

@@ -120,6 +120,20 @@ impl View {
         gone
     }
 
+    /// Every tenant's segments that are not damaged, oldest first.
+    pub(super) fn whole_segments(&self) -> Vec<(TenantId, Vec<Arc<Segment>>)> {
+        let inner = self.inner.read();
+        let whole = |segments: &Segments| {
+            segments.values().filter(|segment| !segment.is_damaged()).cloned().collect()
+        };
+        inner.segments.iter().map(|(tenant, segments)| (tenant.clone(), whole(segments))).collect()
+    }
+
+    /// A tenant's segments, damaged ones too.
+    pub(super) fn segments_of(&self, tenant: &TenantId) -> Vec<Arc<Segment>> {
+        self.inner.read().segments.get(tenant).into_iter().flat_map(Segments::values).cloned().collect()
+    }
+
     /// Memory taken by all partitions.
     pub(super) fn bytes(&self) -> usize {
         self.inner.read().partitions.values().map(|partition| partition.bytes()).sum()

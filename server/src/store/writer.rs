@@ -41,6 +41,8 @@ pub(super) struct Counters {
     pub(super) failed_flushes: AtomicU64,
     pub(super) flushed_segments: AtomicU64,
     pub(super) segment_written_bytes: AtomicU64,
+    pub(super) compactions: AtomicU64,
+    pub(super) compacted_segments: AtomicU64,
     pub(super) expired_segments: AtomicU64,
     pub(super) expired_profiles: AtomicU64,
     pub(super) healthy: AtomicBool,

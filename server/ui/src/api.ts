@@ -1,4 +1,5 @@
-// The public REST API as the page uses it: typed answers, one error type, no other way to the network.
+// The public REST API as the page uses it: typed answers, one error type, no other way to the network. `querier.ts` asks
+// through it, too.
 
 import { under } from "./base.ts";
 import type { FlameGraphMessage } from "./flame/decode.ts";
@@ -178,114 +179,6 @@ export function explain(
   return get<Explanation>("explain", Object.fromEntries(texts), signal);
 }
 
-/** A request for merged stack traces, as `querier.v1` has it; times are Unix milliseconds, 0 and 0 all there is. */
-export interface StackTraces {
-  profileTypeID: string;
-  labelSelector: string;
-  start: number;
-  end: number;
-  spanSelector?: string[];
-  traceIdSelector?: string[];
-  /** Whether spans include their descendants in the same process, which they do unless it says false. */
-  rollUp?: boolean;
-}
-
-/** A request for values over time; `step` is in seconds. */
-export interface OverTime {
-  profileTypeID: string;
-  labelSelector: string;
-  start: number;
-  end: number;
-  step: number;
-  groupBy: string[];
-  limit?: number;
-}
-
-export interface Exemplar {
-  spanId?: string;
-  traceId?: string;
-  timestamp?: string;
-  value?: string;
-  labels?: { name: string; value?: string }[];
-}
-
-export interface Series {
-  labels?: { name: string; value?: string }[];
-  points?: { value?: number; timestamp?: string; exemplars?: Exemplar[] }[];
-}
-
-export interface HeatmapSlot {
-  /** The end of the step, Unix milliseconds. */
-  timestamp?: string;
-  yMin?: number[];
-  counts?: number[];
-  exemplars?: Exemplar[];
-}
-
-/** The merged flame graph of a selection. */
-export async function selectStackTraces(
-  { rollUp, ...request }: StackTraces,
-  signal: AbortSignal,
-): Promise<FlameGraphMessage> {
-  const body = { ...request, maxNodes: MAX_NODES };
-  const headers: Record<string, string> = rollUp === false ? { "x-spanflame-roll-up": "false" } : {};
-  const answer = await ask<{ flamegraph?: FlameGraphMessage }>(
-    "SelectMergeStacktraces",
-    body,
-    signal,
-    headers,
-  );
-  return answer.flamegraph ?? {};
-}
-
-/** Two selections in one graph; spans include their descendants. */
-export async function selectDiff(
-  left: StackTraces,
-  right: StackTraces,
-  signal: AbortSignal,
-): Promise<FlameGraphMessage> {
-  const body = { left: { ...left, maxNodes: MAX_NODES }, right: { ...right, maxNodes: MAX_NODES } };
-  return (await ask<{ flamegraph?: FlameGraphMessage }>("Diff", body, signal)).flamegraph ?? {};
-}
-
-/** Values over time; with `frames`, only of stacks that hold all these functions. */
-export async function selectSeries(
-  request: OverTime,
-  signal: AbortSignal,
-  exemplars?: { frames: string[] },
-): Promise<Series[]> {
-  const more = exemplars && {
-    exemplarType: "EXEMPLAR_TYPE_SPAN",
-    stackTraceSelector: { frameFilter: { includeFunctionNames: exemplars.frames } },
-  };
-  return (await ask<{ series?: Series[] }>("SelectSeries", { ...request, ...more }, signal)).series ?? [];
-}
-
-/** How many spans of which size there were over time, with the largest of each cell if asked for. */
-export async function selectSpanHeatmap(
-  request: OverTime,
-  exemplars: boolean,
-  signal: AbortSignal,
-): Promise<{ labels?: { name: string; value?: string }[]; slots?: HeatmapSlot[] }[]> {
-  const more = {
-    queryType: "HEATMAP_QUERY_TYPE_SPAN",
-    exemplarType: exemplars ? "EXEMPLAR_TYPE_SPAN" : "EXEMPLAR_TYPE_NONE",
-  };
-  const body = { ...request, ...more };
-  return (await ask<{ series?: { slots?: HeatmapSlot[] }[] }>("SelectHeatmap", body, signal)).series ?? [];
-}
-
-/** From when to when there are profiles; undefined without any. Unix milliseconds. */
-export async function storedTime(signal: AbortSignal): Promise<{ from: number; until: number } | undefined> {
-  const stats = await ask<{ oldestProfileTime?: string; newestProfileTime?: string }>(
-    "GetProfileStats",
-    {},
-    signal,
-  );
-  const [from, until] = [Number(stats.oldestProfileTime ?? 0), Number(stats.newestProfileTime ?? 0)];
-  return until === 0 ? undefined : { from, until };
-}
-
 /** What spans cost, descendants in the same process included, in the order of the ids. */
 export async function costOfSpans(
   spanIds: string[],
@@ -332,16 +225,6 @@ export async function fetchSpans(filter: SpanFilter, signal: AbortSignal): Promi
   return (await fetchSpanPage(filter, signal)).spans;
 }
 
-/** The values of a label, `service_name` or `span_name`, of one service or of all. */
-export async function labelValues(
-  name: string,
-  labelSelector: string,
-  signal: AbortSignal,
-): Promise<string[]> {
-  const body = { name, matchers: [labelSelector], start: 0, end: 0 };
-  return (await ask<{ names?: string[] }>("LabelValues", body, signal)).names ?? [];
-}
-
 function get<Answer>(
   path: string,
   query: Record<string, string | undefined>,
@@ -352,17 +235,6 @@ function get<Answer>(
   return answerOf(url.href, { signal }) as Promise<Answer>;
 }
 
-function ask<Answer>(
-  method: string,
-  body: object,
-  signal: AbortSignal,
-  headers: Record<string, string> = {},
-): Promise<Answer> {
-  const address = under(`querier.v1.QuerierService/${method}`);
-  const request = { signal, method: "POST", body: JSON.stringify(body), headers };
-  return answerOf(address, request) as Promise<Answer>;
-}
-
 interface Request {
   signal: AbortSignal;
   method?: string;
@@ -370,7 +242,8 @@ interface Request {
   headers?: Record<string, string>;
 }
 
-async function answerOf(address: string, request: Request): Promise<object> {
+/** The JSON object at an address. */
+export async function answerOf(address: string, request: Request): Promise<object> {
   const response = await send(address, request);
   const body = await jsonOf(response, request.signal);
   if (typeof body !== "object" || body === null)

@@ -1,6 +1,6 @@
 // What each operation of each service cost in some time: sums by service and span name.
 
-import { selectSeries, selectSpanHeatmap, type OverTime } from "./api.ts";
+import { selectSeries, selectSpanHeatmap, type OverTime } from "./querier.ts";
 import { stepsOf, type TimeRange } from "./range.ts";
 import { CPU_TYPE, labelSelector } from "./selection.ts";
 

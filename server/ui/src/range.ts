@@ -1,6 +1,6 @@
 // The time that a page is about: a preset that moves with the clock, everything, or two instants. It lives in the address.
 
-import { storedTime } from "./api.ts";
+import { storedTime } from "./querier.ts";
 
 export interface TimeRange {
   /** Unix milliseconds. */

@@ -1,7 +1,7 @@
 // A set of samples: those of a span, a trace, an operation or a service, in some time. It has one text form, which links
 // carry, and one form as a request.
 
-import type { StackTraces } from "./api.ts";
+import type { StackTraces } from "./querier.ts";
 
 export interface Selection {
   span?: string;

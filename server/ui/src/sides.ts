@@ -1,6 +1,7 @@
 // One side of a comparison: what a selection stands for on the server, and how people name it.
 
-import { costOfSpans, explain, fetchSpan, fetchSpans, type StackTraces } from "./api.ts";
+import { costOfSpans, explain, fetchSpan, fetchSpans } from "./api.ts";
+import { type StackTraces } from "./querier.ts";
 import { displayName } from "./flame/names.ts";
 import { formatInterval } from "./format.ts";
 import { parseId } from "./ids.ts";

@@ -17,7 +17,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 pub(super) use self::read::Segment;
-pub(super) use self::write::{Head, write};
+pub(super) use self::write::{Recipe, write};
 use super::codec::{CodecError, Input, labels, put, put_labels, put_text, put_types, types};
 use super::source::SeriesEntry;
 use crate::model::{Loss, TenantId, TimeRange};

@@ -50,6 +50,11 @@ impl Segment {
         self.damaged.load(Ordering::Relaxed)
     }
 
+    /// Sets it aside because it turned out so elsewhere.
+    pub(in crate::store) fn set_damaged(&self) {
+        self.damaged.store(true, Ordering::Relaxed);
+    }
+
     fn damage(&self, what: &'static str, error: CodecError) -> StoreError {
         if !self.damaged.swap(true, Ordering::Relaxed) {
             tracing::error!(segment = self.meta.name, piece = what, %error, "segment is damaged");

@@ -1,6 +1,6 @@
 //! The tables of a segment made of those of its sources.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
 use foldhash::fast::RandomState;
@@ -29,11 +29,14 @@ struct OfSource {
 }
 
 impl Tables {
-    /// Takes over every stack trace of these sources with all it refers to.
-    pub(super) fn of(sources: &[std::sync::Arc<dyn Source>]) -> Result<Self, StoreError> {
+    /// Takes over the stack traces of these sources with all they refer to: all of them, or those that are used.
+    pub(super) fn of(
+        sources: &[std::sync::Arc<dyn Source>],
+        used: Option<&[BTreeSet<u32>]>,
+    ) -> Result<Self, StoreError> {
         let mut tables = Self::default();
-        for source in sources {
-            let taken = tables.take_over(source.as_ref())?;
+        for (at, source) in sources.iter().enumerate() {
+            let taken = tables.take_over(source.as_ref(), used.map(|used| &used[at]))?;
             tables.of_sources.push(taken);
         }
         let symbols = tables.builder.symbols();
@@ -46,20 +49,27 @@ impl Tables {
         Ok(tables)
     }
 
-    fn take_over(&mut self, source: &dyn Source) -> Result<OfSource, StoreError> {
+    fn take_over(
+        &mut self,
+        source: &dyn Source,
+        used: Option<&BTreeSet<u32>>,
+    ) -> Result<OfSource, StoreError> {
         let builder = &mut self.builder;
         let mut taken = OfSource::default();
         let mut known: HashMap<u32, u32, RandomState> = HashMap::default();
         let mut locations = Vec::new();
         let count = source.stack_count()?;
         for start in (0..count).step_by(BATCH as usize) {
-            let batch: Vec<u32> = (start..count.min(start + BATCH)).collect();
-            source.stacks(&batch, &mut |_, symbols, stack| {
+            let all = start..count.min(start + BATCH);
+            let batch: Vec<u32> = all.filter(|stack| used.is_none_or(|used| used.contains(stack))).collect();
+            source.stacks(&batch, &mut |at, symbols, stack| {
                 locations.clear();
                 for &number in stack {
                     let here = known.entry(number).or_insert_with(|| location(builder, symbols, number));
                     locations.push(*here);
                 }
+                // Those between that are not used are never asked for.
+                taken.stacks.resize(batch[at] as usize, u32::MAX);
                 taken.stacks.push(builder.stack(&locations));
             })?;
         }

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use super::super::cache::BlockCache;
 use super::super::head::Partition;
 use super::super::objects::Objects;
-use super::super::source::{NO_SPAN, Source, SpanEntry, SpanLookup};
+use super::super::source::{Chunk, NO_SPAN, Source, SpanEntry, SpanLookup};
 use super::*;
 use crate::model::{Profile, SpanId, TraceId};
 use crate::testing::PprofBuilder;
@@ -116,8 +116,7 @@ impl Fixture {
     fn segment(&self, sources: &[Arc<dyn Source>]) -> Arc<Segment> {
         let tenant = TenantId::anonymous();
         let name = format!("segments/{}.segment", self.objects.0.lock().len());
-        let head = Head { name: name.clone(), tenant: &tenant, level: 0, now_ms: 7 };
-        let written = write(head, sources).unwrap().unwrap();
+        let written = write(recipe(name.clone(), &tenant, None), sources).unwrap().unwrap();
         assert_eq!(written.meta.bytes, written.bytes.len() as u64);
         assert!(self.objects.create(&name, written.bytes).unwrap());
         self.open(written.meta)
@@ -127,6 +126,10 @@ impl Fixture {
         let objects = Arc::clone(&self.objects) as Arc<dyn Objects>;
         Arc::new(Segment::new(meta, objects, Arc::clone(&self.cache)))
     }
+}
+
+fn recipe<'a>(name: String, tenant: &'a TenantId, keep: Option<&'a dyn Fn(&Chunk) -> bool>) -> Recipe<'a> {
+    Recipe { name, tenant, level: 0, now_ms: 7, keep, pace: &|| Ok(()) }
 }
 
 /// All that a source knows, in words that do not depend on its numbers.
@@ -342,6 +345,29 @@ fn a_newer_version_is_refused_by_name() {
 #[test]
 fn nothing_makes_no_segment() {
     let tenant = TenantId::anonymous();
-    let head = Head { name: "segments/none.segment".to_owned(), tenant: &tenant, level: 0, now_ms: 0 };
-    assert!(write(head, &[]).unwrap().is_none());
+    let name = || "segments/none.segment".to_owned();
+    assert!(write(recipe(name(), &tenant, None), &[]).unwrap().is_none());
+    let part = part(&profiles(1, 3));
+    assert!(write(recipe(name(), &tenant, Some(&|_| false)), &[part]).unwrap().is_none());
+}
+
+#[test]
+fn what_does_not_stay_leaves_nothing_behind() {
+    let fixture = Fixture::new(1 << 20);
+    let all = profiles(8, 30);
+    let (kept, gone): (Vec<Profile>, Vec<Profile>) =
+        all.iter().cloned().partition(|profile| profile.start_nanos % 3 == 0);
+    assert!(!kept.is_empty() && !gone.is_empty());
+    let tenant = TenantId::anonymous();
+    let whole = fixture.segment(&[part(&all)]) as Arc<dyn Source>;
+    let keep = |chunk: &Chunk| chunk.start_nanos % 3 == 0;
+    let name = "segments/kept.segment".to_owned();
+    let written = write(recipe(name.clone(), &tenant, Some(&keep)), &[whole]).unwrap().unwrap();
+    assert!(fixture.objects.create(&name, written.bytes).unwrap());
+    let left = fixture.open(written.meta);
+    let expected = fixture.segment(&[part(&kept)]);
+    assert_eq!(left.profiles(), kept.len() as u64);
+    assert_eq!(left.stack_count().unwrap(), expected.stack_count().unwrap());
+    assert_eq!(left.symbol_bytes(), expected.symbol_bytes());
+    assert_found_alike(&[expected as Arc<dyn Source>], &[left as Arc<dyn Source>]);
 }

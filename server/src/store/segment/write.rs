@@ -3,7 +3,7 @@
 //! Profiles come out in order of their series and, within one, of their time. They are read and written block by block;
 //! what is kept until the end are the tables, the index and the finished bytes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -24,8 +24,8 @@ pub(in crate::store) struct Written {
     pub(in crate::store) meta: SegmentMeta,
 }
 
-/// What makes a segment beside its profiles.
-pub(in crate::store) struct Head<'a> {
+/// What makes a segment beside its sources.
+pub(in crate::store) struct Recipe<'a> {
     /// The object's name.
     pub(in crate::store) name: String,
     /// Whose profiles they are.
@@ -34,15 +34,21 @@ pub(in crate::store) struct Head<'a> {
     pub(in crate::store) level: u32,
     /// The time, in Unix milliseconds.
     pub(in crate::store) now_ms: i64,
+    /// Which profiles stay; none for all. Nothing is left of the others, nor of what only they refer to.
+    pub(in crate::store) keep: Option<&'a dyn Fn(&Chunk) -> bool>,
+    /// Called before each block: may take its time, or end the work.
+    pub(in crate::store) pace: &'a dyn Fn() -> Result<(), StoreError>,
 }
 
 /// Makes a segment of all that these sources hold, or nothing if they hold no profile.
 pub(in crate::store) fn write(
-    head: Head<'_>,
+    recipe: Recipe<'_>,
     sources: &[Arc<dyn Source>],
 ) -> Result<Option<Written>, StoreError> {
-    let tables = Tables::of(sources)?;
+    let used = recipe.keep.map(|keep| used_stacks(sources, keep)).transpose()?;
+    let tables = Tables::of(sources, used.as_deref())?;
     let mut writer = Writer {
+        recipe: &recipe,
         sources,
         tables,
         series: SeriesTable::default(),
@@ -58,7 +64,26 @@ pub(in crate::store) fn write(
     let stacks = writer.write_stacks();
     let numbers = writer.write_profiles()?;
     let Some(bounds) = writer.bounds else { return Ok(None) };
-    writer.finish(head, stacks, &numbers, bounds).map(Some)
+    writer.finish(stacks, &numbers, bounds).map(Some)
+}
+
+/// The stack traces of each source that profiles which stay refer to.
+fn used_stacks(
+    sources: &[Arc<dyn Source>],
+    keep: &dyn Fn(&Chunk) -> bool,
+) -> Result<Vec<BTreeSet<u32>>, StoreError> {
+    let of_source = |source: &Arc<dyn Source>| {
+        let mut used = BTreeSet::new();
+        for series in source.series(None)? {
+            source.chunks_of(series.id, &mut |chunk| {
+                if keep(chunk) {
+                    used.extend(&chunk.stacks);
+                }
+            })?;
+        }
+        Ok(used)
+    };
+    sources.iter().map(of_source).collect()
 }
 
 /// What tells one series from another.
@@ -68,6 +93,7 @@ type SeriesKey = (Labels, Arc<[ProfileType]>);
 type SeriesNumbers = Vec<HashMap<u32, u32, RandomState>>;
 
 struct Writer<'a> {
+    recipe: &'a Recipe<'a>,
     sources: &'a [Arc<dyn Source>],
     tables: Tables,
     series: SeriesTable,
@@ -105,16 +131,23 @@ impl Writer<'_> {
             let id = self.series.series.len() as u32;
             self.series.series.push(SeriesEntry { id, labels, types, range: NOTHING });
             self.series.span_names.push(Vec::new());
-            for (at, of_source) in parts {
-                numbers[at].insert(of_source, id);
+            for &(at, of_source) in &parts {
                 let source = &self.sources[at];
                 let mut failed = Ok(());
+                let keep = self.recipe.keep;
                 source.chunks_of(of_source, &mut |chunk| {
-                    if failed.is_ok() {
+                    if failed.is_ok() && keep.is_none_or(|keep| keep(chunk)) {
                         failed = self.add(at, id, chunk);
                     }
                 })?;
                 failed?;
+            }
+            if self.series.series[id as usize].range == NOTHING {
+                // None of its profiles stays, and so its labels do not.
+                self.series.series.pop();
+                self.series.span_names.pop();
+            } else {
+                parts.iter().for_each(|(at, of_source)| _ = numbers[*at].insert(*of_source, id));
             }
         }
         self.close_block()?;
@@ -164,6 +197,7 @@ impl Writer<'_> {
         if self.block.is_empty() {
             return Ok(());
         }
+        (self.recipe.pace)()?;
         let block = std::mem::take(&mut self.block);
         let first_entry = u32::try_from(self.entries).ok().filter(|_| self.blocks.len() < MAX_BLOCKS);
         let first_entry = first_entry.ok_or(StoreError::TooManyForSegment)?;
@@ -184,19 +218,24 @@ impl Writer<'_> {
 
     fn finish(
         self,
-        head: Head<'_>,
         stacks: Vec<super::Piece>,
         numbers: &SeriesNumbers,
         bounds: TimeRange,
     ) -> Result<Written, StoreError> {
-        let Self { sources, tables, series, mut sink, blocks, index, entries, profiles, rows, .. } = self;
+        let Self {
+            recipe, sources, tables, series, mut sink, blocks, index, entries, profiles, rows, ..
+        } = self;
         let stack_count = tables.symbols().stack_count();
         let (layout, pages, spans) = index.finish();
         let pages: Vec<super::Piece> = pages.iter().map(|page| sink.store(page)).collect();
         let mut losses: Losses = Vec::new();
         for (source, numbers) in sources.iter().zip(numbers) {
-            source.losses(&mut |series, range, lost| {
-                losses.extend(numbers.get(&series).map(|series| (*series, range, lost.to_vec())));
+            source.losses(&mut |number, range, lost| {
+                // What was told with a profile that is gone is gone with it.
+                let told = numbers.get(&number).filter(|number| {
+                    recipe.keep.is_none() || series.series[**number as usize].range.overlaps(&range)
+                });
+                losses.extend(told.map(|number| (*number, range, lost.to_vec())));
             })?;
         }
         let symbols = tables.finish();
@@ -220,13 +259,13 @@ impl Writer<'_> {
         let index_bytes = footer.pages.iter().map(|page| u64::from(page.stored)).sum();
         let (bytes, footer_bytes) = sink.finish(&footer);
         let meta = SegmentMeta {
-            name: head.name,
+            name: recipe.name.clone(),
             version: VERSION,
-            tenant: head.tenant.clone(),
+            tenant: recipe.tenant.clone(),
             bytes: bytes.len() as u64,
             footer_bytes,
-            level: head.level,
-            created_ms: head.now_ms,
+            level: recipe.level,
+            created_ms: recipe.now_ms,
             start_ms: bounds.start_ms,
             end_ms: bounds.end_ms,
             profiles,

@@ -2,7 +2,7 @@
 // is chosen by dragging, or with the arrow keys, Shift and Enter.
 
 import { useMemo, useRef, useState } from "preact/hooks";
-import type { HeatmapSlot } from "../api.ts";
+import type { HeatmapSlot } from "../querier.ts";
 import { formatCount, formatInterval, formatNanos, formatTime } from "../format.ts";
 import type { TimeRange } from "../range.ts";
 

@@ -175,7 +175,7 @@ function ChangeTable({ changes, tree, matches, by }: TableProps) {
   }, [changes, matches]);
   const signals = changes.filter(({ isSignal }) => isSignal).length;
   return (
-    <section class="top" aria-labelledby="changes-title">
+    <section class="top">
       <div class="section-head">
         <h2 id="changes-title">Functions by change</h2>
         <p class="quiet" data-testid="signals">
@@ -198,45 +198,47 @@ function ChangeTable({ changes, tree, matches, by }: TableProps) {
           </button>
         </div>
       </div>
-      <table class="functions changes">
-        <thead>
-          <tr>
-            <th scope="col">Function</th>
-            <th scope="col" class="number">
-              Baseline
-            </th>
-            <th scope="col" class="number">
-              Compared
-            </th>
-            <th scope="col" class="number">
-              Change
-            </th>
-            <th scope="col">Verdict</th>
-          </tr>
-        </thead>
-        <tbody>
-          {rows.slice(0, limit).map(({ name: index, left, right, p, isSignal }) => {
-            const name = tree.names[index]!;
-            const isFolded = name === FOLDED_NAME;
-            return (
-              <tr key={index} class={isSignal ? (right > left ? "more" : "less") : "same"}>
-                <td>
-                  <div class="function">
-                    <span class="name mono">
-                      {isFolded ? "Runtime frames (folded)" : displayName(name, 240)}
-                    </span>
-                    {!isFolded && <CopyButton text={name} what={`name of ${displayName(name, 60)}`} />}
-                  </div>
-                </td>
-                <td class="number">{formatShare(left)}</td>
-                <td class="number">{formatShare(right)}</td>
-                <td class="number change">{formatPoints(right - left)}</td>
-                <td>{verdict(p, isSignal)}</td>
-              </tr>
-            );
-          })}
-        </tbody>
-      </table>
+      <div class="table-box" role="region" aria-labelledby="changes-title" tabIndex={0}>
+        <table class="functions changes">
+          <thead>
+            <tr>
+              <th scope="col">Function</th>
+              <th scope="col" class="number">
+                Baseline
+              </th>
+              <th scope="col" class="number">
+                Compared
+              </th>
+              <th scope="col" class="number">
+                Change
+              </th>
+              <th scope="col">Verdict</th>
+            </tr>
+          </thead>
+          <tbody>
+            {rows.slice(0, limit).map(({ name: index, left, right, p, isSignal }) => {
+              const name = tree.names[index]!;
+              const isFolded = name === FOLDED_NAME;
+              return (
+                <tr key={index} class={isSignal ? (right > left ? "more" : "less") : "same"}>
+                  <td>
+                    <div class="function">
+                      <span class="name mono">
+                        {isFolded ? "Runtime frames (folded)" : displayName(name, 240)}
+                      </span>
+                      {!isFolded && <CopyButton text={name} what={`name of ${displayName(name, 60)}`} />}
+                    </div>
+                  </td>
+                  <td class="number">{formatShare(left)}</td>
+                  <td class="number">{formatShare(right)}</td>
+                  <td class="number change">{formatPoints(right - left)}</td>
+                  <td>{verdict(p, isSignal)}</td>
+                </tr>
+              );
+            })}
+          </tbody>
+        </table>
+      </div>
       {rows.length === 0 && <p class="quiet">No function matches.</p>}
       {rows.length > limit && (
         <button type="button" onClick={() => setLimit(limit + PAGE)}>

@@ -21,7 +21,7 @@ import type { Sources } from "./source.ts";
 import { Toolbar } from "./toolbar.tsx";
 import { sortOf, topRows, type TopRow } from "./top.ts";
 import { TopTable } from "./toptable.tsx";
-import { barId, findBar, nameOf, type FlameTree } from "./tree.ts";
+import { barId, findBar, linkName, MAX_LINKED_NAME, nameOf, type FlameTree } from "./tree.ts";
 
 interface Props {
   /** The graph as the server sent it. */
@@ -49,7 +49,6 @@ export function FlamePanel(props: Props) {
   const isFolded = query.get("runtime") !== "show";
   const flipped = query.get("view") === "flame";
   const term = query.get("q") ?? "";
-  const around = query.get("fn") ?? "";
   const { column, descending } = sortOf(query);
   const [focused, setFocused] = useState(-1);
   const [copied, setCopied] = useState("");
@@ -81,7 +80,13 @@ export function FlamePanel(props: Props) {
   const copyName = async (name: string, label: string) => {
     setCopied((await copyText(name)) ? `Copied ${label}` : "Copy failed");
   };
-  const showAround = (name: string | undefined) => setQuery({ fn: name }, "push");
+  const linked = query.get("fn") ?? "";
+  const around = useMemo(
+    () => (linked.startsWith("#") ? tree.names.find((name) => linkName(name) === linked) : linked) ?? linked,
+    [tree, linked],
+  );
+  const showAround = (name: string | undefined) => setQuery({ fn: name && linkName(name) }, "push");
+  const requestsOf = (name: string) => (name.length > MAX_LINKED_NAME ? undefined : props.requestsOf?.(name));
   const found =
     term.trim() === ""
       ? ""
@@ -122,7 +127,7 @@ export function FlamePanel(props: Props) {
             measure={measure}
             onAround={showAround}
             onCopy={copyName}
-            requests={props.requestsOf?.(around)}
+            requests={requestsOf(around)}
           />
         ) : (
           <>
@@ -130,7 +135,7 @@ export function FlamePanel(props: Props) {
               tree={tree}
               bar={named}
               measure={measure}
-              requests={props.requestsOf}
+              requests={requestsOf}
               onAround={showAround}
               onReset={zoomed === 0 ? undefined : () => zoomTo(0)}
             />
@@ -183,7 +188,7 @@ function Readout({
   tree: FlameTree;
   bar: number;
   measure: Measure;
-  requests: ((name: string) => string) | undefined;
+  requests: (name: string) => string | undefined;
   onAround: (name: string) => void;
   onReset: (() => void) | undefined;
 }) {
@@ -191,6 +196,7 @@ function Readout({
   const share = tree.total[bar]! / whole;
   const interval = intervalText(share, samples);
   const name = isFunction(tree, bar) ? nameOf(tree, bar) : undefined;
+  const link = name === undefined ? undefined : requests(name);
   const source = name === undefined ? undefined : sources?.get(name);
   return (
     <div class="readout" data-testid="readout">
@@ -209,7 +215,7 @@ function Readout({
       <span class="spring" />
       {name !== undefined && (
         <>
-          {requests && <Link to={requests(name)}>Requests</Link>}
+          {link !== undefined && <Link to={link}>Requests</Link>}
           <button type="button" onClick={() => onAround(name)}>
             Callers and callees
           </button>

@@ -128,6 +128,14 @@ export function nameOf(tree: FlameTree, bar: number): string {
   return tree.names[tree.name[bar]!]!;
 }
 
+/** Longer names do not fit in an address that every server and proxy takes. */
+export const MAX_LINKED_NAME = 1000;
+
+/** What stands for a function in a link: its name, or an id where that is too long. */
+export function linkName(name: string): string {
+  return name.length <= MAX_LINKED_NAME ? name : `#${idOf(hashName(name))}`;
+}
+
 interface Hash {
   high: number;
   low: number;

@@ -1,7 +1,7 @@
 // Compares two selections: which functions take more of one than of the other, and which of that is more than chance.
 
 import { useEffect, useState } from "preact/hooks";
-import { selectDiff } from "../api.ts";
+import { selectDiff } from "../querier.ts";
 import { Link } from "../components/link.tsx";
 import { Failure, Loading } from "../components/states.tsx";
 import { decodeDiff } from "../flame/decode.ts";

@@ -1,7 +1,8 @@
 // The home page: look a span up by its id, or choose one from those that burned most CPU.
 
 import { useEffect, useId, useState } from "preact/hooks";
-import { fetchSpanPage, labelValues } from "../api.ts";
+import { fetchSpanPage } from "../api.ts";
+import { labelValues } from "../querier.ts";
 import { under } from "../base.ts";
 import { CopyButton } from "../components/copy.tsx";
 import { Link } from "../components/link.tsx";

@@ -1,14 +1,8 @@
 // One operation: its spans over time by their CPU, those that burned most, and the code they burned it in.
 
 import { useEffect } from "preact/hooks";
-import {
-  costOfSpans,
-  explain,
-  fetchSpans,
-  selectSpanHeatmap,
-  selectStackTraces,
-  type SpanListEntry,
-} from "../api.ts";
+import { costOfSpans, explain, fetchSpans, type SpanListEntry } from "../api.ts";
+import { selectSpanHeatmap, selectStackTraces } from "../querier.ts";
 import { Fact } from "../components/facts.tsx";
 import { Heatmap, type Brush } from "../components/heatmap.tsx";
 import { Link } from "../components/link.tsx";

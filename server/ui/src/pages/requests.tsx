@@ -1,7 +1,8 @@
 // From a function to the requests that spent most time under it.
 
 import { useEffect } from "preact/hooks";
-import { costOfSpans, selectSeries, type Series } from "../api.ts";
+import { costOfSpans } from "../api.ts";
+import { selectSeries, type Series } from "../querier.ts";
 import { CopyButton } from "../components/copy.tsx";
 import { Link } from "../components/link.tsx";
 import { RangePicker } from "../components/rangepicker.tsx";
@@ -16,7 +17,7 @@ import { operationPath, servicesPath } from "./services.tsx";
 import { requestsPath } from "./span.tsx";
 
 /** Steps of the time, in each of which the server names the heaviest span of each operation. */
-const STEPS = 200;
+const STEPS = 600;
 const SHOWN = 100;
 
 interface Request {

@@ -256,6 +256,15 @@ check("hostile names stay text and break nothing", async (page) => {
     highest: Math.max(...[...document.querySelectorAll(".functions tr")].map((row) => row.clientHeight)),
   }));
   assert.ok(sizes.sideways <= 0 && sizes.highest < 80, JSON.stringify(sizes));
+  // A name too long for an address is linked by an id.
+  await page
+    .locator(".functions tr", { hasText: "long::x" })
+    .getByRole("button", { name: "Callers" })
+    .click();
+  await page.getByTestId("sandwich").waitFor();
+  await page.reload();
+  await page.getByTestId("sandwich").locator("canvas").first().waitFor();
+  assert.ok(page.url().length < 400, page.url());
   await home(page, `?service=${encodeURIComponent(hostile.service)}`);
   await page.getByRole("link", { name: "<b>shop</b>" }).first().waitFor();
   await page.goto(`${server.url}/?service=${encodeURIComponent("<img src=x onerror=window.pwned=1>")}`);

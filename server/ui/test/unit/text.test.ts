@@ -188,6 +188,7 @@ test("paths name pages", () => {
     page: "trace",
     id: "4bf92f3577b34da6a3ce929d0e0e4736",
   });
-  for (const page of ["services", "operation", "function", "compare"]) assert.deepEqual(routeOf(page), { page });
+  for (const page of ["services", "operation", "function", "compare"])
+    assert.deepEqual(routeOf(page), { page });
   for (const path of ["service", "services/x", "trace"]) assert.deepEqual(routeOf(path), { page: "missing" });
 });

@@ -1,0 +1,363 @@
+//! Compaction: many small segments of a tenant become few large ones, which answer faster and take less room.
+//!
+//! Segments of about the same age are merged, few levels deep, so a profile is written a handful of times in its life. The
+//! inputs go and the result comes with one entry of the manifest; what somebody else did to the inputs meanwhile makes the
+//! entry void and the work worthless, never wrong.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::StoreError;
+use super::cache::BlockCache;
+use super::flush::{Flusher, segment_name};
+use super::manifest::Change;
+use super::segment::{self, Recipe, Segment, SegmentMeta};
+use super::source::{Chunk, Source};
+use crate::model::{TenantId, TimeRange};
+
+/// What is merged, and how hard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compaction {
+    /// So many segments of one level and time become one.
+    pub fan_out: usize,
+    /// No segment becomes larger than this by merging, in bytes.
+    pub max_segment_bytes: u64,
+    /// The share of one core that merging may take, in percent.
+    pub cpu_percent: u32,
+}
+
+impl Default for Compaction {
+    fn default() -> Self {
+        Self { fan_out: 8, max_segment_bytes: 128 << 20, cpu_percent: 50 }
+    }
+}
+
+const HOUR_MS: i64 = 3_600_000;
+const DAY_MS: i64 = 24 * HOUR_MS;
+/// Profiles of one segment begin within this time, by its level.
+const WINDOWS_MS: [i64; 3] = [HOUR_MS, 6 * HOUR_MS, DAY_MS];
+/// A day is put in order once nothing came to it for so long.
+const QUIET_MS: i64 = HOUR_MS;
+/// Memory of the symbol tables that are merged at a time.
+const MAX_SYMBOL_BYTES: u64 = 64 << 20;
+/// Memory of pieces that are read while merging, symbols included.
+const CACHE_BYTES: u64 = 96 << 20;
+/// Time between looks for something to merge.
+const LOOK: Duration = Duration::from_secs(10);
+/// Time for which merging works or rests without a break.
+const SLICE: Duration = Duration::from_millis(20);
+
+impl Compaction {
+    /// Segments of one tenant that are to become one; none if all is well.
+    fn pick<'a>(&self, segments: &[&'a SegmentMeta], now_ms: i64) -> Option<Vec<&'a SegmentMeta>> {
+        let small = |segment: &&&SegmentMeta| {
+            segment.bytes < self.max_segment_bytes / 2 && segment.symbol_bytes < MAX_SYMBOL_BYTES / 2
+        };
+        let mut by_level: BTreeMap<(u32, i64), Vec<&SegmentMeta>> = BTreeMap::new();
+        let mut by_day: BTreeMap<i64, Vec<&SegmentMeta>> = BTreeMap::new();
+        for &segment in segments.iter().filter(small) {
+            let window = WINDOWS_MS[(segment.level as usize).min(WINDOWS_MS.len() - 1)];
+            let window = segment.start_ms.div_euclid(window);
+            by_level.entry((segment.level, window)).or_default().push(segment);
+            by_day.entry(segment.start_ms.div_euclid(DAY_MS)).or_default().push(segment);
+        }
+        let many = by_level.into_values().filter(|group| group.len() >= self.fan_out.max(2));
+        let quiet = by_day.into_iter().filter(|(day, group)| {
+            let last = group.iter().map(|segment| segment.created_ms).max().unwrap_or(i64::MAX);
+            (day + 1).saturating_mul(DAY_MS) < now_ms && last.saturating_add(QUIET_MS) < now_ms
+        });
+        many.chain(quiet.map(|(_, group)| group)).find_map(|group| self.fitting(group))
+    }
+
+    /// The smallest of a group that fit one segment, if they are two at least.
+    fn fitting<'a>(&self, mut group: Vec<&'a SegmentMeta>) -> Option<Vec<&'a SegmentMeta>> {
+        group.sort_by(|a, b| (a.bytes, a.start_ms, &a.name).cmp(&(b.bytes, b.start_ms, &b.name)));
+        let (mut bytes, mut symbols) = (0, 0);
+        let mut fitting: Vec<&SegmentMeta> = group
+            .into_iter()
+            .take_while(|segment| {
+                bytes += segment.bytes;
+                symbols += segment.symbol_bytes;
+                bytes <= self.max_segment_bytes && symbols <= MAX_SYMBOL_BYTES
+            })
+            .collect();
+        fitting.sort_by_key(|segment| segment.start_ms);
+        (fitting.len() >= 2).then_some(fitting)
+    }
+}
+
+/// Which profiles go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deletion {
+    /// Those of this tenant.
+    pub tenant: TenantId,
+    /// Those that began in this time; none for all.
+    pub range: Option<TimeRange>,
+}
+
+impl Deletion {
+    fn takes(&self, chunk: &Chunk) -> bool {
+        let start_ms = chunk.start_nanos.div_euclid(1_000_000);
+        self.range.is_none_or(|range| (range.start_ms..=range.end_ms).contains(&start_ms))
+    }
+}
+
+impl Flusher {
+    /// Merges some segments if there are any to merge; tells whether there were.
+    pub(super) fn compact(&self) -> Result<bool, StoreError> {
+        let _one = self.rewriting.lock();
+        let Some(inputs) = self.pick_inputs() else { return Ok(false) };
+        let level = inputs.iter().map(|segment| segment.meta().level).max().unwrap_or(0) + 1;
+        let replaced = self.rewrite(&inputs, level, None)?;
+        if replaced.is_some() {
+            self.counters.compactions.fetch_add(1, Ordering::Relaxed);
+            self.counters.compacted_segments.fetch_add(inputs.len() as u64, Ordering::Relaxed);
+        }
+        Ok(true)
+    }
+
+    fn pick_inputs(&self) -> Option<Vec<Arc<Segment>>> {
+        let now_ms = (self.clock)();
+        self.view.whole_segments().into_iter().find_map(|(_, segments)| {
+            let metas: Vec<&SegmentMeta> = segments.iter().map(|segment| segment.meta()).collect();
+            let picked: BTreeSet<&str> = self
+                .compaction
+                .pick(&metas, now_ms)?
+                .into_iter()
+                .map(|segment| segment.name.as_str())
+                .collect();
+            let is_picked = |segment: &&Arc<Segment>| picked.contains(segment.meta().name.as_str());
+            Some(segments.iter().filter(is_picked).cloned().collect())
+        })
+    }
+
+    /// Puts one segment, or none if it would be empty, in the place of these; tells how many profiles went with a
+    /// deletion, or nothing if somebody was faster. Whoever reads the inputs goes on reading them.
+    fn rewrite(
+        &self,
+        inputs: &[Arc<Segment>],
+        level: u32,
+        deletion: Option<&Deletion>,
+    ) -> Result<Option<u64>, StoreError> {
+        let Some(first) = inputs.first() else { return Ok(None) };
+        // What is read once must not push out what queries read again and again.
+        let cache = Arc::new(BlockCache::new(CACHE_BYTES));
+        let opened: Vec<Arc<Segment>> = inputs
+            .iter()
+            .map(|input| {
+                let objects = Arc::clone(&self.objects);
+                Arc::new(Segment::new(input.meta().clone(), objects, Arc::clone(&cache)))
+            })
+            .collect();
+        let sources: Vec<Arc<dyn Source>> =
+            opened.iter().map(|segment| Arc::clone(segment) as Arc<dyn Source>).collect();
+        let pace = Pace::new(self);
+        let keep = deletion.map(|deletion| move |chunk: &Chunk| !deletion.takes(chunk));
+        let recipe = Recipe {
+            name: segment_name(),
+            tenant: &first.meta().tenant,
+            level,
+            now_ms: (self.clock)(),
+            keep: keep.as_ref().map(|keep| keep as &dyn Fn(&Chunk) -> bool),
+            pace: &|| pace.step(),
+        };
+        let written = segment::write(recipe, &sources).inspect_err(|_| {
+            // Known here is not known there yet.
+            for (input, opened) in inputs.iter().zip(&opened).filter(|(_, opened)| opened.is_damaged()) {
+                tracing::error!(segment = opened.meta().name, "segment is damaged: it is set aside");
+                input.set_damaged();
+            }
+        })?;
+        let profiles = |segments: &[Arc<Segment>]| -> u64 {
+            segments.iter().map(|segment| segment.meta().profiles).sum()
+        };
+        let remove = inputs.iter().map(|input| input.meta().name.clone()).collect();
+        let mut change = Change { remove, ..Change::default() };
+        let mut gone = profiles(inputs);
+        if let Some(written) = written {
+            gone -= written.meta.profiles;
+            let name = written.meta.name.clone();
+            change.add.push(written.meta);
+            if let Err(error) = self.store(&name, written.bytes) {
+                self.discard(&change.add);
+                return Err(error);
+            }
+        }
+        let added = change.add.clone();
+        let mut manifest = self.manifest.lock();
+        let committed = manifest.commit(change)?;
+        if !committed {
+            self.discard(&added);
+        }
+        self.show(&manifest);
+        Ok(committed.then_some(gone))
+    }
+
+    /// Removes profiles for good: from the head, from every segment. Returns how many went, once it is durable.
+    pub(super) fn delete(&self, deletion: &Deletion) -> Result<u64, StoreError> {
+        self.close_open();
+        self.flush_closed()?;
+        let _one = self.rewriting.lock();
+        let mut gone = 0;
+        loop {
+            let segments = self.view.segments_of(&deletion.tenant);
+            // One that is damaged cannot be read, but can go as a whole.
+            let overlaps = |segment: &&Arc<Segment>| {
+                deletion.range.is_none_or(|range| range.overlaps(&segment.meta().range()))
+            };
+            let mut again = false;
+            for segment in segments.iter().filter(overlaps) {
+                let within = deletion.range.is_none_or(|range| {
+                    let of_segment = segment.meta().range();
+                    range.start_ms <= of_segment.start_ms && of_segment.end_ms <= range.end_ms
+                });
+                if within {
+                    let remove = vec![segment.meta().name.clone()];
+                    let mut manifest = self.manifest.lock();
+                    if manifest.commit(Change { remove, ..Change::default() })? {
+                        gone += segment.meta().profiles;
+                    }
+                    self.show(&manifest);
+                } else if self.holds_any(segment, deletion)? {
+                    let level = segment.meta().level;
+                    match self.rewrite(std::slice::from_ref(segment), level, Some(deletion))? {
+                        Some(profiles) => gone += profiles,
+                        // Its profiles are in another segment now.
+                        None => again = true,
+                    }
+                }
+            }
+            if !again {
+                return Ok(gone);
+            }
+        }
+    }
+
+    fn holds_any(&self, segment: &Arc<Segment>, deletion: &Deletion) -> Result<bool, StoreError> {
+        let mut found = false;
+        for series in segment.series(None)? {
+            segment.chunks_of(series.id, &mut |chunk| found |= deletion.takes(chunk))?;
+            if found {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Merges what there is to merge, until told to stop.
+    pub(super) fn run_compaction(&self) {
+        while !self.is_stopping() {
+            match self.compact() {
+                Ok(true) => {}
+                Ok(false) => self.rest(LOOK),
+                Err(StoreError::Closed) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "segments cannot be merged, and stay as they are");
+                    self.rest(LOOK * 3);
+                }
+            }
+        }
+    }
+}
+
+/// Keeps work within its share of a core.
+struct Pace<'a> {
+    flusher: &'a Flusher,
+    since: Mutex<Instant>,
+}
+
+impl<'a> Pace<'a> {
+    fn new(flusher: &'a Flusher) -> Self {
+        Self { flusher, since: Mutex::new(Instant::now()) }
+    }
+
+    /// Rests if it has worked for long enough.
+    fn step(&self) -> Result<(), StoreError> {
+        if self.flusher.is_stopping() {
+            return Err(StoreError::Closed);
+        }
+        let mut since = self.since.lock();
+        let worked = since.elapsed();
+        if worked >= SLICE {
+            let percent = self.flusher.compaction.cpu_percent.clamp(1, 100);
+            if self.flusher.background && percent < 100 {
+                self.flusher.rest(worked * (100 - percent) / percent);
+            }
+            *since = Instant::now();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 20_000 * DAY_MS + 12 * HOUR_MS;
+
+    fn segment(name: usize, level: u32, start_ms: i64, bytes: u64) -> SegmentMeta {
+        SegmentMeta {
+            name: name.to_string(),
+            version: 1,
+            tenant: TenantId::anonymous(),
+            bytes,
+            footer_bytes: 0,
+            level,
+            created_ms: start_ms + 1000,
+            start_ms,
+            end_ms: start_ms + 1000,
+            profiles: 1,
+            rows: 1,
+            spans: 0,
+            symbol_bytes: bytes,
+            index_bytes: 0,
+        }
+    }
+
+    fn picked(segments: &[SegmentMeta]) -> Option<Vec<usize>> {
+        let compaction = Compaction { fan_out: 3, max_segment_bytes: 100, cpu_percent: 50 };
+        let picked = compaction.pick(&segments.iter().collect::<Vec<_>>(), NOW)?;
+        Some(picked.iter().map(|segment| segment.name.parse().unwrap()).collect())
+    }
+
+    #[test]
+    fn segments_of_one_level_and_time_are_merged_when_they_are_many() {
+        let at = |hours: i64| NOW - hours * HOUR_MS;
+        assert_eq!(picked(&[segment(0, 0, at(0), 1), segment(1, 0, at(0) + 5, 1)]), None);
+        let mut three: Vec<_> = (0..3).map(|n| segment(n, 0, at(0) + n as i64, 1)).collect();
+        assert_eq!(picked(&three), Some(vec![0, 1, 2]));
+        three[1].start_ms = at(2);
+        assert_eq!(picked(&three), None, "they are of different hours");
+        three.iter_mut().for_each(|segment| segment.level = 1);
+        assert_eq!(picked(&three), None, "noon begins another quarter of the day");
+        three.iter_mut().for_each(|segment| segment.level = 2);
+        assert_eq!(picked(&three), Some(vec![1, 0, 2]), "but they are of one day");
+        three[0].level = 1;
+        assert_eq!(picked(&three), None);
+    }
+
+    #[test]
+    fn what_is_large_stays_and_what_does_not_fit_waits() {
+        let sizes = |sizes: &[u64]| {
+            let segments = sizes.iter().enumerate().map(|(n, bytes)| segment(n, 0, NOW + n as i64, *bytes));
+            picked(&segments.collect::<Vec<_>>())
+        };
+        assert_eq!(sizes(&[1, 50, 1]), None);
+        assert_eq!(sizes(&[49, 1, 49, 49]), Some(vec![0, 1, 2]));
+        assert_eq!(sizes(&[20, 20, 20]), Some(vec![0, 1, 2]));
+    }
+
+    #[test]
+    fn a_day_that_is_over_becomes_one_segment() {
+        let yesterday = NOW - DAY_MS;
+        let mut two = [segment(0, 0, yesterday, 1), segment(1, 2, yesterday + HOUR_MS, 30)];
+        assert_eq!(picked(&two), Some(vec![0, 1]));
+        two[0].created_ms = NOW - 1000;
+        assert_eq!(picked(&two), None, "something came to it just now");
+        assert_eq!(picked(&two[1..]), None);
+    }
+}
