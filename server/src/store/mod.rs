@@ -47,7 +47,7 @@ pub use self::offline::{
     inspect, verify,
 };
 pub use self::options::{Clock, StoreOptions, system_clock};
-pub use self::retain::Retention;
+pub use self::retain::{Keep, Retention};
 pub(crate) use self::source::{Chunk, FoundRun, NO_SPAN, SeriesEntry, Source, SpanEntry, SpanLookup};
 use self::view::{SegmentCounts, View};
 use self::writer::{Counters, Request, Writer, flush_bytes};
@@ -189,6 +189,7 @@ impl Store {
             flush_after_ms: options.flush_after_ms,
             retention: options.retention,
             leaving: Mutex::default(),
+            unsettled: Mutex::default(),
             compaction: options.compaction,
             rewriting: Mutex::default(),
             background,

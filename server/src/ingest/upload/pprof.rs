@@ -35,7 +35,7 @@ pub(super) fn decode(
     let config = parts.sample_type_config.as_deref().map(sample_types).transpose()?.unwrap_or_default();
     let bytes = pprof::decompress(parts.profile.clone(), limits, budget)?;
     let profile = pprof::decode(&bytes, limits)?;
-    let name = profile_name(&profile, &config);
+    let name = profile_name(&profile.tables, &config);
     let series = upload.name.series(&name, upload.name.app(), &upload.spy_name, limits)?;
     let spy = upload.spy_name.as_str();
     let dialect = Dialect {
