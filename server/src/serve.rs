@@ -83,7 +83,7 @@ impl Files {
     }
 }
 
-/// How the store of a server with these settings is set up.
+/// How the store of a server with these settings is set up, but for how long it keeps profiles: for ever.
 pub fn store_options(config: &Config) -> StoreOptions {
     StoreOptions {
         head_bytes: config.max_head_bytes,
@@ -93,10 +93,6 @@ pub fn store_options(config: &Config) -> StoreOptions {
         compaction: Compaction {
             cpu_percent: u32::try_from(config.compaction_cpu_percent).unwrap_or(100),
             ..Compaction::default()
-        },
-        retention: Retention {
-            age_ms: config.retention_ms,
-            bytes: config.retention_bytes.and_then(|bytes| u64::try_from(bytes).ok()),
         },
         ..StoreOptions::new(config.data_dir.clone())
     }
@@ -120,22 +116,8 @@ impl Server {
             TcpListener::bind(address).await.map_err(|source| ServeError::Bind { address, source })?;
         let address = listener.local_addr()?;
         let path = config.data_dir.clone();
-<<<<<<< HEAD
-        let options = store_options(&config);
-=======
-        let options = StoreOptions {
-            head_bytes: config.max_head_bytes,
-            flush_bytes: config.flush_bytes,
-            flush_after_ms: i64::try_from(config.flush_after_ms).unwrap_or(i64::MAX),
-            cache_bytes: config.max_cache_bytes as u64,
-            compaction: Compaction {
-                cpu_percent: u32::try_from(config.compaction_cpu_percent).unwrap_or(100),
-                ..Compaction::default()
-            },
-            retention: retention(&config, Arc::clone(&files.limits)),
-            ..StoreOptions::new(path.clone())
-        };
->>>>>>> main
+        let retention = retention(&config, Arc::clone(&files.limits));
+        let options = StoreOptions { retention, ..store_options(&config) };
         let store = tokio::task::spawn_blocking(move || Store::open(options))
             .await
             .expect("opening the store does not panic")

@@ -92,7 +92,7 @@ pub fn decode_file(
     let mut budget = Budget::new(limits);
     let bytes = pprof::decompress(raw_profile, limits, &mut budget)?;
     let pprof = pprof::decode(&bytes, limits)?;
-    let Described { labels, id, exported } = describe(&pprof, labels)?;
+    let Described { labels, id, exported } = describe(&pprof.tables, labels)?;
     let mut limits = limits.clone();
     if exported {
         // Its name was none of its labels when they were counted, nor was a service's that was added.
