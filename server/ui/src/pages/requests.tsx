@@ -17,7 +17,7 @@ import { operationPath, servicesPath } from "./services.tsx";
 import { requestsPath } from "./span.tsx";
 
 /** Steps of the time, in each of which the server names the heaviest span of each operation. */
-const STEPS = 200;
+const STEPS = 600;
 const SHOWN = 100;
 
 interface Request {

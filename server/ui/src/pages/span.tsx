@@ -1,6 +1,6 @@
 // The page of one span: what it is, how much CPU it burned, and in which code.
 
-import { useEffect } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 import {
   ApiError,
   explain,
@@ -15,6 +15,7 @@ import { Link } from "../components/link.tsx";
 import { LookUp } from "../components/lookup.tsx";
 import { chooseType, lossText, Profile, type LoadedProfile } from "../components/profile.tsx";
 import { Failure, Loading } from "../components/states.tsx";
+import type { FlameGraphMessage } from "../flame/decode.ts";
 import { displayName } from "../flame/names.ts";
 import { formatCount, formatNanos, formatRate, formatShare } from "../format.ts";
 import { parseId } from "../ids.ts";
@@ -60,7 +61,11 @@ export function SpanPage({ id, query, dark }: Props) {
 }
 
 function KnownId({ id, query, dark }: Props) {
-  const { loaded, retry } = useLoad(id, (signal) => fetchSpan(id, signal));
+  const early = useRef<EarlyGraph | undefined>(undefined);
+  const { loaded, retry } = useLoad(id, (signal) => {
+    early.current = startEarly(id, query, signal);
+    return fetchSpan(id, signal);
+  });
   const known = loaded.state === "done" ? loaded.value : undefined;
   useEffect(() => {
     document.title = known ? `${known.name ?? id} · ${known.service} · Spanflame` : `Span ${id} · Spanflame`;
@@ -76,7 +81,7 @@ function KnownId({ id, query, dark }: Props) {
   return (
     <>
       <SpanHeader span={loaded.value} />
-      <SpanProfile span={loaded.value} query={query} dark={dark} hasFocus />
+      <SpanProfile span={loaded.value} query={query} dark={dark} early={early} />
     </>
   );
 }
@@ -90,54 +95,75 @@ const FOCUSES: [Focus, string, string][] = [
   ["service", "Whole service", "Everything that the service did in the profiles that hold this span"],
 ];
 
+function focusOf(query: URLSearchParams): Focus {
+  const asked = query.get("focus");
+  return asked === "self" || asked === "service" ? asked : "tree";
+}
+
+/** Where the graph of a focus is; the service's has no route of its own. */
+function routeOf(id: string, focus: Focus, type: string | undefined): ProfileRoute | undefined {
+  if (focus === "service") return undefined;
+  return { of: "spans", id, type, ...(focus === "self" ? { rollUp: false } : {}) };
+}
+
+interface EarlyGraph {
+  key: string;
+  graph: Promise<FlameGraphMessage>;
+}
+
+/** Asks for the graph that the span will most likely need before its profile types are known. */
+function startEarly(id: string, query: URLSearchParams, signal: AbortSignal): EarlyGraph | undefined {
+  const route = routeOf(id, focusOf(query), query.get("type") || CPU_TYPE);
+  if (!route) return undefined;
+  const graph = fetchFlameGraph(route, signal);
+  // Whoever needs it sees the failure; nobody may.
+  graph.catch(() => {});
+  return { key: JSON.stringify(route), graph };
+}
+
 interface ProfileProps {
   span: SpanSummary;
   query: URLSearchParams;
   dark: boolean;
-  /** Whether the focus can be switched. */
-  hasFocus?: boolean;
+  /** The graph, where it was asked for together with the span. */
+  early?: { current: EarlyGraph | undefined };
 }
 
 /** A span's flame graph, of whatever the address says that it shows. */
-export function SpanProfile({ span, query, dark, hasFocus }: ProfileProps) {
-  const asked = query.get("focus");
-  const focus: Focus = hasFocus && (asked === "self" || asked === "service") ? asked : "tree";
+export function SpanProfile({ span, query, dark, early }: ProfileProps) {
+  const focus = focusOf(query);
   const type = chooseType(span.profileTypes, query.get("type") || undefined);
   const service: Selection = { service: span.service, from: span.from, until: span.until };
-  const route: ProfileRoute | undefined =
-    focus === "service"
-      ? undefined
-      : { of: "spans", id: span.spanId, type: type?.id, ...(focus === "self" ? { rollUp: false } : {}) };
+  const route = routeOf(span.spanId, focus, type?.id);
   const run = async (signal: AbortSignal): Promise<LoadedProfile> => {
     if (route) {
       const ownSamples = type?.id === CPU_TYPE ? span.ownSamples : 0;
       const samples = focus === "self" ? ownSamples : (type?.samples ?? span.samples);
-      return { graph: await fetchFlameGraph(route, signal), samples };
+      const begun = early?.current?.key === JSON.stringify(route) ? early.current.graph : undefined;
+      // Once: what is asked for again is to be new.
+      if (early) early.current = undefined;
+      return { graph: await (begun ?? fetchFlameGraph(route, signal)), samples };
     }
     return serviceProfile(service, type?.id, signal);
   };
   const what = span.name === null ? span.spanId : displayName(span.name, 120);
   return (
     <>
-      {hasFocus && (
-        <div class="focus">
-          <div class="segments" role="group" aria-label="Whose samples">
-            {FOCUSES.map(([each, title, hint]) => (
-              <button
-                key={each}
-                type="button"
-                aria-pressed={focus === each}
-                title={hint}
-                onClick={() =>
-                  setQuery({ focus: each === "tree" ? undefined : each, zoom: undefined }, "push")
-                }
-              >
-                {title}
-              </button>
-            ))}
-          </div>
+      <div class="focus">
+        <div class="segments" role="group" aria-label="Whose samples">
+          {FOCUSES.map(([each, title, hint]) => (
+            <button
+              key={each}
+              type="button"
+              aria-pressed={focus === each}
+              title={hint}
+              onClick={() => setQuery({ focus: each === "tree" ? undefined : each, zoom: undefined }, "push")}
+            >
+              {title}
+            </button>
+          ))}
         </div>
-      )}
+      </div>
       <Profile
         load={{ key: `${span.spanId} ${type?.id} ${focus}`, run }}
         subject={focus === "service" ? "service" : "span"}

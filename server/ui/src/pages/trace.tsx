@@ -179,7 +179,7 @@ function ChosenSpan({ span, query, dark }: { span: TraceSpan; query: URLSearchPa
       {loaded.state === "failed" && (
         <Failure title="No samples in this process" error={loaded.error} retry={retry} isPart />
       )}
-      {loaded.state === "done" && <SpanProfile span={loaded.value} query={query} dark={dark} hasFocus />}
+      {loaded.state === "done" && <SpanProfile span={loaded.value} query={query} dark={dark} />}
     </>
   );
 }

@@ -149,6 +149,40 @@ check("durations and gaps are drawn where the server knows them", async (page) =
   assert.match((await page.locator(".waterfall").textContent())!, /4 s in all/);
 });
 
+check("lists and spans tell durations where the server knows them", async (page) => {
+  await page.route("**/api/v1/spans?*", async (route) => {
+    const answer = await route.fetch();
+    const body = (await answer.json()) as { spans: { spanId: string; durationNanos?: number }[] };
+    const root = body.spans.find(({ spanId }) => spanId === trace.root.spanId);
+    if (root) root.durationNanos = 4e9;
+    await route.fulfill({ response: answer, json: body });
+  });
+  await page.route(`**/api/v1/spans/${trace.root.spanId}`, async (route) => {
+    const answer = await route.fetch();
+    await route.fulfill({ response: answer, json: { ...(await answer.json()), durationNanos: 4e9 } });
+  });
+  await page.goto(`${server.url}/?trace=${trace.traceId}`);
+  const row = page.locator(".spans tbody tr", { hasText: "POST /pay" });
+  await row.waitFor();
+  assert.deepEqual((await row.locator(".number").allTextContents()).slice(0, 2), ["4 s", "1 s"]);
+  const other = page.locator(".spans tbody tr", { hasText: "hash" });
+  assert.equal(await other.locator(".number").first().textContent(), "–");
+  await row.getByRole("link", { name: "POST /pay" }).click();
+  assert.equal(await page.getByTestId("duration").textContent(), "4 s");
+});
+
+check("a span that is known by its children alone says that it has no samples", async (page) => {
+  await page.route("**/api/v1/traces/*", async (route) => {
+    const answer = await route.fetch();
+    const body = (await answer.json()) as { spans: object[] };
+    const ghost = { ...body.spans[0], spanId: "00000000000000f1", name: null, service: null, samples: 0 };
+    await route.fulfill({ response: answer, json: { ...body, spans: [...body.spans, ghost] } });
+  });
+  await page.goto(`${server.url}/trace/${trace.traceId}?span=00000000000000f1`);
+  await page.getByText("No samples in this process").waitFor();
+  await page.getByText("unknown_span").waitFor();
+});
+
 check("what is wrong with a trace's address is said", async (page) => {
   const unknown = newId(16);
   await page.goto(`${server.url}/trace/${unknown}`);
