@@ -207,11 +207,9 @@ fn what_began_before_the_first_point_and_reaches_into_the_range_is_at_that_point
     let fixture = Fixture::of(&[(&profile, &[("pod", "a")])]);
     let asked = Asked::new("{}", &[]);
     let range = |from, until| around(from, until).unwrap();
-    for (from, until, expected) in [
-        (9_000, 12_000, vec![(9, 30.0)]),
-        (0, 3_000, vec![(0, 30.0)]),
-        (11_000, 15_000, vec![]),
-    ] {
+    for (from, until, expected) in
+        [(9_000, 12_000, vec![(9, 3.0)]), (0, 3_000, vec![(0, 3.0)]), (11_000, 15_000, vec![])]
+    {
         let query = TimeQuery { range: range(from, until), step_ms: 1_000, ..asked.query() };
         let merged = fixture.engine.select_series(&query, Aggregation::Sum, None).unwrap();
         let found: Vec<_> = merged.iter().flat_map(points).collect();
