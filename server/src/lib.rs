@@ -1,7 +1,8 @@
 //! Spanflame's server: keeps profiles, finds a span's flame graph by its id, and answers Grafana's Pyroscope data source.
 //!
 //! Data goes one way: the interface hands input to [`ingest`], which turns it into the [`model`]; [`store`] keeps it,
-//! [`query`] answers from the store, and the interface writes the answer. [`serve`] holds it together.
+//! [`query`] answers from the store, and the interface writes the answer. [`serve`] holds it together. [`transfer`] moves
+//! profiles between a data directory and files.
 
 mod api;
 pub mod attime;
@@ -20,6 +21,7 @@ pub mod settings;
 pub mod store;
 pub mod telemetry;
 pub mod tokens;
+pub mod transfer;
 mod ui;
 mod user_settings;
 

@@ -1,5 +1,8 @@
 //! The `spanflame` command.
 
+mod store_command;
+
+use std::error::Error;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,6 +12,8 @@ use spanflame_server::config::{Config, ServeArgs, Shown};
 use spanflame_server::error::ServeError;
 use spanflame_server::serve::{Server, preflight, termination};
 use spanflame_server::telemetry;
+
+use crate::store_command::StoreCommand;
 
 /// Keeps profiles and finds a span's flame graph by its id.
 #[derive(Parser)]
@@ -27,6 +32,11 @@ enum Command {
     Config {
         #[command(subcommand)]
         command: ConfigCommand,
+    },
+    /// Look into a data directory, check it, and move profiles out of it and in
+    Store {
+        #[command(subcommand)]
+        command: StoreCommand,
     },
 }
 
@@ -48,18 +58,20 @@ enum ConfigCommand {
 #[tokio::main]
 async fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Serve(args) => serve(*args).await,
+        Command::Serve(args) => done(serve(*args).await),
         Command::Config { command: ConfigCommand::Check { file, print, args } } => {
-            check(file, print, *args).await
+            done(check(file, print, *args).await)
         }
+        Command::Store { command } => store_command::run(command).await,
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+fn done(result: Result<(), ServeError>) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
+    result.map(|()| ExitCode::SUCCESS).map_err(Into::into)
 }
 
 async fn check(file: Option<PathBuf>, print: bool, args: ServeArgs) -> Result<(), ServeError> {

@@ -16,8 +16,9 @@ use self::connections::{Connections, Routers};
 use crate::api::{self, App, Load};
 use crate::config::{Config, TenantLimits};
 use crate::error::ServeError;
+use crate::model::TenantId;
 use crate::reload::{Poll, Watched, Watcher};
-use crate::store::{Compaction, Retention, Store, StoreOptions};
+use crate::store::{Compaction, Keep, Retention, Store, StoreOptions};
 use crate::telemetry;
 use crate::tokens::Tokens;
 
@@ -82,6 +83,25 @@ impl Files {
     }
 }
 
+/// How the store of a server with these settings is set up.
+pub fn store_options(config: &Config) -> StoreOptions {
+    StoreOptions {
+        head_bytes: config.max_head_bytes,
+        flush_bytes: config.flush_bytes,
+        flush_after_ms: i64::try_from(config.flush_after_ms).unwrap_or(i64::MAX),
+        cache_bytes: config.max_cache_bytes as u64,
+        compaction: Compaction {
+            cpu_percent: u32::try_from(config.compaction_cpu_percent).unwrap_or(100),
+            ..Compaction::default()
+        },
+        retention: Retention {
+            age_ms: config.retention_ms,
+            bytes: config.retention_bytes.and_then(|bytes| u64::try_from(bytes).ok()),
+        },
+        ..StoreOptions::new(config.data_dir.clone())
+    }
+}
+
 impl Server {
     /// Opens the store and takes the address.
     ///
@@ -100,6 +120,9 @@ impl Server {
             TcpListener::bind(address).await.map_err(|source| ServeError::Bind { address, source })?;
         let address = listener.local_addr()?;
         let path = config.data_dir.clone();
+<<<<<<< HEAD
+        let options = store_options(&config);
+=======
         let options = StoreOptions {
             head_bytes: config.max_head_bytes,
             flush_bytes: config.flush_bytes,
@@ -109,12 +132,10 @@ impl Server {
                 cpu_percent: u32::try_from(config.compaction_cpu_percent).unwrap_or(100),
                 ..Compaction::default()
             },
-            retention: Retention {
-                age_ms: config.retention_ms,
-                bytes: config.retention_bytes.and_then(|bytes| u64::try_from(bytes).ok()),
-            },
+            retention: retention(&config, Arc::clone(&files.limits)),
             ..StoreOptions::new(path.clone())
         };
+>>>>>>> main
         let store = tokio::task::spawn_blocking(move || Store::open(options))
             .await
             .expect("opening the store does not panic")
@@ -173,6 +194,16 @@ impl Server {
         }
         tracing::info!("stopped");
     }
+}
+
+/// How long profiles stay, as the limits in force say.
+fn retention(config: &Config, limits: Arc<Watched<TenantLimits>>) -> Retention {
+    let bytes = |bytes: Option<i64>| bytes.and_then(|bytes| u64::try_from(bytes).ok());
+    let of_tenant = move |tenant: &TenantId| {
+        let limits = limits.get().of(tenant);
+        Keep { age_ms: limits.retention_ms, bytes: bytes(limits.retention_bytes) }
+    };
+    Retention { of_tenant: Arc::new(of_tenant), total_bytes: bytes(config.retention_total_bytes) }
 }
 
 /// Finds what would keep a server from starting, short of taking its address and opening its store.

@@ -98,15 +98,29 @@ pub(crate) fn measure(setup: &Setup) -> anyhow::Result<Vec<Measurement>> {
     // have as many nodes as are asked for, and a merge that does not drown the difference.
     let start = start.max(end - 210_000);
     let rounds = setup.pick(9, 25);
-    let (least, _) = runtime.block_on(time(&ours, false, &request(start, end, 1), rounds))?;
+    // The server's own CPU time beside it: the client's reading is in the other.
+    let timed = |json: bool, asked: &SelectMergeStacktracesRequest| {
+        let before = server.cpu_seconds()?;
+        let (time, answer) = runtime.block_on(time(&ours, json, asked, rounds))?;
+        let cpu = (server.cpu_seconds()? - before) * 1000.0 / rounds as f64;
+        anyhow::Ok((time, cpu, answer))
+    };
+    let (least, least_cpu, _) = timed(false, &request(start, end, 1))?;
     let mut points = Vec::new();
     let mut hardest = 0.0;
     for most in [12_500, 25_000, 50_000] {
         let asked = request(start, end, most);
-        let (proto, answer) = runtime.block_on(time(&ours, false, &asked, rounds))?;
-        let (json, _) = runtime.block_on(time(&ours, true, &asked, rounds))?;
+        let (proto, proto_cpu, answer) = timed(false, &asked)?;
+        let (json, json_cpu, _) = timed(true, &asked)?;
         hardest = json.max(proto) - least;
-        points.push(format!("{} nodes proto {:.1} json {:.1}", nodes(&answer)?, proto - least, json - least));
+        points.push(format!(
+            "{} nodes proto {:.1} (server's CPU time {:.1}) json {:.1} ({:.1})",
+            nodes(&answer)?,
+            proto - least,
+            proto_cpu - least_cpu,
+            json - least,
+            json_cpu - least_cpu
+        ));
     }
     let s4 = Measurement {
         id: "S4".to_owned(),

@@ -10,6 +10,7 @@ mod class;
 mod cors;
 mod error;
 mod flame;
+mod flame_json;
 mod guard;
 mod host;
 mod ingest;

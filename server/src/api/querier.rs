@@ -19,6 +19,7 @@ use spanflame_wire::types::v1::{
 use super::App;
 use super::access::Access;
 use super::flame::{self, FlameQuery, wire_graph};
+use super::flame_json::Graphed;
 use super::over_time::{HeatmapQuery, SeriesQuery, at_most_max_names, pairs};
 use crate::query::{Engine, QueryError};
 use crate::selector::{LabelSelector, MAX_REGEXES};
@@ -123,7 +124,7 @@ impl QuerierService for Querier {
             let query = FlameQuery::from_stacktraces(&request, &headers)?;
             form.answer(&query, app, &engine).map_err(failed)
         });
-        Response::ok(answer.await?)
+        Response::ok(Graphed(answer.await?))
     }
 
     async fn select_merge_span_profile<'a>(
@@ -142,7 +143,7 @@ impl QuerierService for Querier {
             form.answer(&query, app, &engine).map_err(failed)
         });
         let SelectMergeStacktracesResponse { flamegraph, tree, .. } = answer.await?;
-        Response::ok(SelectMergeSpanProfileResponse { flamegraph, tree, ..Default::default() })
+        Response::ok(Graphed(SelectMergeSpanProfileResponse { flamegraph, tree, ..Default::default() }))
     }
 
     async fn select_merge_profile<'a>(
@@ -214,7 +215,7 @@ impl QuerierService for Querier {
             rightTicks: answer.right,
             ..Default::default()
         };
-        Response::ok(DiffResponse { flamegraph: flamegraph.into(), ..Default::default() })
+        Response::ok(Graphed(DiffResponse { flamegraph: flamegraph.into(), ..Default::default() }))
     }
 
     async fn get_profile_stats<'a>(

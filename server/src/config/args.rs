@@ -72,6 +72,45 @@ impl clap::FromArgMatches for ServeArgs {
     }
 }
 
+/// [`ServeArgs`] for commands that only want the data directory: everything that a server is told can be told them, and
+/// help shows no more than they need.
+#[derive(Clone, Debug, Default)]
+pub struct DataArgs(ServeArgs);
+
+impl DataArgs {
+    /// All that was said.
+    pub fn into_inner(self) -> ServeArgs {
+        self.0
+    }
+}
+
+impl clap::Args for DataArgs {
+    fn augment_args(command: Command) -> Command {
+        let hidden = |arg: &Arg| {
+            let name = arg.get_id().as_str();
+            name != "data_dir" && all_settings().any(|setting| setting.name == name)
+        };
+        ServeArgs::augment_args(command)
+            .mut_args(|arg| if hidden(&arg) { arg.hide(true) } else { arg })
+            .next_help_heading(None::<&str>)
+            .after_help("All settings of the server can be given, and are read from its file and variables.")
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl clap::FromArgMatches for DataArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        ServeArgs::from_arg_matches(matches).map(Self)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.0.update_from_arg_matches(matches)
+    }
+}
+
 /// What is wrong with a variable's name. The bridge's variables begin alike, so that a name must be very near.
 fn mistyped(name: &str) -> Option<String> {
     let rest = name.strip_prefix("SPANFLAME_")?.to_lowercase();

@@ -30,12 +30,7 @@ impl Config {
             let value = self.compaction_cpu_percent;
             problem(format!("compaction_cpu_percent = {value}: expected between 1 and 100"));
         }
-        for (name, value) in [("retention_ms", self.retention_ms), ("retention_bytes", self.retention_bytes)]
-        {
-            if let Some(value) = value.filter(|value| *value < 0) {
-                problem(format!("{name} = {value}: expected 0 or more"));
-            }
-        }
+        not_negative("retention_total_bytes", self.retention_total_bytes, &mut problem);
         message_size("max_query_bytes", self.max_query_bytes, &mut problem);
         for (name, value) in [
             ("max_connections", self.max_connections),
@@ -153,9 +148,9 @@ pub(super) fn limits(limits: &Limits, problem: &mut impl FnMut(String)) {
             problem(format!("{name} = 0: expected 1 or more, as nothing of use would be left"));
         }
     }
-    if limits.max_age_ms.is_some_and(|age| age < 0) {
-        problem(format!("max_age_ms = {}: expected 0 or more", limits.max_age_ms.unwrap_or_default()));
-    }
+    not_negative("max_age_ms", limits.max_age_ms, problem);
+    not_negative("retention_ms", limits.retention_ms, problem);
+    not_negative("retention_bytes", limits.retention_bytes, problem);
     if limits.max_ahead_ms < 0 {
         problem(format!("max_ahead_ms = {}: expected 0 or more", limits.max_ahead_ms));
     }
@@ -169,6 +164,12 @@ pub(super) fn limits(limits: &Limits, problem: &mut impl FnMut(String)) {
         problem(format!(
             "default_flamegraph_nodes = {default}: expected between 1 and max_flamegraph_nodes = {most}"
         ));
+    }
+}
+
+fn not_negative(name: &str, value: Option<i64>, problem: &mut impl FnMut(String)) {
+    if let Some(value) = value.filter(|value| *value < 0) {
+        problem(format!("{name} = {value}: expected 0 or more"));
     }
 }
 

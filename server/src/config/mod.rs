@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use toml::Value;
 
-pub use self::args::ServeArgs;
+pub use self::args::{DataArgs, ServeArgs};
 pub(crate) use self::check::MAX_MESSAGE_BYTES;
 pub use self::show::Shown;
 pub use self::source::{Source, TenantLimits};
@@ -73,10 +73,8 @@ settings! {
         max_cache_bytes: usize = 256 << 20, "BYTES";
         /// Share of one core that merging segments may take, in percent
         compaction_cpu_percent: usize = 50, "PERCENT";
-        /// Age at which profiles go, in milliseconds; 0 keeps them for ever
-        retention_ms: Option<i64> = None, "MS";
-        /// Bytes of segments on disk at which the oldest go; 0 keeps all
-        retention_bytes: Option<i64> = None, "BYTES";
+        /// Bytes of all tenants' segments on disk at which the oldest go; 0 keeps all
+        retention_total_bytes: Option<i64> = None, "BYTES";
         /// Connections that there may be at a time; on further ones nothing is answered but /ready and /metrics
         max_connections: usize = 4096, "N";
         /// Requests with profiles that may be under way at a time; further ones are answered 503

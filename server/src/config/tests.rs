@@ -80,6 +80,7 @@ fn values_have_ranges_and_go_together() {
         ("flush_bytes = 1", "flush_bytes = 1: expected 1048576"),
         ("flush_after_ms = 0", "flush_after_ms = 0: expected between 1000"),
         ("retention_ms = -1", "retention_ms = -1: expected 0 or more"),
+        ("retention_total_bytes = -1", "retention_total_bytes = -1: expected 0 or more"),
         ("compaction_cpu_percent = 101", "compaction_cpu_percent = 101: expected between 1 and 100"),
         ("max_query_requests = 0", "max_query_requests = 0: expected between 1 and"),
         ("query_timeout_ms = 0", "query_timeout_ms = 0: expected between 1 and"),

@@ -178,6 +178,10 @@ pub(super) struct Labelled {
     span: u32,
 }
 
+/// A stack trace that was taken over.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stack(u32);
+
 /// Names of labels of samples that become columns and are never labels of a series.
 const COLUMNS: [&str; 7] = [
     "local_root_span_id",
@@ -209,7 +213,7 @@ pub(super) struct Assembler<'a> {
     /// Bytes of texts looked up.
     looked_up: usize,
     lines: Vec<Line>,
-    stack: Vec<u32>,
+    path: Vec<u32>,
 }
 
 impl<'a> Assembler<'a> {
@@ -231,8 +235,13 @@ impl<'a> Assembler<'a> {
             samples: 0,
             looked_up: 0,
             lines: Vec::new(),
-            stack: Vec::new(),
+            path: Vec::new(),
         }
+    }
+
+    /// Makes room for tables of about these sizes.
+    pub(super) fn reserve(&mut self, strings: usize, functions: usize, locations: usize, stacks: usize) {
+        self.symbols.reserve(strings, functions, locations, stacks);
     }
 
     /// Has every sample know what these labels say of a span, unless its own labels say otherwise.
@@ -311,20 +320,22 @@ impl<'a> Assembler<'a> {
             return Ok(());
         }
         let labelled = self.labelled(labels)?;
-        self.row(stack, labelled, values)
+        let stack = self.stack(stack)?;
+        self.groups.groups[labelled.group].add(labelled.span, stack.0, values);
+        Ok(())
     }
 
-    /// [`Self::sample`] with labels that were looked at already.
+    /// [`Self::sample`] with labels and a stack trace that were looked at already.
     pub(super) fn add(
         &mut self,
-        stack: &[u32],
+        stack: Stack,
         labelled: Labelled,
         values: &[i64],
     ) -> Result<(), IngestError> {
-        if !self.takes(values)? {
-            return Ok(());
+        if self.takes(values)? {
+            self.groups.groups[labelled.group].add(labelled.span, stack.0, values);
         }
-        self.row(stack, labelled, values)
+        Ok(())
     }
 
     /// What these labels of a sample say; see [`Self::sample`].
@@ -352,17 +363,21 @@ impl<'a> Assembler<'a> {
         Ok(counts(values))
     }
 
-    fn row(&mut self, stack: &[u32], labelled: Labelled, values: &[i64]) -> Result<(), IngestError> {
+    /// The stack trace with these locations, the leaf first, for any number of samples with the same.
+    ///
+    /// # Errors
+    /// When there are more bytes than the limits allow.
+    pub(super) fn stack(&mut self, locations: &[u32]) -> Result<Stack, IngestError> {
         self.check_spent()?;
         // The leaf comes first: what is too deep is cut there.
-        let stack = self.symbols.stack(&stack[stack.len().saturating_sub(self.limits.max_stack_depth)..]);
-        self.groups.groups[labelled.group].add(labelled.span, stack, values);
+        let kept = &locations[locations.len().saturating_sub(self.limits.max_stack_depth)..];
+        let stack = self.symbols.stack(kept);
         // Stack traces that share their frames in the input each have their own here.
         let (max, got) = (self.limits.max_decoded_bytes, self.symbols.bytes());
         if got > max {
             return Err(IngestError::over("stack traces", "max_decoded_bytes", max, got));
         }
-        Ok(())
+        Ok(Stack(stack))
     }
 
     /// [`Self::sample`] of a stack trace that begins with the root, for decoders that walk a tree. Costs no more than the
@@ -373,11 +388,11 @@ impl<'a> Assembler<'a> {
         labels: impl IntoIterator<Item = (&'l str, LabelValue<'l>)>,
         values: &[i64],
     ) -> Result<(), IngestError> {
-        let mut stack = std::mem::take(&mut self.stack);
+        let mut stack = std::mem::take(&mut self.path);
         stack.clear();
         stack.extend(path.iter().take(self.limits.max_stack_depth).rev());
         let added = self.sample(&stack, labels, values);
-        self.stack = stack;
+        self.path = stack;
         added
     }
 

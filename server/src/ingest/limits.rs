@@ -1,4 +1,4 @@
-//! What an input may be at most, and what a question may ask for.
+//! What an input may be at most, how long it stays, and what a question may ask for.
 
 use crate::settings::settings;
 
@@ -41,6 +41,10 @@ settings! {
         ingestion_rate_bytes: u64 = 0, "BYTES";
         /// Bytes that a tenant who was silent may push at once; 0 for one second's worth
         ingestion_burst_bytes: u64 = 0, "BYTES";
+        /// Age at which profiles go, in milliseconds; 0 keeps them for ever
+        retention_ms: Option<i64> = None, "MS";
+        /// Bytes of segments on disk at which the tenant's oldest go; 0 keeps all
+        retention_bytes: Option<i64> = None, "BYTES";
         /// Longest time range of a query in milliseconds; 0 for any
         max_query_length_ms: u64 = 0, "MS";
         /// How far back a query sees, in milliseconds; 0 for all that is kept

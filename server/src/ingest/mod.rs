@@ -5,6 +5,7 @@
 mod assemble;
 mod budget;
 mod error;
+mod file;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod jfr;
@@ -20,6 +21,8 @@ use bytes::Bytes;
 
 pub use budget::Budget;
 pub use error::IngestError;
+pub(crate) use file::Origin;
+pub use file::decode_file;
 pub use labels::SeriesLabels;
 pub use limits::Limits;
 pub use otlp::{Exported, decode as decode_otlp, to_protobuf as otlp_from_json};

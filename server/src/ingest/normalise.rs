@@ -1,16 +1,15 @@
 //! A pprof message is taken apart: its references are checked, and what its samples refer to is handed on.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hasher};
+use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
-use spanflame_wire::google::v1::__buffa::view::{
-    LabelView, LocationView, ProfileView, SampleView, ValueTypeView,
-};
+use spanflame_wire::google::v1::__buffa::view::{LocationView, ProfileView, ValueTypeView};
 
-use super::assemble::{self, Assembler, Binary, Frame, Header, LabelValue, Labelled};
+use super::assemble::{self, Assembler, Binary, Frame, Header, LabelValue, Labelled, Stack};
 use super::labels::SeriesLabels;
+use super::pprof::{self, Pprof, Sample};
 use super::{Budget, IngestError, Limits, losses};
 use crate::model::{Profile, ProfileType};
 
@@ -43,16 +42,17 @@ pub(super) enum FileNames {
 
 /// Checks a pprof and turns it into profiles, one for each set of labels that its samples carry.
 pub(super) fn normalise(
-    pprof: &ProfileView<'_>,
+    pprof: &Pprof<'_>,
     series: &SeriesLabels,
     dialect: &Dialect<'_>,
     limits: &Limits,
     budget: &mut Budget,
     received_ms: i64,
 ) -> Result<Vec<Profile>, IngestError> {
+    let Pprof { tables: pprof, samples } = pprof;
     let strings = Strings::new(pprof)?;
-    if pprof.sample.len() > limits.max_samples {
-        return Err(IngestError::over("sample", "max_samples", limits.max_samples, pprof.sample.len()));
+    if samples.len() > limits.max_samples {
+        return Err(IngestError::over("sample", "max_samples", limits.max_samples, samples.len()));
     }
     let types = types(pprof, &strings, &series.name, dialect)?;
     let width = types.len();
@@ -62,25 +62,30 @@ pub(super) fn normalise(
     };
     let header = Header { start_nanos, duration_nanos: pprof.duration_nanos, period: pprof.period };
     let header = header.check("time_nanos", limits, received_ms)?;
-    let mut tables = Tables::new(pprof, strings, dialect)?;
+    let mut tables = Tables::new(pprof, strings, dialect, limits)?;
     let mut profiles = Assembler::new(series, types, header, limits);
+    let (strings, functions) = (pprof.string_table.len(), pprof.function.len());
+    profiles.reserve(strings, functions, pprof.location.len(), samples.len());
     profiles.for_all(dialect.span.iter().copied());
-    for (at, sample) in pprof.sample.iter().enumerate() {
-        if sample.value.len() != width {
+    let mut sample = Sample::default();
+    for (at, bytes) in samples.iter().enumerate() {
+        sample.read(bytes, limits)?;
+        if sample.values.len() != width {
             let message =
-                format!("expected {width} values, one for each sample type, got {}", sample.value.len());
+                format!("expected {width} values, one for each sample type, got {}", sample.values.len());
             return Err(IngestError::invalid(format!("sample[{at}].value"), message));
         }
-        if sample.label.len() > limits.max_labels_per_sample {
-            let (max, got) = (limits.max_labels_per_sample, sample.label.len());
+        if sample.labels.len() > limits.max_labels_per_sample {
+            let (max, got) = (limits.max_labels_per_sample, sample.labels.len());
             return Err(IngestError::over(format!("sample[{at}].label"), "max_labels_per_sample", max, got));
         }
-        if assemble::counts(&sample.value) {
-            let labelled = tables.labelled(at, pprof, &mut profiles)?;
-            tables.read_stack(sample, limits, &mut profiles)?;
-            profiles.add(&tables.stack, labelled, &sample.value)?;
+        if assemble::counts(&sample.values) {
+            let labelled = tables.labelled(at, &sample.labels, &mut profiles)?;
+            let stack = tables.stack(&mut sample, &mut profiles)?;
+            profiles.add(stack, labelled, &sample.values)?;
         } else {
-            tables.read_labels(at, sample)?;
+            sample.unpack(limits)?;
+            tables.read_labels(at, &sample.labels)?;
         }
     }
     let mut profiles = profiles.finish(budget)?;
@@ -202,21 +207,20 @@ struct Tables<'a> {
     /// Their lines are those of the locations.
     functions: ById<Frame<'a>>,
     mappings: ById<Binary<'a>>,
-    /// What sets of labels say, each with a sample that has it.
-    labelled: HashTable<(usize, Labelled)>,
+    /// What sets of labels say, each with where it ends among those of all sets, one after the other.
+    labelled: HashTable<(usize, usize, Labelled)>,
+    label_sets: Vec<&'a [u8]>,
     hasher: RandomState,
+    limits: &'a Limits,
     file_names: FileNames,
     /// Bytes of names that were put together here.
     named: usize,
+    /// Stack traces by the ids of their locations, packed.
+    stacks: HashTable<(&'a [u8], Stack)>,
     /// Locations of the sample being read, the leaf first.
-    stack: Vec<u32>,
+    locations_of_stack: Vec<u32>,
     /// Its labels.
     labels: Vec<(&'a str, LabelValue<'a>)>,
-}
-
-/// All that a label says. Labels of one profile that say the same are the same: strings are numbers in its table.
-fn content(label: &LabelView<'_>) -> [i64; 4] {
-    [label.key, label.str, label.num, label.num_unit]
 }
 
 impl<'a> Tables<'a> {
@@ -225,6 +229,7 @@ impl<'a> Tables<'a> {
         pprof: &'a ProfileView<'a>,
         strings: Strings<'a>,
         dialect: &Dialect<'_>,
+        limits: &'a Limits,
     ) -> Result<Self, IngestError> {
         let unique = |field: &str, at: usize, id: u64, fresh: bool| match (id, fresh) {
             (0, _) => Err(IngestError::invalid(format!("{field}[{at}].id"), "is 0: ids begin with 1")),
@@ -275,41 +280,49 @@ impl<'a> Tables<'a> {
             functions,
             mappings,
             labelled: HashTable::new(),
+            label_sets: Vec::new(),
             hasher: RandomState::default(),
+            limits,
             file_names: dialect.file_names,
             named: 0,
-            stack: Vec::new(),
+            stacks: HashTable::new(),
+            locations_of_stack: Vec::new(),
             labels: Vec::new(),
         })
     }
 
-    /// Reads a sample's stack trace. References to nothing are left out.
-    fn read_stack(
-        &mut self,
-        sample: &SampleView<'_>,
-        limits: &Limits,
-        profiles: &mut Assembler<'_>,
-    ) -> Result<(), IngestError> {
-        self.stack.clear();
-        for &id in sample.location_id.iter() {
+    /// A sample's stack trace. References to nothing are left out. Many samples have the same, in the same bytes.
+    fn stack(&mut self, sample: &mut Sample<'a>, profiles: &mut Assembler<'_>) -> Result<Stack, IngestError> {
+        let packed = sample.packed_ids;
+        let hash = self.hasher.hash_one(packed);
+        if let Some((_, known)) = self.stacks.find(hash, |(ids, _)| *ids == packed) {
+            return Ok(*known);
+        }
+        sample.unpack(self.limits)?;
+        self.locations_of_stack.clear();
+        for &id in &sample.location_ids {
             let Some(&Place { view, number }) = self.locations.get(id) else { continue };
             let number = match number {
                 Some(number) => number,
                 None => {
-                    let number = self.take_over(view, limits, profiles)?;
+                    let number = self.take_over(view, profiles)?;
                     self.locations.get_mut(id).expect("it is there").number = Some(number);
                     number
                 }
             };
-            self.stack.extend(number);
+            self.locations_of_stack.extend(number);
         }
-        Ok(())
+        let stack = profiles.stack(&self.locations_of_stack)?;
+        if !packed.is_empty() {
+            let Self { stacks, hasher, .. } = self;
+            stacks.insert_unique(hash, (packed, stack), |(ids, _)| hasher.hash_one(ids));
+        }
+        Ok(stack)
     }
 
     fn take_over(
         &mut self,
         location: &LocationView<'_>,
-        limits: &Limits,
         profiles: &mut Assembler<'_>,
     ) -> Result<Option<u32>, IngestError> {
         let functions = || location.line.iter().filter_map(|l| Some((l, self.functions.get(l.function_id)?)));
@@ -319,8 +332,8 @@ impl<'a> Tables<'a> {
         };
         // A file of many functions has its name in each of theirs.
         self.named += names.iter().flatten().map(String::len).sum::<usize>();
-        if self.named > limits.max_decoded_bytes {
-            let max = limits.max_decoded_bytes;
+        let max = self.limits.max_decoded_bytes;
+        if self.named > max {
             return Err(IngestError::over("names with their files", "max_decoded_bytes", max, self.named));
         }
         let frames = functions().enumerate().map(|(at, (line, function))| Frame {
@@ -333,34 +346,39 @@ impl<'a> Tables<'a> {
         Ok(profiles.location(&binary, location.address, &frames))
     }
 
-    /// What the labels of the sample with this number say. Those of many samples say the same.
+    /// What these labels of the sample with this number say. Those of many samples say the same, in the same bytes.
     fn labelled(
         &mut self,
         at: usize,
-        pprof: &'a ProfileView<'_>,
+        labels: &[&'a [u8]],
         profiles: &mut Assembler<'_>,
     ) -> Result<Labelled, IngestError> {
-        let contents = |at: usize| pprof.sample[at].label.iter().map(content);
-        let hash = |at: usize, hasher: &RandomState| {
-            let mut state = hasher.build_hasher();
-            contents(at).flatten().for_each(|number| state.write_i64(number));
-            state.finish()
-        };
-        let own = hash(at, &self.hasher);
-        if let Some((_, known)) = self.labelled.find(own, |(other, _)| contents(*other).eq(contents(at))) {
+        let Self { labelled: known, label_sets, hasher, .. } = self;
+        let hash = hasher.hash_one(labels);
+        let same = |&(start, end, _): &(usize, usize, Labelled)| label_sets[start..end] == *labels;
+        if let Some((_, _, known)) = known.find(hash, same) {
             return Ok(*known);
         }
-        self.read_labels(at, &pprof.sample[at])?;
+        self.read_labels(at, labels)?;
         let labelled = profiles.labelled(self.labels.iter().copied())?;
-        let Self { labelled: known, hasher, .. } = self;
-        known.insert_unique(own, (at, labelled), |(other, _)| hash(*other, hasher));
+        let Self { labelled: known, label_sets, hasher, .. } = self;
+        let start = label_sets.len();
+        label_sets.extend_from_slice(labels);
+        let (max, got) = (self.limits.max_decoded_bytes, size_of_val(&**label_sets));
+        if got > max {
+            return Err(IngestError::over("sample.label", "max_decoded_bytes", max, got));
+        }
+        known.insert_unique(hash, (start, label_sets.len(), labelled), |&(start, end, _)| {
+            hasher.hash_one(&label_sets[start..end])
+        });
         Ok(labelled)
     }
 
     /// Reads the labels of the sample with this number.
-    fn read_labels(&mut self, at: usize, sample: &'a SampleView<'_>) -> Result<(), IngestError> {
+    fn read_labels(&mut self, at: usize, labels: &[&'a [u8]]) -> Result<(), IngestError> {
         self.labels.clear();
-        for label in sample.label.iter() {
+        for bytes in labels {
+            let label = pprof::label(bytes, self.limits)?;
             let name = self.strings.get(label.key, || format!("sample[{at}].label.key"))?;
             let text = self.strings.get(label.str, || format!("sample[{at}].label.str"))?;
             self.strings.get(label.num_unit, || format!("sample[{at}].label.num_unit"))?;

@@ -1,11 +1,16 @@
 //! Bytes become a pprof message, within limits. What the message says is not judged here.
+//!
+//! Samples are most of a pprof and alike, so each is read when its turn comes, into the same room.
 
+use std::cell::Cell;
 use std::io::Read;
 
-use buffa::{DecodeError, DecodeOptions};
+use buffa::encoding::{Tag, WireType, check_wire_type, count_varints, skip_field_depth};
+use buffa::types::{borrow_bytes, decode_int64, decode_uint64, extend_packed_int64, extend_packed_uint64};
+use buffa::{DecodeContext, DecodeError, MessageView, RECURSION_LIMIT};
 use bytes::Bytes;
 use flate2::bufread::MultiGzDecoder;
-use spanflame_wire::google::v1::__buffa::view::ProfileView;
+use spanflame_wire::google::v1::__buffa::view::{LabelView, ProfileView};
 
 use super::{Budget, IngestError, Limits};
 
@@ -47,12 +52,46 @@ pub(super) fn gunzip(
     if bytes.len() > max { Err(over(bytes.len())) } else { Ok(bytes.into()) }
 }
 
-/// The message in these bytes, borrowing from them.
-pub(super) fn decode<'a>(bytes: &'a [u8], limits: &Limits) -> Result<ProfileView<'a>, IngestError> {
-    let options = DecodeOptions::new()
-        .with_max_message_size(limits.max_profile_bytes)
-        .with_element_memory_limit(limits.max_decoded_bytes);
-    options.decode_view(bytes).map_err(|error| match error {
+/// The number of the field that holds the samples.
+const SAMPLE: u32 = 2;
+
+/// A message, borrowing from its bytes.
+pub(super) struct Pprof<'a> {
+    /// All of it but the samples.
+    pub(super) tables: ProfileView<'a>,
+    /// The samples, undecoded.
+    pub(super) samples: Vec<&'a [u8]>,
+}
+
+/// The message in these bytes.
+pub(super) fn decode<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Pprof<'a>, IngestError> {
+    let (unknown, memory) =
+        (Cell::new(buffa::DEFAULT_UNKNOWN_FIELD_LIMIT), Cell::new(limits.max_decoded_bytes));
+    let context = DecodeContext::new(RECURSION_LIMIT, &unknown).with_element_memory(&memory);
+    if bytes.len() > limits.max_profile_bytes {
+        return Err(refusal(&DecodeError::MessageTooLarge, limits));
+    }
+    read(bytes, context).map_err(|error| refusal(&error, limits))
+}
+
+fn read<'a>(mut rest: &'a [u8], context: DecodeContext<'_>) -> Result<Pprof<'a>, DecodeError> {
+    let mut pprof = Pprof { tables: ProfileView::default(), samples: Vec::new() };
+    while !rest.is_empty() {
+        let field = rest;
+        let tag = Tag::decode(&mut rest)?;
+        if tag.field_number() == SAMPLE {
+            check_wire_type(tag, WireType::LengthDelimited)?;
+            context.register_element_memory(size_of::<&[u8]>())?;
+            pprof.samples.push(borrow_bytes(&mut rest)?);
+        } else {
+            rest = pprof.tables.merge_view_field(tag, rest, field, context)?;
+        }
+    }
+    Ok(pprof)
+}
+
+fn refusal(error: &DecodeError, limits: &Limits) -> IngestError {
+    match error {
         DecodeError::ElementMemoryLimitExceeded => {
             // How much it would have been is not known: decoding stopped.
             let max = limits.max_decoded_bytes;
@@ -63,5 +102,76 @@ pub(super) fn decode<'a>(bytes: &'a [u8], limits: &Limits) -> Result<ProfileView
             "a string is not valid UTF-8: encode all strings so",
         ),
         error => IngestError::invalid(FIELD, format!("is no pprof profile, or a damaged one: {error}")),
-    })
+    }
+}
+
+/// Room for one sample at a time.
+#[derive(Default)]
+pub(super) struct Sample<'a> {
+    /// Ids of the locations of its stack trace, the leaf first, if they came in one piece and are not unpacked yet.
+    pub(super) packed_ids: &'a [u8],
+    /// Those ids once they are unpacked.
+    pub(super) location_ids: Vec<u64>,
+    /// Its values.
+    pub(super) values: Vec<i64>,
+    /// Its labels, undecoded.
+    pub(super) labels: Vec<&'a [u8]>,
+}
+
+impl<'a> Sample<'a> {
+    /// Reads a sample in place of the one before.
+    pub(super) fn read(&mut self, bytes: &'a [u8], limits: &Limits) -> Result<(), IngestError> {
+        self.packed_ids = &[];
+        self.location_ids.clear();
+        self.values.clear();
+        self.labels.clear();
+        self.fields(bytes).map_err(|error| refusal(&error, limits))
+    }
+
+    /// Unpacks the ids of the locations.
+    pub(super) fn unpack(&mut self, limits: &Limits) -> Result<(), IngestError> {
+        self.unpack_ids().map_err(|error| refusal(&error, limits))
+    }
+
+    fn unpack_ids(&mut self) -> Result<(), DecodeError> {
+        let packed = std::mem::take(&mut self.packed_ids);
+        extend_packed_uint64(packed, &mut self.location_ids, count_varints(packed))
+    }
+
+    fn fields(&mut self, mut rest: &'a [u8]) -> Result<(), DecodeError> {
+        while !rest.is_empty() {
+            let tag = Tag::decode(&mut rest)?;
+            match (tag.field_number(), tag.wire_type()) {
+                (1, WireType::Varint) => {
+                    self.unpack_ids()?;
+                    self.location_ids.push(decode_uint64(&mut rest)?);
+                }
+                (1, _) => {
+                    self.unpack_ids()?;
+                    self.packed_ids = packed(tag, &mut rest)?;
+                    if !self.location_ids.is_empty() {
+                        self.unpack_ids()?;
+                    }
+                }
+                (2, WireType::Varint) => self.values.push(decode_int64(&mut rest)?),
+                (2, _) => {
+                    let packed = packed(tag, &mut rest)?;
+                    extend_packed_int64(packed, &mut self.values, count_varints(packed))?;
+                }
+                (3, _) => self.labels.push(packed(tag, &mut rest)?),
+                _ => skip_field_depth(tag, &mut rest, RECURSION_LIMIT)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn packed<'a>(tag: Tag, rest: &mut &'a [u8]) -> Result<&'a [u8], DecodeError> {
+    check_wire_type(tag, WireType::LengthDelimited)?;
+    borrow_bytes(rest)
+}
+
+/// A label of a sample.
+pub(super) fn label<'a>(bytes: &'a [u8], limits: &Limits) -> Result<LabelView<'a>, IngestError> {
+    LabelView::decode_view(bytes).map_err(|error| refusal(&error, limits))
 }

@@ -86,6 +86,7 @@ impl Default for Symbols {
 
 impl Symbols {
     /// The string with this number.
+    #[inline]
     pub fn string(&self, index: u32) -> &str {
         self.strings.get(index)
     }
@@ -106,26 +107,31 @@ impl Symbols {
     }
 
     /// The stack trace's locations, the leaf first.
+    #[inline]
     pub fn stack(&self, index: u32) -> &[u32] {
         self.stacks.get(index)
     }
 
     /// The location with this number.
+    #[inline]
     pub fn location(&self, index: u32) -> Location {
         self.locations[index as usize]
     }
 
     /// The functions at a location, the innermost first.
+    #[inline]
     pub fn lines(&self, location: Location) -> &[Line] {
         self.lines.get(location.lines)
     }
 
     /// The function with this number.
+    #[inline]
     pub fn function(&self, index: u32) -> Function {
         self.functions[index as usize]
     }
 
     /// The mapping with this number.
+    #[inline]
     pub fn mapping(&self, index: u32) -> Mapping {
         self.mappings[index as usize]
     }
@@ -160,6 +166,9 @@ pub struct SymbolsBuilder {
     bytes: usize,
 }
 
+/// The most entries that a table is made ready for before they are there.
+const MOST_RESERVED: usize = 1 << 14;
+
 /// Finds or adds an entry of one table; new entries add to `bytes` their size and that of their index entry.
 macro_rules! intern {
     ($self:ident.$table:ident, $key:expr, $at:expr, $push:expr, $size:expr) => {{
@@ -190,6 +199,19 @@ impl SymbolsBuilder {
     /// Empty tables.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Makes room for about as many entries as a profile's own tables have, so that what is there already need not be
+    /// hashed again as they grow.
+    pub(crate) fn reserve(&mut self, strings: usize, functions: usize, locations: usize, stacks: usize) {
+        // Whoever has more entries than this pays for the growth of tables with the rest.
+        let room = |count: usize| count.min(MOST_RESERVED);
+        let Self { symbols, hasher, .. } = self;
+        self.strings.reserve(room(strings), |&index| hasher.hash_one(symbols.strings.get(index)));
+        self.functions.reserve(room(functions), |&index| hasher.hash_one(symbols.functions[index as usize]));
+        self.lines.reserve(room(locations), |&index| hasher.hash_one(symbols.lines.get(index)));
+        self.locations.reserve(room(locations), |&index| hasher.hash_one(symbols.locations[index as usize]));
+        self.stacks.reserve(room(stacks), |&index| hasher.hash_one(symbols.stacks.get(index)));
     }
 
     /// The number of this string.

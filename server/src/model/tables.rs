@@ -18,6 +18,7 @@ impl<T: Copy> ListTable<T> {
     ///
     /// # Panics
     /// When the table would hold more than `u32::MAX` elements; whoever fills it bounds its bytes far below.
+    #[inline]
     pub fn push(&mut self, list: &[T]) -> u32 {
         let index = u32::try_from(self.ends.len()).expect("a table has fewer than 2^32 lists");
         self.items.extend_from_slice(list);
@@ -29,6 +30,7 @@ impl<T: Copy> ListTable<T> {
     ///
     /// # Panics
     /// When there is no such list.
+    #[inline]
     pub fn get(&self, index: u32) -> &[T] {
         let index = index as usize;
         let start = if index == 0 { 0 } else { self.ends[index - 1] as usize };
@@ -68,6 +70,7 @@ impl StringTable {
     ///
     /// # Panics
     /// When the table would hold more than `u32::MAX` bytes; whoever fills it bounds its bytes far below.
+    #[inline]
     pub fn push(&mut self, text: &str) -> u32 {
         let index = u32::try_from(self.ends.len()).expect("a table has fewer than 2^32 strings");
         self.text.push_str(text);
@@ -79,6 +82,7 @@ impl StringTable {
     ///
     /// # Panics
     /// When there is no such string.
+    #[inline]
     pub fn get(&self, index: u32) -> &str {
         let index = index as usize;
         let start = if index == 0 { 0 } else { self.ends[index - 1] as usize };

@@ -95,6 +95,7 @@ fn derived_id(start_nanos: i64, encoded: &[u8]) -> ProfileId {
 }
 
 /// Writes a number.
+#[inline]
 pub(super) fn put(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);

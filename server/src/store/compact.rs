@@ -110,6 +110,7 @@ impl Flusher {
     /// Merges some segments if there are any to merge; tells whether there were.
     pub(super) fn compact(&self) -> Result<bool, StoreError> {
         let _one = self.rewriting.lock();
+        self.settle()?;
         let Some(inputs) = self.pick_inputs() else { return Ok(false) };
         let level = inputs.iter().map(|segment| segment.meta().level).max().unwrap_or(0) + 1;
         let replaced = self.rewrite(&inputs, level, None)?;
@@ -183,18 +184,11 @@ impl Flusher {
             let name = written.meta.name.clone();
             change.add.push(written.meta);
             if let Err(error) = self.store(&name, written.bytes) {
-                self.discard(&change.add);
+                self.discard(change.add.iter());
                 return Err(error);
             }
         }
-        let added = change.add.clone();
-        let mut manifest = self.manifest.lock();
-        let committed = manifest.commit(change)?;
-        if !committed {
-            self.discard(&added);
-        }
-        self.show(&manifest);
-        Ok(committed.then_some(gone))
+        Ok(self.commit(change)?.then_some(gone))
     }
 
     /// Removes profiles for good: from the head, from every segment. Returns how many went, once it is durable.
@@ -217,11 +211,9 @@ impl Flusher {
                 });
                 if within {
                     let remove = vec![segment.meta().name.clone()];
-                    let mut manifest = self.manifest.lock();
-                    if manifest.commit(Change { remove, ..Change::default() })? {
+                    if self.commit(Change { remove, ..Change::default() })? {
                         gone += segment.meta().profiles;
                     }
-                    self.show(&manifest);
                 } else if self.holds_any(segment, deletion)? {
                     let level = segment.meta().level;
                     match self.rewrite(std::slice::from_ref(segment), level, Some(deletion))? {

@@ -425,6 +425,26 @@ fn a_full_disk_refuses_writes_once_memory_is_full_and_loses_nothing() {
 }
 
 #[test]
+fn a_disk_that_takes_segments_and_no_entries_does_not_fill_up() {
+    let disk = FakeDisk::default();
+    let store = open(&disk).unwrap();
+    for number in 1..=3 {
+        append(&store, number).unwrap();
+    }
+    disk.refuse_below("/data/objects/manifest", IoErrorKind::StorageFull);
+    let segments = || disk.paths().iter().filter(|path| path.starts_with("/data/objects/segments")).count();
+    for _ in 0..5 {
+        assert_eq!(store.flush().unwrap_err().kind(), ErrorKind::Full);
+        assert_eq!(segments(), 1, "the one that may be in force");
+    }
+    disk.refuse_nothing();
+    store.flush().unwrap();
+    assert_eq!((store.status().segments, segments(), store.status().partitions), (1, 1, 0));
+    assert_eq!(seen(&store).len(), 3);
+    assert!(log_files(&disk).is_empty());
+}
+
+#[test]
 fn a_damaged_piece_is_told_and_the_other_segments_are_served() {
     let disk = FakeDisk::default();
     work_and_flush(&disk);

@@ -3,7 +3,7 @@
 //! A write counts only once it is synced, a new name only once its directory is.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 use fs4::fs_std::FileExt;
@@ -21,6 +21,9 @@ pub(super) trait Disk: Send + Sync {
 
     /// All bytes of a file.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+
+    /// The first bytes of a file, as many as there are up to this number.
+    fn beginning(&self, path: &Path, bytes: usize) -> io::Result<Vec<u8>>;
 
     /// Makes an empty file; its name is durable after [`Disk::sync_dir`]. Fails if there is one.
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
@@ -88,6 +91,12 @@ impl Disk for OsDisk {
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         std::fs::read(path)
+    }
+
+    fn beginning(&self, path: &Path, bytes: usize) -> io::Result<Vec<u8>> {
+        let mut beginning = Vec::with_capacity(bytes);
+        File::open(path)?.take(bytes as u64).read_to_end(&mut beginning)?;
+        Ok(beginning)
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {

@@ -194,6 +194,12 @@ impl Disk for FakeDisk {
         Ok(self.state.lock().inodes[inode].written.clone())
     }
 
+    fn beginning(&self, path: &Path, bytes: usize) -> io::Result<Vec<u8>> {
+        let mut all = self.read(path)?;
+        all.truncate(bytes);
+        Ok(all)
+    }
+
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         let inode = self.change(|state| {
             if let Some((dir, kind)) = &state.refused

@@ -44,6 +44,8 @@ pub(super) struct Flusher {
     pub(super) flush_after_ms: i64,
     pub(super) retention: Retention,
     pub(super) leaving: Mutex<Leaving>,
+    /// Changes of which it is not known whether they were made.
+    pub(super) unsettled: Mutex<Vec<Change>>,
     pub(super) compaction: Compaction,
     /// One merging or deletion at a time.
     pub(super) rewriting: Mutex<()>,
@@ -81,13 +83,10 @@ impl Flusher {
     /// Turns every closed partition into segments, oldest first.
     pub(super) fn flush_closed(&self) -> Result<(), StoreError> {
         let _one = self.progress.busy.lock();
-        let mut done = Ok(());
-        for sequence in self.view.closed() {
-            done = self.flush(sequence);
-            if done.is_err() {
-                self.counters.failed_flushes.fetch_add(1, Ordering::Relaxed);
-                break;
-            }
+        let flush_all = || self.view.closed().into_iter().try_for_each(|sequence| self.flush(sequence));
+        let done = self.settle().and_then(|()| flush_all());
+        if done.is_err() {
+            self.counters.failed_flushes.fetch_add(1, Ordering::Relaxed);
         }
         let mut state = self.progress.state.lock();
         match (&done, &state.failure) {
@@ -117,25 +116,55 @@ impl Flusher {
             self.store(&name, written.bytes)
         });
         if let Err(error) = stored {
-            self.discard(&change.add);
+            self.discard(change.add.iter());
             return Err(error);
         }
         change.logs_from = self.dir.oldest()?.unwrap_or(sequence);
-        let added = change.add.clone();
+        self.commit(change).map(drop)
+    }
+
+    /// Makes a change of the manifest durable and shows it; tells no if others were faster. If it fails it is not known
+    /// whether the change is made: [`Self::settle`] finds out.
+    pub(super) fn commit(&self, change: Change) -> Result<bool, StoreError> {
         let mut manifest = self.manifest.lock();
-        if !manifest.commit(change)? {
-            // An earlier attempt got through after all.
-            self.discard(&added);
-        }
+        let committed = match manifest.commit(change.clone()) {
+            Ok(committed) => committed,
+            Err(error) => {
+                self.unsettled.lock().push(change);
+                return Err(error);
+            }
+        };
+        // What is not in force now never will be.
+        let void = change.add.iter().filter(|segment| !manifest.state().segments.contains_key(&segment.name));
+        self.discard(void);
         self.show(&manifest);
         drop(manifest);
-        self.counters.flushes.fetch_add(1, Ordering::Relaxed);
-        self.counters.flushed_segments.fetch_add(added.len() as u64, Ordering::Relaxed);
-        if let Err(error) = self.dir.remove(sequence) {
-            // It is covered by the manifest, and removed at the next start.
-            tracing::warn!(%error, log_file = sequence, "log file that is in segments stays on disk");
+        if committed && !change.logs.is_empty() {
+            self.counters.flushes.fetch_add(1, Ordering::Relaxed);
+            self.counters.flushed_segments.fetch_add(change.add.len() as u64, Ordering::Relaxed);
         }
-        Ok(())
+        for sequence in change.logs {
+            if let Err(error) = self.dir.remove(sequence) {
+                // It is covered by the manifest, and removed at the next start.
+                tracing::warn!(%error, log_file = sequence, "log file that is in segments stays on disk");
+            }
+        }
+        Ok(committed)
+    }
+
+    /// Tries changes again of which it is not known whether they were made. Nothing new is written before that is known,
+    /// so a disk that takes segments and no entries does not fill up with segments.
+    pub(super) fn settle(&self) -> Result<(), StoreError> {
+        let unsettled = std::mem::take(&mut *self.unsettled.lock());
+        let mut settled = Ok(());
+        for change in unsettled {
+            if settled.is_ok() {
+                settled = self.commit(change).map(drop);
+            } else {
+                self.unsettled.lock().push(change);
+            }
+        }
+        settled
     }
 
     /// Keeps a segment's bytes under a name of its own.
@@ -152,7 +181,7 @@ impl Flusher {
     }
 
     /// Removes segments that the manifest does not know; what cannot be removed goes at the next start.
-    pub(super) fn discard(&self, segments: &[SegmentMeta]) {
+    pub(super) fn discard<'a>(&self, segments: impl Iterator<Item = &'a SegmentMeta>) {
         for segment in segments {
             let _ = self.objects.remove(&segment.name);
         }

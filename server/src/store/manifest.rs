@@ -66,6 +66,30 @@ pub(super) struct State {
     /// For each server the numbers of log files whose profiles are in segments: those that may still lie on its disk, and
     /// the highest.
     logs: BTreeMap<Uuid, BTreeSet<u64>>,
+    /// For each server the number below which it has no log files: one that is found nevertheless, as in a copy of the
+    /// directory, is in segments.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    logs_from: BTreeMap<Uuid, u64>,
+}
+
+/// A server's log files whose profiles are in segments.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Covered {
+    /// All with lower numbers are.
+    from: u64,
+    logs: BTreeSet<u64>,
+}
+
+impl Covered {
+    /// Whether the file with this number is one.
+    pub(super) fn contains(&self, log: u64) -> bool {
+        log < self.from || self.logs.contains(&log)
+    }
+
+    /// The highest number of one, none if there never was any.
+    pub(super) fn last(&self) -> Option<u64> {
+        self.logs.last().copied()
+    }
 }
 
 /// The segments as a list: their names are in them.
@@ -99,8 +123,9 @@ struct Checkpoint {
 
 impl State {
     /// The server's log files that are in segments.
-    pub(super) fn logs_of(&self, server: Uuid) -> BTreeSet<u64> {
-        self.logs.get(&server).cloned().unwrap_or_default()
+    pub(super) fn logs_of(&self, server: Uuid) -> Covered {
+        let from = self.logs_from.get(&server).copied().unwrap_or(0);
+        Covered { from, logs: self.logs.get(&server).cloned().unwrap_or_default() }
     }
 
     /// Whether a change contradicts what was before it.
@@ -124,6 +149,8 @@ impl State {
             logs.extend(change.logs);
             let last = logs.last().copied();
             logs.retain(|log| *log >= change.logs_from || Some(*log) == last);
+            let from = self.logs_from.entry(server).or_default();
+            *from = (*from).max(change.logs_from);
         }
     }
 }
@@ -324,5 +351,8 @@ fn unframe<T: DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<T, StoreErro
     serde_json::from_slice(json).map_err(|error| damaged(&error.to_string()))
 }
 
+mod audit;
 #[cfg(test)]
 mod tests;
+
+pub(super) use self::audit::audit;

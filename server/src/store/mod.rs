@@ -16,6 +16,7 @@ mod head;
 mod log;
 mod manifest;
 mod objects;
+mod offline;
 mod options;
 mod retain;
 mod segment;
@@ -41,8 +42,12 @@ pub(crate) use self::head::SampleCounts;
 use self::log::{LogDir, LogWriter, Recovered};
 use self::manifest::Manifest;
 use self::objects::{LocalObjects, Objects};
+pub use self::offline::{
+    Damage, Formats, Inspection, LogFacts, ManifestFacts, Offline, SegmentFacts, TenantFacts, Verified,
+    inspect, verify,
+};
 pub use self::options::{Clock, StoreOptions, system_clock};
-pub use self::retain::Retention;
+pub use self::retain::{Keep, Retention};
 pub(crate) use self::source::{Chunk, FoundRun, NO_SPAN, SeriesEntry, Source, SpanEntry, SpanLookup};
 use self::view::{SegmentCounts, View};
 use self::writer::{Counters, Request, Writer, flush_bytes};
@@ -164,6 +169,7 @@ impl Store {
         let manifest = Manifest::load(Arc::clone(&objects), Arc::clone(&clock), server)?;
         manifest.check_versions()?;
         let covered = manifest.state().logs_of(server);
+        log::check_versions(&dir, &covered)?;
 
         let view = Arc::new(View::default());
         let counters = Arc::new(Counters::default());
@@ -183,6 +189,7 @@ impl Store {
             flush_after_ms: options.flush_after_ms,
             retention: options.retention,
             leaving: Mutex::default(),
+            unsettled: Mutex::default(),
             compaction: options.compaction,
             rewriting: Mutex::default(),
             background,

@@ -38,15 +38,22 @@ pub(super) trait Objects: Send + Sync {
 pub(super) struct LocalObjects {
     root: PathBuf,
     store: LocalFileSystem,
+    /// Whether somebody else writes them, and makes them durable.
+    shared: bool,
 }
 
 impl LocalObjects {
     /// Those in this directory, which is there. What a crash left half written is removed.
     pub(super) fn open(root: &Path) -> io::Result<Self> {
-        let store = LocalFileSystem::new_with_prefix(root).map_err(io_error)?.with_fsync(true);
-        let objects = Self { root: root.to_owned(), store };
+        let objects = Self { shared: false, ..Self::shared(root)? };
         objects.tidy(root)?;
         Ok(objects)
+    }
+
+    /// Those in this directory, at which another process may be at work, to be read: nothing is removed or synced.
+    pub(super) fn shared(root: &Path) -> io::Result<Self> {
+        let store = LocalFileSystem::new_with_prefix(root).map_err(io_error)?.with_fsync(true);
+        Ok(Self { root: root.to_owned(), store, shared: true })
     }
 
     /// The file system writes `name#1` before it gives a file its name.
@@ -120,6 +127,9 @@ impl Objects for LocalObjects {
     }
 
     fn settle(&self, prefix: &str) -> io::Result<()> {
+        if self.shared {
+            return Ok(());
+        }
         match std::fs::File::open(self.root.join(prefix)) {
             Ok(dir) => dir.sync_all(),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),

@@ -1,8 +1,10 @@
 //! Retention: segments go when all they hold is too old, or when there are too many bytes of them.
 //!
-//! A segment goes whole, so profiles may stay longer than asked, by the time that one segment covers; never shorter.
-//! Bytes are counted over all tenants, and the segments whose profiles ended first go first.
+//! A segment goes whole, so profiles may stay longer than asked, by the time that one segment covers; never shorter. Of too
+//! many bytes those go first whose profiles ended first.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -10,26 +12,43 @@ use super::StoreError;
 use super::flush::Flusher;
 use super::manifest::Change;
 use super::segment::{Segment, SegmentMeta};
+use crate::model::TenantId;
 
-/// How long profiles stay.
+/// How long a tenant's profiles stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Retention {
+pub struct Keep {
     /// Age at which they go, in milliseconds; none for never.
     pub age_ms: Option<i64>,
     /// Bytes of segments at which the oldest go; none for any number.
     pub bytes: Option<u64>,
 }
 
-impl Retention {
-    /// The names of segments that go, of all that there are.
-    fn picks<'a>(
-        &self,
-        segments: impl Iterator<Item = &'a SegmentMeta>,
-        now_ms: i64,
-    ) -> Vec<&'a SegmentMeta> {
-        let mut oldest: Vec<&SegmentMeta> = segments.collect();
-        oldest.sort_unstable_by(|a, b| (a.end_ms, &a.name).cmp(&(b.end_ms, &b.name)));
-        let mut bytes: u64 = oldest.iter().map(|segment| segment.bytes).sum();
+/// How long profiles stay. Asked for anew each time, so it may change.
+#[derive(Clone)]
+pub struct Retention {
+    /// Those of each tenant.
+    pub of_tenant: Arc<dyn Fn(&TenantId) -> Keep + Send + Sync>,
+    /// Bytes of all tenants' segments at which the oldest go; none for any number.
+    pub total_bytes: Option<u64>,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { of_tenant: Arc::new(|_| Keep::default()), total_bytes: None }
+    }
+}
+
+impl fmt::Debug for Retention {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Retention").field("total_bytes", &self.total_bytes).finish_non_exhaustive()
+    }
+}
+
+impl Keep {
+    /// Segments that go, of these, oldest first.
+    fn picks<'a>(&self, mut segments: Vec<&'a SegmentMeta>, now_ms: i64) -> Vec<&'a SegmentMeta> {
+        segments.sort_unstable_by(|a, b| (a.end_ms, &a.name).cmp(&(b.end_ms, &b.name)));
+        let mut bytes: u64 = segments.iter().map(|segment| segment.bytes).sum();
         let goes = |segment: &&SegmentMeta| {
             let too_old = self.age_ms.is_some_and(|age| segment.end_ms < now_ms.saturating_sub(age));
             let too_much = self.bytes.is_some_and(|most| bytes > most);
@@ -38,28 +57,51 @@ impl Retention {
             }
             too_old || too_much
         };
-        oldest.into_iter().filter(goes).collect()
+        segments.into_iter().filter(goes).collect()
+    }
+}
+
+impl Retention {
+    /// The names of segments that go, of all that there are.
+    fn picks<'a>(&self, segments: impl Iterator<Item = &'a SegmentMeta>, now_ms: i64) -> BTreeSet<&'a str> {
+        let mut by_tenant: BTreeMap<&TenantId, Vec<&SegmentMeta>> = BTreeMap::new();
+        for segment in segments {
+            by_tenant.entry(&segment.tenant).or_default().push(segment);
+        }
+        let mut all = Vec::new();
+        let mut go: BTreeSet<&str> = BTreeSet::new();
+        for (tenant, segments) in by_tenant {
+            all.extend(segments.iter().copied());
+            let picked = (self.of_tenant)(tenant).picks(segments, now_ms);
+            go.extend(picked.iter().map(|segment| segment.name.as_str()));
+        }
+        all.retain(|segment| !go.contains(segment.name.as_str()));
+        let in_all = Keep { age_ms: None, bytes: self.total_bytes };
+        go.extend(in_all.picks(all, now_ms).iter().map(|segment| segment.name.as_str()));
+        go
     }
 }
 
 impl Flusher {
     /// Lets go of what is not to be kept any longer.
     pub(super) fn retain(&self) -> Result<(), StoreError> {
-        let mut manifest = self.manifest.lock();
-        let now_ms = (self.clock)();
-        let expired = self.retention.picks(manifest.state().segments.values(), now_ms);
-        if expired.is_empty() {
+        self.settle()?;
+        let (remove, profiles) = {
+            let manifest = self.manifest.lock();
+            let segments = &manifest.state().segments;
+            let go = self.retention.picks(segments.values(), (self.clock)());
+            let profiles: u64 = go.iter().filter_map(|name| segments.get(*name)).map(|s| s.profiles).sum();
+            (go.into_iter().map(str::to_owned).collect::<Vec<_>>(), profiles)
+        };
+        if remove.is_empty() {
             return Ok(());
         }
-        let profiles: u64 = expired.iter().map(|segment| segment.profiles).sum();
-        let remove: Vec<String> = expired.into_iter().map(|segment| segment.name.clone()).collect();
         let segments = remove.len() as u64;
-        if manifest.commit(Change { remove, ..Change::default() })? {
+        if self.commit(Change { remove, ..Change::default() })? {
             self.counters.expired_segments.fetch_add(segments, Ordering::Relaxed);
             self.counters.expired_profiles.fetch_add(profiles, Ordering::Relaxed);
             tracing::info!(segments, profiles, "segments have reached their retention");
         }
-        self.show(&manifest);
         Ok(())
     }
 
@@ -92,13 +134,12 @@ pub(super) type Leaving = Vec<Arc<Segment>>;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::TenantId;
 
-    fn segment(name: &str, end_ms: i64, bytes: u64) -> SegmentMeta {
+    fn segment(tenant: &str, name: &str, end_ms: i64, bytes: u64) -> SegmentMeta {
         SegmentMeta {
             name: name.to_owned(),
             version: 1,
-            tenant: TenantId::anonymous(),
+            tenant: TenantId::new(tenant).unwrap(),
             bytes,
             footer_bytes: 0,
             level: 0,
@@ -115,17 +156,39 @@ mod tests {
 
     #[test]
     fn the_oldest_go_by_age_and_by_bytes() {
-        let segments = [segment("b", 200, 10), segment("a", 100, 10), segment("c", 300, 10)];
+        let segments = [segment("x", "b", 200, 10), segment("x", "a", 100, 10), segment("x", "c", 300, 10)];
         let picks = |age_ms, bytes| {
-            let retention = Retention { age_ms, bytes };
-            let picked = retention.picks(segments.iter(), 350);
-            picked.iter().map(|segment| segment.name.as_str()).collect::<Vec<_>>()
+            let of_tenant = Arc::new(move |_: &TenantId| Keep { age_ms, bytes });
+            let retention = Retention { of_tenant, total_bytes: None };
+            retention.picks(segments.iter(), 350).into_iter().collect::<Vec<_>>()
         };
         assert!(picks(None, None).is_empty());
         assert_eq!(picks(Some(200), None), ["a"]);
-        assert_eq!(picks(Some(250), None), Vec::<&str>::new(), "what ended just then stays");
+        assert_eq!(picks(Some(249), None), ["a"]);
+        assert_eq!(picks(Some(250), None), Vec::<&str>::new(), "it is as old as it may be");
         assert_eq!(picks(None, Some(20)), ["a"]);
         assert_eq!(picks(Some(200), Some(10)), ["a", "b"]);
         assert_eq!(picks(None, Some(0)), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn each_tenant_keeps_its_own_and_all_share_the_disk() {
+        let segments = [
+            segment("x", "a", 100, 10),
+            segment("y", "b", 110, 10),
+            segment("x", "c", 120, 10),
+            segment("y", "d", 130, 10),
+        ];
+        let picks = |total_bytes| {
+            let of_tenant = |tenant: &TenantId| match tenant.as_str() {
+                "x" => Keep { age_ms: None, bytes: Some(10) },
+                _ => Keep::default(),
+            };
+            let retention = Retention { of_tenant: Arc::new(of_tenant), total_bytes };
+            retention.picks(segments.iter(), 350).into_iter().collect::<Vec<_>>()
+        };
+        assert_eq!(picks(None), ["a"]);
+        assert_eq!(picks(Some(30)), ["a"], "what went already counts no longer");
+        assert_eq!(picks(Some(29)), ["a", "b"]);
     }
 }

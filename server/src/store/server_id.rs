@@ -19,12 +19,7 @@ pub(super) fn of(disk: &dyn Disk, data_dir: &Path) -> Result<Uuid, StoreError> {
     let names = disk.list(data_dir).map_err(failed("list"))?;
     if names.iter().any(|name| name == NAME) {
         let bytes = disk.read(&path).map_err(failed("read"))?;
-        let id = std::str::from_utf8(&bytes).ok().and_then(|text| Uuid::try_parse(text.trim()).ok());
-        return id.ok_or_else(|| StoreError::Damaged {
-            name: path.display().to_string(),
-            what: "id of this server",
-            why: "it is no UUID".to_owned(),
-        });
+        return read(&path, &bytes);
     }
     let id = Uuid::new_v4();
     let temporary = path.with_extension("tmp");
@@ -37,4 +32,23 @@ pub(super) fn of(disk: &dyn Disk, data_dir: &Path) -> Result<Uuid, StoreError> {
     disk.rename(&temporary, &path).map_err(failed("rename"))?;
     disk.sync_dir(data_dir).map_err(failed("sync directory of"))?;
     Ok(id)
+}
+
+/// The id of a data directory that is not ours, none if it has none.
+pub(super) fn existing(data_dir: &Path) -> Result<Option<Uuid>, StoreError> {
+    let path = data_dir.join(NAME);
+    match std::fs::read(&path) {
+        Ok(bytes) => read(&path, &bytes).map(Some),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(StoreError::io("read", &path, error)),
+    }
+}
+
+fn read(path: &Path, bytes: &[u8]) -> Result<Uuid, StoreError> {
+    let id = std::str::from_utf8(bytes).ok().and_then(|text| Uuid::try_parse(text.trim()).ok());
+    id.ok_or_else(|| StoreError::Damaged {
+        name: path.display().to_string(),
+        what: "id of this server",
+        why: "it is no UUID".to_owned(),
+    })
 }

@@ -190,7 +190,8 @@ async fn profiles_become_segments_with_age_and_go_with_it() {
     let clock = Arc::clone(&now);
     options.clock = Arc::new(move || clock.load(Ordering::Relaxed));
     options.flush_after_ms = 60_000;
-    options.retention = Retention { age_ms: Some(3_600_000), bytes: None };
+    let keep = Keep { age_ms: Some(3_600_000), bytes: None };
+    options.retention = Retention { of_tenant: Arc::new(move |_| keep), total_bytes: None };
     let store = Store::open(options).unwrap();
     store.append(&tenant(), profiles(1)).await.unwrap();
     let wait_for = async |what: &dyn Fn(StoreStatus) -> bool| {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::RwLock;
 
 use super::head::Partition;
-use super::manifest::State;
+use super::manifest::{Covered, State};
 use super::segment::{Segment, SegmentMeta};
 use super::source::Source;
 use crate::model::TenantId;
@@ -101,11 +101,11 @@ impl View {
     pub(super) fn show(
         &self,
         state: &State,
-        covered: &BTreeSet<u64>,
+        covered: &Covered,
         open: impl Fn(&SegmentMeta) -> Segment,
     ) -> Vec<Arc<Segment>> {
         let mut inner = self.inner.write();
-        inner.partitions.retain(|sequence, _| !covered.contains(sequence));
+        inner.partitions.retain(|sequence, _| !covered.contains(*sequence));
         let mut gone = Vec::new();
         for segments in inner.segments.values_mut() {
             let old: Vec<_> =

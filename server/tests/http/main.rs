@@ -20,6 +20,7 @@ mod rest_explain;
 mod rest_formats;
 mod rest_lists;
 mod startup;
+mod store;
 mod support;
 mod table;
 mod tls;

@@ -19,6 +19,7 @@ use super::params::{self, Params, SpanPath, TracePath};
 use crate::api::access::Access;
 use crate::api::error::ApiError;
 use crate::api::flame::{self, FlameQuery};
+use crate::api::flame_json::{self, HasGraph};
 use crate::api::{App, bounds};
 use crate::model::ProfileType;
 use crate::query::{Engine, FlameGraph, MergedProfile, Selection, SpanFilter, TypeTotal};
@@ -115,7 +116,7 @@ impl Format {
 fn as_grafana_gets_it(graph: FlameGraph) -> Vec<u8> {
     let flamegraph = flame::wire_graph(graph).into();
     let answer = SelectMergeStacktracesResponse { flamegraph, ..Default::default() };
-    serde_json::to_vec(&answer).expect("a flame graph is JSON")
+    answer.graph().map(|graph| flame_json::json(&graph)).expect("it is nothing but a graph")
 }
 
 /// The profile as files of pprof are: gzipped.

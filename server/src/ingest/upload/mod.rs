@@ -15,6 +15,7 @@ use std::str::FromStr;
 use bytes::Bytes;
 
 pub use app_name::AppName;
+pub(super) use pprof::profile_name;
 use tally::{CPU, Rate, Tally};
 
 use super::assemble::Header;

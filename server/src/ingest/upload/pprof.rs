@@ -17,12 +17,12 @@ const MAX_CONFIG_BYTES: usize = 1 << 20;
 /// What agents say of a sample type. They also send its unit, how it is summed up, whether it counts from the start of the
 /// process and whether it is sampled, all of which the profile says itself.
 #[derive(Deserialize)]
-struct SampleType {
+pub(in crate::ingest) struct SampleType {
     #[serde(rename = "display-name", default)]
     display_name: String,
 }
 
-type SampleTypes = HashMap<String, Object<SampleType>>;
+pub(in crate::ingest) type SampleTypes = HashMap<String, Object<SampleType>>;
 
 /// Reads one pprof, gzipped or not.
 pub(super) fn decode(
@@ -35,7 +35,7 @@ pub(super) fn decode(
     let config = parts.sample_type_config.as_deref().map(sample_types).transpose()?.unwrap_or_default();
     let bytes = pprof::decompress(parts.profile.clone(), limits, budget)?;
     let profile = pprof::decode(&bytes, limits)?;
-    let name = profile_name(&profile, &config);
+    let name = profile_name(&profile.tables, &config);
     let series = upload.name.series(&name, upload.name.app(), &upload.spy_name, limits)?;
     let spy = upload.spy_name.as_str();
     let dialect = Dialect {
@@ -64,7 +64,7 @@ fn sample_types(json: &[u8]) -> Result<SampleTypes, IngestError> {
 /// What the profile is called, told by the types of its samples: their names, or those to show.
 ///
 /// References out of range are of no account here; they are refused later.
-fn profile_name(profile: &ProfileView<'_>, config: &SampleTypes) -> String {
+pub(in crate::ingest) fn profile_name(profile: &ProfileView<'_>, config: &SampleTypes) -> String {
     let types = || {
         let index = profile.sample_type.iter().map(|sample_type| usize::try_from(sample_type.r#type));
         index.filter_map(|index| profile.string_table.get(index.ok()?).copied())

@@ -3,12 +3,12 @@
 //! What was being written when the power went is cut off. What was whole once and no longer is (bit rot, a lost block) is
 //! reported, a copy of the file is set aside for people to look at, and everything that is still whole is kept.
 
-use std::collections::BTreeSet;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::LogDir;
 use super::format::{Contents, HEADER_BYTES, VERSION, contents, header, put_record, version};
+use crate::store::manifest::Covered;
 use crate::store::{Clock, StoreError};
 
 /// How the log was found.
@@ -26,12 +26,35 @@ pub(in crate::store) struct Recovered {
     pub(in crate::store) unreadable_files: u64,
 }
 
+/// Refuses files of versions that cannot be read, before anything is changed.
+pub(in crate::store) fn check_versions(dir: &LogDir, covered: &Covered) -> Result<(), StoreError> {
+    let names = dir.disk.list(&dir.path).map_err(|error| StoreError::io("list", &dir.path, error))?;
+    let sequences = names.iter().filter_map(|name| LogDir::sequence_of(name));
+    for sequence in sequences.filter(|sequence| !covered.contains(*sequence)) {
+        let path = dir.file(sequence);
+        // One that cannot be read is told when all of it is.
+        let Ok(beginning) = dir.disk.beginning(&path, HEADER_BYTES) else { continue };
+        check_version(path, &beginning)?;
+    }
+    Ok(())
+}
+
+/// The version of a file, none if its header is not whole.
+fn check_version(path: PathBuf, file: &[u8]) -> Result<Option<u32>, StoreError> {
+    match version(file) {
+        Some(found) if !(1..=VERSION).contains(&found) => {
+            Err(StoreError::Version { path, found, supported: VERSION })
+        }
+        found => Ok(found),
+    }
+}
+
 /// Hands the payload of every whole record to `visit` with the number of its file, in order. A payload that `visit` turns
 /// down counts as damage. Files that are `covered` by segments are removed unread.
 pub(in crate::store) fn recover(
     dir: &LogDir,
     clock: &Clock,
-    covered: &BTreeSet<u64>,
+    covered: &Covered,
     mut visit: impl FnMut(u64, &[u8]) -> Result<(), String>,
 ) -> Result<Recovered, StoreError> {
     let names = dir.disk.list(&dir.path).map_err(|error| StoreError::io("list", &dir.path, error))?;
@@ -43,13 +66,13 @@ pub(in crate::store) fn recover(
     // A number that segments cover is never used again, whether its file is still there or not.
     let next_sequence = covered.last().map_or(1, |last| last + 1);
     let mut recovered = Recovered { next_sequence, ..Recovered::default() };
-    for &sequence in sequences.iter().filter(|sequence| covered.contains(sequence)) {
+    for &sequence in sequences.iter().filter(|sequence| covered.contains(**sequence)) {
         let path = dir.file(sequence);
         if let Err(error) = dir.disk.remove(&path) {
             tracing::warn!(path = %path.display(), %error, "log file that is in segments stays on disk");
         }
     }
-    sequences.retain(|sequence| !covered.contains(sequence));
+    sequences.retain(|sequence| !covered.contains(*sequence));
     for (at, &sequence) in sequences.iter().enumerate() {
         recovered.next_sequence = recovered.next_sequence.max(sequence.saturating_add(1));
         let path = dir.file(sequence);
@@ -61,10 +84,7 @@ pub(in crate::store) fn recover(
                 continue;
             }
         };
-        let found = version(&file);
-        if let Some(found) = found.filter(|found| !(1..=VERSION).contains(found)) {
-            return Err(StoreError::Version { path, found, supported: VERSION });
-        }
+        let found = check_version(path.clone(), &file)?;
         let mut contents = contents(&file, sequence);
         contents.payloads.retain(|range| match visit(sequence, &file[range.clone()]) {
             Ok(()) => true,

@@ -110,7 +110,9 @@ fn checkpoints_say_the_same_and_old_entries_go() {
     }
     let found = load(&disk, 1);
     assert_eq!((found.state(), found.next), (manifest.state(), manifest.next));
-    assert_eq!(found.state().logs_of(Uuid::from_u128(1)).len(), 1, "only the last is remembered");
+    let covered = found.state().logs_of(Uuid::from_u128(1));
+    assert_eq!(covered.logs.len(), 1, "only the last is remembered");
+    assert!(covered.contains(1), "a file that comes back, as with a copy, is known to be in segments");
     assert_eq!(count(&disk, "/objects/checkpoints"), 9);
     assert_eq!(count(&disk, "/objects/manifest") as u64, manifest.next - 1, "they are all of this hour");
 

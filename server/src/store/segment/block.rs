@@ -19,7 +19,7 @@ type Result<T> = std::result::Result<T, CodecError>;
 /// A block is closed once it has so many rows; one profile may have more.
 const ROWS: usize = 2048;
 /// More of anything than this is no block that was ever written.
-const MOST: usize = 1 << 28;
+const MOST: usize = 1 << 26;
 
 /// A block in the making.
 #[derive(Default)]
@@ -193,6 +193,8 @@ impl Block {
             _ => Err(CodecError("more entries than a block has")),
         };
         let [profiles, spans, runs, rows] = [count()?, count()?, count()?, count()?];
+        let numbered = u32::try_from(spans).ok().and_then(|spans| first_entry.checked_add(spans));
+        numbered.ok_or(CodecError("more entries than numbers"))?;
         let ids: Vec<[u8; 16]> = (0..profiles).map(|_| input.array()).collect::<Result<_>>()?;
         let of_series = input.column_below(profiles, series.len())?;
         let starts = input.column(profiles)?;
@@ -337,4 +339,95 @@ fn spans_of(input: &mut Input<'_>, spans: usize, strings: usize) -> Result<Vec<S
         range: crate::model::TimeRange { start_ms: 0, end_ms: 0 },
     };
     Ok((0..spans).map(entry).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::{Labels, TimeRange};
+
+    fn series(columns: usize) -> SeriesEntry {
+        let kind: ProfileType = crate::testing::CPU.parse().unwrap();
+        let range = TimeRange { start_ms: 0, end_ms: 9 };
+        let labels = Labels::default();
+        SeriesEntry { id: 0, labels, types: vec![kind; columns].into(), range }
+    }
+
+    /// Profiles of two series that differ in their number of types, with some spans.
+    fn encoded() -> Vec<u8> {
+        let mut builder = BlockBuilder::default();
+        for number in 0..5u64 {
+            let columns = 1 + number as usize % 2;
+            let run = |end| SpanRun { name: 0, entry: NO_SPAN, end };
+            let span = SpanRef {
+                span_id: SpanId::new(number / 2 + 1),
+                trace_id: TraceId::new(9),
+                name: 2,
+                parent: SpanId::new(1),
+                ..SpanRef::default()
+            };
+            let chunk = Chunk {
+                id: ProfileId::derived(u128::from(number)),
+                series: number as u32 % 2,
+                start_nanos: number as i64 * -7,
+                duration_nanos: 5,
+                period: 3,
+                runs: vec![run(1), run(3)].into(),
+                stacks: vec![0, 3, 2].into(),
+                values: (0..3 * columns as i64).map(|value| value * 1000).collect(),
+                totals: vec![0; columns].into(),
+            };
+            builder.add(chunk, vec![None, Some(span)]);
+        }
+        builder.encode()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Block> {
+        Block::decode(bytes, 10, &[series(1), series(2)], 3, 4)
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let block = decode(&encoded()).unwrap();
+        assert_eq!((block.chunks.len(), block.entries.len()), (5, 5));
+        let last = &block.chunks[4];
+        assert_eq!(
+            (last.start_nanos, last.stacks.to_vec(), last.totals.to_vec()),
+            (-28, vec![0, 3, 2], vec![3000])
+        );
+        assert_eq!(block.chunks[1].column(1), [3000, 4000, 5000]);
+        assert_eq!((last.runs[0].entry, last.runs[1].entry, last.runs[1].name), (NO_SPAN, 14, 2));
+        assert_eq!((block.entries[4].id, block.entries[4].cpu_nanos, block.entries[4].series), (14, 3000, 0));
+        assert_eq!(block.runs_of(4).map(|(_, run)| run).collect::<Vec<_>>(), [1]);
+    }
+
+    #[test]
+    fn no_prefix_is_read_as_the_whole() {
+        let whole = encoded();
+        assert!((0..whole.len()).all(|end| decode(&whole[..end]).is_err()));
+        assert!(Block::decode(&whole, u32::MAX - 2, &[series(1), series(2)], 3, 4).is_err());
+        assert!(Block::decode(&whole, 10, &[series(1)], 3, 4).is_err(), "no such series");
+        assert!(Block::decode(&whole, 10, &[series(1), series(2)], 2, 4).is_err(), "no such string");
+        assert!(Block::decode(&whole, 10, &[series(1), series(2)], 3, 3).is_err(), "no such stack trace");
+    }
+
+    proptest! {
+        #[test]
+        fn no_change_panics(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)) {
+            let mut bytes = encoded();
+            for (at, byte) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            if let Ok(block) = decode(&bytes) {
+                // What passes as a block can be used as one.
+                for chunk in &block.chunks {
+                    let rows: usize = (0..chunk.runs.len()).map(|run| chunk.rows(run).len()).sum();
+                    assert_eq!((rows, chunk.values.len()), (chunk.stacks.len(), rows * chunk.totals.len()));
+                }
+            }
+        }
+    }
 }

@@ -9,6 +9,7 @@ use flate2::write::DeflateEncoder;
 use super::super::codec::{CodecError, Input, put};
 use super::columns::{put_column, unzigzag, zigzag};
 use super::index::{Layout, MAX_BLOCKS};
+use super::stacks::STACKS;
 use super::{Piece, VERSION, at_end};
 use crate::model::TimeRange;
 
@@ -17,6 +18,8 @@ type Result<T> = std::result::Result<T, CodecError>;
 const MAGIC: [u8; 8] = *b"SPANSEGM";
 /// Bytes behind the footer.
 pub(super) const TRAILER_BYTES: usize = 28;
+/// Bytes before the first piece.
+pub(super) const HEADER_BYTES: u64 = 12;
 /// No piece is larger than this once inflated.
 const MAX_PIECE_BYTES: u32 = 1 << 30;
 
@@ -93,6 +96,7 @@ impl Footer {
         let lengths = input.column(at.len())?;
         at_end(&input)?;
         if !layout.is_possible()
+            || stacks.len() != stack_count.div_ceil(STACKS)
             || !first_entries.is_sorted()
             || first_entries.first().is_some_and(|n| *n != 0)
         {
@@ -223,6 +227,13 @@ pub(super) fn open(stored: Vec<u8>, piece: &Piece) -> Result<Vec<u8>> {
     }
 }
 
+/// Whether these are the bytes that a segment of this version begins with.
+pub(super) fn is_header(bytes: &[u8]) -> bool {
+    bytes
+        .split_at_checked(MAGIC.len())
+        .is_some_and(|(magic, version)| magic == MAGIC && version == VERSION.to_le_bytes())
+}
+
 /// What the end of a segment says.
 pub(super) enum End {
     /// Where everything lies.
@@ -244,4 +255,86 @@ pub(super) fn read_end(end: &[u8]) -> Result<End> {
     }
     let piece = Piece { offset: 0, stored: number(0), raw: number(4), sum: number(8) };
     Footer::decode(&open(footer.to_vec(), &piece)?).map(End::Footer)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn footer() -> Footer {
+        let piece = |number: u32| Piece {
+            offset: u64::from(number) * 100,
+            stored: 90,
+            raw: 90,
+            sum: number * 77_777,
+        };
+        let block = |number: u32| BlockAt {
+            piece: piece(number),
+            first_entry: number * 10,
+            first_series: 0,
+            last_series: number,
+            range: TimeRange { start_ms: -5, end_ms: i64::from(number) },
+        };
+        Footer {
+            series: piece(1),
+            symbols: piece(2),
+            losses: piece(3),
+            series_count: 6,
+            string_count: 7,
+            location_count: 8,
+            stack_count: 300,
+            entry_count: 60,
+            stacks: vec![piece(4), piece(5)],
+            layout: Layout { pages: 1, hash_bits: 17 },
+            pages: vec![piece(6)],
+            blocks: (0..6).map(block).collect(),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let bytes = footer().encode();
+        assert_eq!(Footer::decode(&bytes).unwrap(), footer());
+        assert!((0..bytes.len()).all(|end| Footer::decode(&bytes[..end]).is_err()));
+        let wrong = Footer { stack_count: 600, ..footer() };
+        assert!(Footer::decode(&wrong.encode()).is_err(), "stack traces that lie nowhere");
+    }
+
+    #[test]
+    fn pieces_are_checked_and_inflated() {
+        let mut sink = Sink::new();
+        let raw = vec![7; 1000];
+        let piece = sink.deflate(&raw);
+        assert!(piece.stored < 100);
+        let stored = |sink: &Sink| sink.bytes[piece.offset as usize..][..piece.stored as usize].to_vec();
+        assert_eq!(open(stored(&sink), &piece).unwrap(), raw);
+        // A piece that says less or more than it holds is none, and takes no memory beyond what it says.
+        for raw in [999, 1001, 5] {
+            assert!(open(stored(&sink), &Piece { raw, ..piece }).is_err());
+        }
+        sink.bytes[piece.offset as usize] ^= 1;
+        assert!(open(stored(&sink), &piece).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_change_panics(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)) {
+            let mut bytes = footer().encode();
+            for (at, byte) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            if let Ok(footer) = Footer::decode(&bytes) {
+                assert_eq!(footer.layout.pages as usize, footer.pages.len());
+                assert!(footer.blocks.is_sorted_by_key(|block| block.first_entry));
+            }
+        }
+
+        #[test]
+        fn no_end_panics(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+            assert!(read_end(&bytes).is_err());
+        }
+    }
 }

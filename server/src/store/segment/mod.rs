@@ -4,6 +4,7 @@
 //! checksum that is looked at whenever the piece is read. `docs/storage.md` has the bytes.
 
 mod block;
+mod check;
 mod columns;
 mod footer;
 mod index;
@@ -16,6 +17,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+pub(super) use self::check::{Flaw, check};
 pub(super) use self::read::Segment;
 pub(super) use self::write::{Recipe, write};
 use super::codec::{CodecError, Input, labels, put, put_labels, put_text, put_types, types};

@@ -136,7 +136,7 @@ impl Segment {
     }
 }
 
-const MISCOUNTED: CodecError = CodecError("not as many entries as the footer says");
+pub(super) const MISCOUNTED: CodecError = CodecError("not as many entries as the footer says");
 
 impl Source for Segment {
     fn bounds(&self) -> Option<TimeRange> {

@@ -1,0 +1,108 @@
+//! Looking at every object of the manifest, whether it is still needed or not.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+
+use super::{CHECKPOINTS, Checkpoint, ENTRIES, Entry, State, number, object, unframe};
+use crate::store::StoreError;
+use crate::store::objects::Objects;
+
+/// What there is of a manifest.
+#[derive(Debug, Default)]
+pub(in crate::store) struct Audit {
+    /// Numbers of the entries.
+    pub(in crate::store) entries: Vec<u64>,
+    /// Numbers of the checkpoints.
+    pub(in crate::store) checkpoints: Vec<u64>,
+    /// Bytes that were read.
+    pub(in crate::store) bytes: u64,
+}
+
+/// Reads every entry and checkpoint, and compares each checkpoint with what the entries before it come to. Tells objects
+/// that are not what was written, and why; those that went meanwhile are none.
+///
+/// # Errors
+/// When the objects cannot be listed, or one is of a version that is not known.
+pub(in crate::store) fn audit(
+    objects: &dyn Objects,
+    damaged: &mut dyn FnMut(&str, String),
+) -> Result<Audit, StoreError> {
+    let list = |prefix: &str| -> Result<Vec<u64>, StoreError> {
+        let names = objects.list(prefix, "");
+        let names = names.map_err(|error| StoreError::io("list", Path::new(prefix), error))?;
+        Ok(names.iter().filter_map(|name| number(name)).collect())
+    };
+    // In this order: every entry before a checkpoint is older than that.
+    let checkpoints = list(CHECKPOINTS)?;
+    let mut audit = Audit { checkpoints, entries: list(ENTRIES)?, bytes: 0 };
+    let mut states: BTreeMap<u64, State> = BTreeMap::new();
+    for &number in &audit.checkpoints {
+        let read = read::<Checkpoint>(objects, &object(CHECKPOINTS, number), &mut audit.bytes, damaged)?;
+        states.extend(read.map(|checkpoint| (number, checkpoint.state)));
+    }
+    let from = states.last_key_value().map_or(1, |(number, _)| *number);
+    // What is known of the state before the entry that is looked at.
+    let mut state = (audit.entries.first() == Some(&1)).then(State::default);
+    let mut next = audit.entries.first().copied().unwrap_or(from);
+    for &number in &audit.entries {
+        for missing in next.max(from)..number {
+            damaged(&object(ENTRIES, missing), format!("it is missing, while there is {number}"));
+        }
+        if number > next {
+            state = None;
+        }
+        check(&mut state, &states, number, damaged);
+        next = number + 1;
+        let entry = read::<Entry>(objects, &object(ENTRIES, number), &mut audit.bytes, damaged)?;
+        state = state.zip(entry).map(|(mut state, entry)| {
+            state.apply(entry.server, entry.change);
+            state
+        });
+    }
+    check(&mut state, &states, next, damaged);
+    Ok(audit)
+}
+
+/// Compares a state with the checkpoint that says what it should be, and goes on with the latter.
+fn check(
+    state: &mut Option<State>,
+    states: &BTreeMap<u64, State>,
+    number: u64,
+    damaged: &mut dyn FnMut(&str, String),
+) {
+    let Some(said) = states.get(&number) else { return };
+    // Earlier versions of the server did not keep `logs_from`.
+    let same = |state: &State| state.segments == said.segments && state.logs == said.logs;
+    if state.as_ref().is_some_and(|state| !same(state)) {
+        damaged(&object(CHECKPOINTS, number), "it is not what the entries before it come to".to_owned());
+    }
+    *state = Some(said.clone());
+}
+
+fn read<T: DeserializeOwned>(
+    objects: &dyn Objects,
+    name: &str,
+    bytes: &mut u64,
+    damaged: &mut dyn FnMut(&str, String),
+) -> Result<Option<T>, StoreError> {
+    let got = match objects.get(name) {
+        Ok(got) => got,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            damaged(name, format!("it cannot be read: {error}"));
+            return Ok(None);
+        }
+    };
+    *bytes += got.len() as u64;
+    match unframe(name, &got) {
+        Ok(value) => Ok(Some(value)),
+        Err(StoreError::Damaged { why, .. }) => {
+            damaged(name, why);
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
