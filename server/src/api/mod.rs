@@ -218,6 +218,8 @@ fn rpc_service(app: &Arc<App>) -> Rpc {
     let router = ProfilesServiceExt::register(Arc::new(otlp::Profiles(Arc::clone(app))), router);
     let methods = router.methods().map(str::to_owned).collect();
     let longest = Duration::from_millis(app.config.ingest_timeout_ms.max(app.config.query_timeout_ms));
+    // Ours comes first: it names the setting.
+    let longest = longest.saturating_add(Duration::from_secs(5));
     // Bodies are bounded before they come here; this must not be tighter, since its refusal names no limit. They are
     // decompressed by then, and in front of a message there is its length.
     let limits = connectrpc::Limits::default()

@@ -60,12 +60,15 @@ impl SeriesLabels {
         }
         for (label, value) in labels {
             check("labels", label, value, limits)?;
-            if label == "__name__" {
-                name = Some(value);
-            } else if pairs.iter().any(|(other, _)| *other == label) {
+            let twice = match label {
+                "__name__" => name.replace(value).is_some(),
+                label => pairs.iter().any(|(other, _)| other == label),
+            };
+            if twice {
                 let message = format!("{label:?} is there twice: send it once");
                 return Err(IngestError::invalid("labels", message));
-            } else if !is_reserved(label) && !value.is_empty() {
+            }
+            if label != "__name__" && !is_reserved(label) && !value.is_empty() {
                 pairs.push((label.to_owned(), value.to_owned()));
             }
         }

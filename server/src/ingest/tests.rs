@@ -236,6 +236,7 @@ fn labels_of_the_series_are_checked() {
     assert!(labels(&[("service_name", "a")]).contains("labels: __name__: expected the profile's name"));
     assert!(labels(&[("__name__", "a:b")]).contains("got \"a:b\""));
     assert!(labels(&[("__name__", "a"), ("x", "1"), ("x", "1")]).contains("\"x\" is there twice"));
+    assert!(labels(&[("__name__", "a"), ("__name__", "b")]).contains("\"__name__\" is there twice"));
     assert!(labels(&[("__name__", "a"), ("", "1")]).contains("empty name"));
 }
 

@@ -170,7 +170,7 @@ mod tests {
         let mut builder = TreeBuilder::<1>::new();
         for (frames, value) in stacks {
             let frames: Vec<u32> = frames.iter().map(|frame| names.of_text(frame)).collect();
-            builder.add(frames, 0, *value);
+            builder.add(frames, 0, *value).expect("a small tree");
         }
         let tree = builder.finish(None, |a, b| names.get(a).cmp(names.get(b)));
         dot(&tree, &names, &crate::testing::CPU.parse().unwrap(), max_functions)

@@ -43,7 +43,7 @@ impl MergedStacks {
         self.samples
     }
 
-    /// The flame graph with about the `max_nodes` largest nodes, 0 for all; smaller ones are folded into `other`.
+    /// The flame graph with the `max_nodes` largest nodes, 0 for all; smaller ones are folded into `other`.
     pub fn flame_graph(&self, max_nodes: usize) -> FlameGraph {
         flame::flame_graph(&self.tree, &self.names, max_nodes, self.samples)
     }
@@ -71,7 +71,7 @@ impl MergedProfile {
         self.samples
     }
 
-    /// The profile as a pprof message, of about the `max_nodes` largest nodes of the tree of locations, 0 for all;
+    /// The profile as a pprof message, of the `max_nodes` largest nodes of the tree of locations, 0 for all;
     /// smaller ones are folded into a function named `other`. It begins with the first of the merged profiles and lasts
     /// until the last one's end.
     pub fn pprof(&self, max_nodes: usize) -> wire::Profile {
@@ -86,14 +86,14 @@ impl Engine {
         let mut builder = TreeBuilder::new();
         let mut samples = 0u64;
         self.visit_stacks(selection, &mut names, |found| {
-            builder.add(found.frames.iter().copied(), 0, found.value);
             samples = samples.saturating_add(found.samples);
+            builder.add(found.frames.iter().copied(), 0, found.value)
         })?;
         let tree = by_name(builder, &names);
         Ok(MergedStacks { kind: selection.kind.clone(), names, tree, samples })
     }
 
-    /// Two selections laid over one another, with about the `max_nodes` largest nodes of both together, 0 for all.
+    /// Two selections laid over one another, with the `max_nodes` largest nodes of both together, 0 for all.
     pub fn diff(
         &self,
         left: &Selection,
@@ -104,7 +104,7 @@ impl Engine {
         let mut builder = TreeBuilder::new();
         for (side, selection) in [left, right].into_iter().enumerate() {
             self.visit_stacks(selection, &mut names, |found| {
-                builder.add(found.frames.iter().copied(), side, found.value);
+                builder.add(found.frames.iter().copied(), side, found.value)
             })?;
         }
         let tree = by_name(builder, &names);
@@ -120,8 +120,8 @@ impl Engine {
         let ignore_leaf_lines = selection.stacks.ignore_leaf_lines;
         let covered = self.visit_stacks(selection, &mut names, |found| {
             let locations = tables.take_over(&found, ignore_leaf_lines);
-            builder.add(locations.iter().copied(), 0, found.value);
             samples = samples.saturating_add(found.samples);
+            builder.add(locations.iter().copied(), 0, found.value)
         })?;
         let tree = builder.finish(None, |a, b| a.cmp(&b));
         let kind = selection.kind.clone();

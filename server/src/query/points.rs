@@ -197,7 +197,8 @@ impl TimeQuery<'_> {
 
 impl Engine {
     /// Visits what every profile, or every span within every profile, adds to which point. A profile counts where it
-    /// began: a point at `t` is of those that began in `(t - step, t]`.
+    /// began: a point at `t` is of those that began in `(t - step, t]`, the first also of those that began before and
+    /// reach into the range.
     pub(super) fn visit_parts(
         &self,
         query: &TimeQuery<'_>,
@@ -214,7 +215,7 @@ impl Engine {
             let source = source.as_ref();
             let wanted = WantedSeries::of(source, None, query.kind, query.selector, Some(reach))?;
             let mut chunks = source.chunks(&wanted.numbers(), Some(reach))?;
-            chunks.retain(|chunk| bucket(chunk.start_nanos, range, step_ms).is_some());
+            chunks.retain(|chunk| bucket(chunk, range, step_ms).is_some());
             let passing = if query.stacks.selects() {
                 Some(passing(source, &chunks, &mut matcher, &mut names)?)
             } else {
@@ -232,7 +233,7 @@ impl Engine {
             for chunk in &chunks {
                 cancel::check()?;
                 let (Some((column, series)), Some(at_ms)) =
-                    (wanted.get(chunk.series), bucket(chunk.start_nanos, range, step_ms))
+                    (wanted.get(chunk.series), bucket(chunk, range, step_ms))
                 else {
                     continue;
                 };
@@ -411,12 +412,18 @@ fn spans(
     Ok(spans)
 }
 
-/// The point that a profile with this beginning adds to, if there is one.
-fn bucket(start_nanos: i64, range: TimeRange, step_ms: i64) -> Option<i64> {
-    let began = start_nanos.div_euclid(1_000_000);
-    let distance = began.checked_sub(range.start_ms)?;
+/// The point that a profile adds to, if there is one.
+fn bucket(chunk: &Chunk, range: TimeRange, step_ms: i64) -> Option<i64> {
+    let reaches_in = range.overlaps(&chunk.interval());
+    point(chunk.start_nanos.div_euclid(1_000_000), reaches_in, range, step_ms)
+}
+
+/// The point that what began then adds to, if there is one. What began before all points adds to the first if it reaches
+/// into the range: it is in a merge of that range too.
+fn point(began_ms: i64, reaches_in: bool, range: TimeRange, step_ms: i64) -> Option<i64> {
+    let distance = began_ms.checked_sub(range.start_ms)?;
     if distance <= -step_ms {
-        return None;
+        return reaches_in.then_some(range.start_ms);
     }
     let steps = distance.div_euclid(step_ms) + i64::from(distance.rem_euclid(step_ms) > 0);
     let at = range.start_ms.checked_add(steps.checked_mul(step_ms)?)?;
@@ -430,14 +437,15 @@ mod tests {
     #[test]
     fn buckets_end_at_their_points() {
         let range = TimeRange { start_ms: 100, end_ms: 145 };
-        let at = |ms: i64| bucket(ms * 1_000_000 + 999, range, 10);
+        let at = |ms: i64| point(ms, false, range, 10);
         assert_eq!(at(90), None);
+        assert_eq!(point(90, true, range, 10), Some(100));
         assert_eq!(at(91), Some(100));
         assert_eq!(at(100), Some(100));
         assert_eq!(at(101), Some(110));
         assert_eq!(at(140), Some(140));
         assert_eq!(at(141), None, "the last point is at 140");
-        assert_eq!(bucket(i64::MIN, range, 10), None);
-        assert_eq!(bucket(i64::MAX, TimeRange { start_ms: i64::MIN, end_ms: i64::MAX }, 1), None);
+        assert_eq!(point(i64::MIN, true, range, 10), None);
+        assert_eq!(point(i64::MAX, true, TimeRange { start_ms: i64::MIN, end_ms: i64::MAX }, 1), None);
     }
 }

@@ -196,6 +196,9 @@ impl Covered {
 }
 
 /// Value and samples by stack trace of one source.
+/// Stack traces visited before asking whether anybody still waits.
+const STACKS_AT_ONCE: usize = 1024;
+
 #[derive(Default)]
 struct Sums {
     by_stack: HashMap<u32, (i64, u64), RandomState>,
@@ -226,7 +229,7 @@ impl Engine {
         &self,
         selection: &Selection,
         names: &mut FrameNames,
-        mut visit: impl FnMut(FoundStack<'_>),
+        mut visit: impl FnMut(FoundStack<'_>) -> Result<(), QueryError>,
     ) -> Result<Covered, QueryError> {
         let sources = self.sources();
         let spans = &selection.spans;
@@ -248,20 +251,30 @@ impl Engine {
             sums.sort_unstable_by_key(|(stack, _)| *stack);
             let (stacks, values): (Vec<u32>, Vec<(i64, u64)>) = sums.into_iter().unzip();
             names.begin_source();
-            source.stacks(&stacks, &mut |number, symbols, locations| {
-                frames.clear();
-                names.of_stack(symbols, locations, &mut frames);
-                if !matcher.pass(&frames, names) {
-                    return;
-                }
-                let kept = selection.stacks.kept(locations);
-                if kept.len() < locations.len() {
+            for (stacks, values) in stacks.chunks(STACKS_AT_ONCE).zip(values.chunks(STACKS_AT_ONCE)) {
+                cancel::check()?;
+                let mut visited = Ok(());
+                source.stacks(stacks, &mut |number, symbols, locations| {
+                    if visited.is_err() {
+                        return;
+                    }
                     frames.clear();
-                    names.of_stack(symbols, kept, &mut frames);
-                }
-                let (value, samples) = values[number];
-                visit(FoundStack { source: at, symbols, locations: kept, frames: &frames, value, samples });
-            })?;
+                    names.of_stack(symbols, locations, &mut frames);
+                    if !matcher.pass(&frames, names) {
+                        return;
+                    }
+                    let kept = selection.stacks.kept(locations);
+                    if kept.len() < locations.len() {
+                        frames.clear();
+                        names.of_stack(symbols, kept, &mut frames);
+                    }
+                    let (value, samples) = values[number];
+                    let locations = kept;
+                    let frames = &frames;
+                    visited = visit(FoundStack { source: at, symbols, locations, frames, value, samples });
+                })?;
+                visited?;
+            }
         }
         Ok(covered)
     }

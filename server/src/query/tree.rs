@@ -7,7 +7,12 @@ use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 
+use super::QueryError;
+
 const ROOT: usize = 0;
+
+/// Nodes of a tree in the making: some 44 bytes each, of which one small profile can ask for any number.
+const MAX_NODES: usize = 8 << 20;
 
 #[derive(Debug, Clone)]
 struct Node<const SIDES: usize> {
@@ -39,20 +44,40 @@ pub(super) struct TreeBuilder<const SIDES: usize> {
     links: Vec<Link>,
     /// Children that are not listed, by parent and frame.
     unlisted: HashMap<(u32, u32), u32, RandomState>,
+    max_nodes: usize,
 }
 
 impl<const SIDES: usize> TreeBuilder<SIDES> {
     pub(super) fn new() -> Self {
-        let mut builder = Self { nodes: Vec::new(), links: Vec::new(), unlisted: HashMap::default() };
+        Self::of_at_most(MAX_NODES)
+    }
+
+    fn of_at_most(max_nodes: usize) -> Self {
+        let (nodes, links) = (Vec::new(), Vec::new());
+        let mut builder = Self { nodes, links, unlisted: HashMap::default(), max_nodes };
         builder.push(ROOT as u32, u32::MAX);
         builder
     }
 
     /// Adds `value` on one side to the stack trace with these frames, the root first.
-    pub(super) fn add(&mut self, frames: impl IntoIterator<Item = u32>, side: usize, value: i64) {
+    ///
+    /// # Errors
+    /// When the tree is too large; what is in it then is of no use.
+    pub(super) fn add(
+        &mut self,
+        frames: impl IntoIterator<Item = u32>,
+        side: usize,
+        value: i64,
+    ) -> Result<(), QueryError> {
         let at = frames.into_iter().fold(ROOT as u32, |at, frame| self.child(at, frame));
+        // A stack trace is short beside that, so looking once for each is enough.
+        if self.nodes.len() > self.max_nodes {
+            let fix = "ask for a shorter time, fewer series or a call site";
+            return Err(QueryError::TooMuch { what: "different call paths", max: self.max_nodes, fix });
+        }
         let own = &mut self.nodes[at as usize].own[side];
         *own = own.saturating_add(value);
+        Ok(())
     }
 
     fn child(&mut self, parent: u32, frame: u32) -> u32 {
@@ -174,11 +199,12 @@ impl<const SIDES: usize> Tree<SIDES> {
 
     /// Visits the root, then of every node its first child with all below, its second, and so on.
     ///
-    /// About the `max_nodes` largest nodes are visited, 0 for all; smaller ones are folded, parent by parent, into one
-    /// bar behind its siblings. As nodes of equal value stay together, a few more may survive. What lies below a bar
+    /// The `max_nodes` largest nodes are visited, 0 for all, those first that the walk comes by first where several are
+    /// equally small; the others are folded, parent by parent, into one bar behind their siblings. What lies below a bar
     /// never has a larger value than the bar has beside its own, and no bar but the root is zero on all sides.
     pub(super) fn walk(&self, max_nodes: usize, mut visit: impl FnMut(Bar<SIDES>)) {
-        let smallest = self.smallest_kept(max_nodes);
+        let mut room_for = self.room(max_nodes);
+        let mut kept = Vec::new();
         let mut pending = vec![Pending { node: Some(ROOT), depth: 0, total: self.total() }];
         while let Some(Pending { node, depth, total }) = pending.pop() {
             let Some(node) = node else {
@@ -198,14 +224,16 @@ impl<const SIDES: usize> Tree<SIDES> {
                 taken
             };
             let below = self.children_of(node);
-            let folds = below.iter().any(|&child| self.weight(child as usize) < smallest);
+            kept.clear();
+            kept.extend(below.iter().map(|&child| room_for.take(self.weight(child as usize))));
+            let folds = kept.contains(&false);
             let first = pending.len();
             let mut folded = [0i64; SIDES];
-            for &child in below {
+            for (&child, &kept) in below.iter().zip(&kept) {
                 let child = child as usize;
                 // A frame that is really called so cannot be told from the folded bar beside it, so they are one.
                 let joins = folds && Some(self.nodes[child].frame) == self.other;
-                if self.weight(child) >= smallest && !joins {
+                if kept && !joins {
                     let total = take(self.nodes[child].total);
                     pending.push(Pending { node: Some(child), depth: depth + 1, total });
                 } else {
@@ -215,14 +243,14 @@ impl<const SIDES: usize> Tree<SIDES> {
             }
             pending.push(Pending { node: None, depth: depth + 1, total: take(folded) });
             // Those that are nothing go; all that were pending before are something.
-            let mut kept = first;
+            let mut end = first;
             for at in first..pending.len() {
                 if pending[at].total.iter().any(|&value| value > 0) {
-                    pending.swap(kept, at);
-                    kept += 1;
+                    pending.swap(end, at);
+                    end += 1;
                 }
             }
-            pending.truncate(kept);
+            pending.truncate(end);
             let shown = if node == ROOT { Shown::Root } else { Shown::Frame(self.nodes[node].frame) };
             visit(Bar { shown, depth, own, total, children: pending.len() - first });
             pending[first..].reverse();
@@ -237,12 +265,65 @@ impl<const SIDES: usize> Tree<SIDES> {
         self.nodes[node].total.iter().fold(0, |sum, &value| sum.saturating_add(value))
     }
 
-    fn smallest_kept(&self, max_nodes: usize) -> i64 {
+    fn room(&self, max_nodes: usize) -> Room {
         if max_nodes == 0 || self.nodes.len() - 1 <= max_nodes {
-            return 0;
+            return Room { smallest: i64::MIN, equal: 0 };
         }
         let mut weights: Vec<i64> = (1..self.nodes.len()).map(|node| self.weight(node)).collect();
-        let (_, smallest, _) = weights.select_nth_unstable_by(max_nodes - 1, |a, b| b.cmp(a));
-        *smallest
+        let (larger, &mut smallest, _) = weights.select_nth_unstable_by(max_nodes - 1, |a, b| b.cmp(a));
+        let larger = larger.iter().filter(|&&weight| weight > smallest).count();
+        Room { smallest, equal: max_nodes - larger }
+    }
+}
+
+/// Which nodes a walk keeps: the larger ones, and of those that are just as small as the last of them so many.
+struct Room {
+    smallest: i64,
+    equal: usize,
+}
+
+impl Room {
+    fn take(&mut self, weight: i64) -> bool {
+        if weight == self.smallest && self.equal > 0 {
+            self.equal -= 1;
+            return true;
+        }
+        weight > self.smallest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_has_an_end() {
+        let mut builder = TreeBuilder::<1>::of_at_most(100);
+        let mut add = |leaf: u32| builder.add([7, leaf], 0, 1);
+        assert!((0..98).all(|leaf| add(leaf).is_ok()));
+        assert!(add(5).is_ok(), "that path is there already");
+        assert!(matches!(add(98), Err(QueryError::TooMuch { max: 100, .. })));
+    }
+
+    #[test]
+    fn as_many_nodes_are_kept_as_were_asked_for() {
+        let mut builder = TreeBuilder::<1>::new();
+        for leaf in 0..3000 {
+            builder.add([1, leaf % 50, leaf], 0, 1).unwrap();
+        }
+        let tree = builder.finish(None, |a, b| a.cmp(&b));
+        for max_nodes in [1, 2, 51, 52, 100, 2999] {
+            let (mut kept, mut folded, mut own) = (0, 0, 0);
+            tree.walk(max_nodes, |bar| {
+                match bar.shown {
+                    Shown::Root => {}
+                    Shown::Frame(_) => kept += 1,
+                    Shown::Folded => folded += 1,
+                }
+                own += bar.own[0];
+            });
+            assert_eq!((kept, own), (max_nodes, 3000));
+            assert!(folded <= max_nodes + 1, "one for each parent at most");
+        }
     }
 }

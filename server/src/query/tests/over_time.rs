@@ -200,3 +200,19 @@ fn what_a_question_may_hold_at_a_time_is_bounded() {
     assert!(error.contains("50000 groups") && error.contains("labels of fewer values"), "{error}");
     assert!(too_many.engine.heatmap(&limited, Grain::Profile, false).is_err());
 }
+
+#[test]
+fn what_began_before_the_first_point_and_reaches_into_the_range_is_at_that_point() {
+    let profile = PprofBuilder::new().sample(&["main"], 3, &[]).at(START_MS, 10_000);
+    let fixture = Fixture::of(&[(&profile, &[("pod", "a")])]);
+    let asked = Asked::new("{}", &[]);
+    let range = |from, until| around(from, until).unwrap();
+    for (from, until, expected) in
+        [(9_000, 12_000, vec![(9, 3.0)]), (0, 3_000, vec![(0, 3.0)]), (11_000, 15_000, vec![])]
+    {
+        let query = TimeQuery { range: range(from, until), step_ms: 1_000, ..asked.query() };
+        let merged = fixture.engine.select_series(&query, Aggregation::Sum, None).unwrap();
+        let found: Vec<_> = merged.iter().flat_map(points).collect();
+        assert_eq!(found, expected, "{from} to {until}");
+    }
+}
