@@ -197,6 +197,14 @@ impl Caller {
         Ok((parts.status.as_u16(), body.collect().await?.to_bytes()))
     }
 
+    /// What the server counts under this name, without labels.
+    pub(crate) async fn metric(&self, name: &str) -> anyhow::Result<f64> {
+        let (_, text) = self.call(Method::GET, "/metrics", "text/plain", Bytes::new()).await?;
+        let text = String::from_utf8(text.to_vec())?;
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(line.with_context(|| format!("no metric {name}"))?.trim().parse()?)
+    }
+
     /// Posts what must be answered well.
     async fn post(&self, path: &str, content_type: &str, body: Bytes) -> anyhow::Result<Bytes> {
         let (status, answer) = self.call(Method::POST, path, content_type, body).await?;

@@ -240,7 +240,7 @@ pub(crate) fn measure(setup: &Setup) -> anyhow::Result<Vec<Measurement>> {
         eprintln!("{} samples, {} spans, {:.0} s", load.samples, load.spans, begun.elapsed().as_secs_f64());
     }
     let kept = bytes_below(server.data_dir.path())?;
-    let log_bytes = runtime.block_on(metric(&caller, "spanflame_store_log_written_bytes_total"))?;
+    let log_bytes = runtime.block_on(caller.metric("spanflame_store_log_written_bytes_total"))?;
     let written = server.written_bytes()?;
     let peak = server.memory("VmHWM")?;
     let (samples, spans) = (load.samples as f64, load.spans);
@@ -299,21 +299,14 @@ pub(crate) fn measure(setup: &Setup) -> anyhow::Result<Vec<Measurement>> {
     ])
 }
 
-async fn metric(caller: &Caller, name: &str) -> anyhow::Result<f64> {
-    let (_, text) = caller.call(Method::GET, "/metrics", "text/plain", Bytes::new()).await?;
-    let text = String::from_utf8(text.to_vec())?;
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    Ok(line.with_context(|| format!("no metric {name}"))?.trim().parse()?)
-}
-
 /// Waits until everything is in segments and nobody merges them any more.
 async fn settle(caller: &Caller) -> anyhow::Result<()> {
     let begun = Instant::now();
     let (mut written, mut since) = (0.0, Instant::now());
     while begun.elapsed() < SETTLING {
         tokio::time::sleep(Duration::from_millis(250)).await;
-        let now = metric(caller, "spanflame_store_segment_written_bytes_total").await?;
-        let head = metric(caller, "spanflame_store_head_bytes").await?;
+        let now = caller.metric("spanflame_store_segment_written_bytes_total").await?;
+        let head = caller.metric("spanflame_store_head_bytes").await?;
         if now != written || head > 0.0 {
             (written, since) = (now, Instant::now());
         }
