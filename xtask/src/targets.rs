@@ -25,8 +25,10 @@ const BENCHES: &[(&str, &str, &[&str])] = &[
     (BRIDGE, "stack", &["B16"]),
     (BRIDGE, "storm", &["B17"]),
     (BRIDGE, "footprint", &["B18"]),
-    (SERVER, "server", &["S1", "S2", "S3", "S4"]),
+    (SERVER, "server", SERVER_TARGETS),
 ];
+
+const SERVER_TARGETS: &[&str] = &["S1", "S2", "S3", "S4", "T1", "T2", "T3", "T4", "T5", "T6", "T8"];
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -39,6 +41,9 @@ pub(crate) struct Args {
     /// Address of a Grafana Pyroscope server to measure the server beside, as http://127.0.0.1:4040; none is started
     #[arg(long, value_name = "URL")]
     pyroscope: Option<String>,
+    /// Samples of the largest corpus in the store
+    #[arg(long, value_name = "SAMPLES", value_parser = clap::value_parser!(u64).range(1000..))]
+    corpus: Option<u64>,
 }
 
 fn known(id: &str) -> Result<String, String> {
@@ -81,8 +86,15 @@ fn measure(package: &str, bench: &str, args: &Args) -> anyhow::Result<Vec<Measur
     if args.quick {
         command.arg("--quick");
     }
-    if let Some(url) = args.pyroscope.as_deref().filter(|_| package == SERVER) {
-        command.args(["--pyroscope", url]);
+    if package == SERVER {
+        // One program measures them all, each part on servers of its own.
+        command.args(args.ids.iter().filter(|id| SERVER_TARGETS.contains(&id.as_str())));
+        if let Some(url) = &args.pyroscope {
+            command.args(["--pyroscope", url]);
+        }
+        if let Some(samples) = args.corpus {
+            command.arg("--corpus").arg(samples.to_string());
+        }
     }
     let output = command.stderr(Stdio::inherit()).output().context("cannot run cargo bench")?;
     if !output.status.success() {

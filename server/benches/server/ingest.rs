@@ -124,7 +124,7 @@ pub(crate) fn measure(setup: &Setup) -> anyhow::Result<Vec<Measurement>> {
     let load = Arc::new(Load::new());
     let length = Duration::from_secs(setup.pick(3, 20));
 
-    let server = Server::start(true)?;
+    let server = Server::start(true, &[])?;
     let caller = Caller::new(&server.url);
     runtime.block_on(saturate(&caller, &load, length / 4))?;
     let before = server.cpu_seconds()?;

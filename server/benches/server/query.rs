@@ -68,7 +68,7 @@ fn nodes(answer: &[u8]) -> anyhow::Result<usize> {
 
 pub(crate) fn measure(setup: &Setup) -> anyhow::Result<Vec<Measurement>> {
     let runtime = runtime()?;
-    let server = Server::start(false)?;
+    let server = Server::start(false, &[])?;
     let ours = Caller::new(&server.url);
     let peer = setup.pyroscope.as_deref().map(Caller::new);
     let callers: Vec<Caller> = std::iter::once(&ours).chain(&peer).cloned().collect();

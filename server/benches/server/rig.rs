@@ -20,10 +20,25 @@ use spanflame_wire::types::v1::LabelPair;
 pub(crate) const CPU: &str = "process_cpu:cpu:nanoseconds:cpu:nanoseconds";
 
 /// How to measure.
+#[derive(clap::Parser)]
 pub(crate) struct Setup {
+    /// Targets to measure, such as `S1`; all when none is named
+    only: Vec<String>,
+    /// Short runs: the shape of a figure, not the figure
+    #[arg(long)]
     quick: bool,
-    /// A Grafana Pyroscope server that runs already, on one core if the comparison is to be one of cores.
+    /// Print the measurements as one line of JSON
+    #[arg(long)]
+    json: bool,
+    /// A Grafana Pyroscope server that runs already, on one core if the comparison is to be one of cores
+    #[arg(long, value_name = "URL")]
     pub(crate) pyroscope: Option<String>,
+    /// Samples of the largest corpus
+    #[arg(long)]
+    corpus: Option<u64>,
+    /// What `cargo bench` says and `cargo test --benches` does not, where there is nothing to test
+    #[arg(long)]
+    bench: bool,
 }
 
 impl Setup {
@@ -31,29 +46,40 @@ impl Setup {
     pub(crate) fn pick<T>(&self, quick: T, full: T) -> T {
         if self.quick { quick } else { full }
     }
+
+    /// Whether any of these targets is asked for.
+    pub(crate) fn wants(&self, ids: &[&str]) -> bool {
+        self.only.is_empty() || self.only.iter().any(|id| ids.contains(&id.as_str()))
+    }
+
+    /// Sizes of the corpus in samples, each ten times the one before.
+    pub(crate) fn sizes(&self) -> Vec<u64> {
+        let last = self.corpus.unwrap_or(self.pick(1_000_000, 10_000_000));
+        let first = self.pick(100_000, 1_000_000).min(last);
+        let mut sizes: Vec<u64> = std::iter::successors(Some(first), |size| size.checked_mul(10))
+            .take_while(|&size| size < last)
+            .collect();
+        sizes.push(last);
+        sizes
+    }
 }
 
-/// The body of a benchmark's `main`: `--quick` shortens it, `--json` prints the measurements as one line,
-/// `--pyroscope URL` names a peer.
+/// The body of the benchmark's `main`.
 pub(crate) fn run(measure: fn(&Setup) -> anyhow::Result<Vec<Measurement>>) -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
-    // `cargo test --benches` runs benchmarks too, without `--bench`: nothing to test here.
-    if !has("--bench") {
+    // The test runner's own flags are none of ours.
+    if !std::env::args().any(|argument| argument == "--bench") {
         return ExitCode::SUCCESS;
     }
-    let pyroscope = arguments.iter().position(|argument| argument == "--pyroscope");
-    let pyroscope =
-        pyroscope.and_then(|at| arguments.get(at + 1)).map(|url| url.trim_end_matches('/').to_owned());
-    let setup = Setup { quick: has("--quick"), pyroscope };
-    match measure(&setup).and_then(|measurements| {
-        if has("--json") {
+    let setup = <Setup as clap::Parser>::parse();
+    let printed = measure(&setup).and_then(|measurements| {
+        if setup.json {
             println!("{}", serde_json::to_string(&measurements)?);
         } else {
             measurements.iter().for_each(|measurement| println!("{measurement}"));
         }
         Ok(())
-    }) {
+    });
+    match printed {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error:#}");
@@ -65,21 +91,36 @@ pub(crate) fn run(measure: fn(&Setup) -> anyhow::Result<Vec<Measurement>>) -> Ex
 /// A server of ours with a store of its own, ended when dropped.
 pub(crate) struct Server {
     child: Child,
+    one_core: bool,
+    arguments: Vec<String>,
     pub(crate) url: String,
     pub(crate) data_dir: tempfile::TempDir,
 }
 
 impl Server {
-    /// Starts one; on its first core alone if asked, the client's being the others.
-    pub(crate) fn start(one_core: bool) -> anyhow::Result<Self> {
-        let data_dir = tempfile::tempdir()?;
+    /// Starts one with an empty store; on its first core alone if asked, the client's being the others.
+    pub(crate) fn start(one_core: bool, arguments: &[&str]) -> anyhow::Result<Self> {
+        let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        Self::on(tempfile::tempdir()?, one_core, arguments)
+    }
+
+    /// Kills it and starts it again on what it kept.
+    pub(crate) fn restart(mut self) -> anyhow::Result<Self> {
+        self.child.kill()?;
+        self.child.wait()?;
+        let data_dir = std::mem::replace(&mut self.data_dir, tempfile::tempdir()?);
+        Self::on(data_dir, self.one_core, std::mem::take(&mut self.arguments))
+    }
+
+    fn on(data_dir: tempfile::TempDir, one_core: bool, arguments: Vec<String>) -> anyhow::Result<Self> {
         let mut command = Command::new(if one_core { "taskset" } else { env!("CARGO_BIN_EXE_spanflame") });
         if one_core {
             command.args(["--cpu-list", "0", env!("CARGO_BIN_EXE_spanflame")]);
         }
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--log", "warn", "--data-dir"])
-            .arg(data_dir.path());
+            .arg(data_dir.path())
+            .args(&arguments);
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start the server")?;
         let mut line = String::new();
@@ -88,7 +129,7 @@ impl Server {
             let _ = child.wait();
             bail!("the server says no address but {line:?}");
         };
-        Ok(Self { url: url.to_owned(), child, data_dir })
+        Ok(Self { url: url.to_owned(), child, one_core, arguments, data_dir })
     }
 
     /// CPU time that it has used, in seconds.
@@ -99,6 +140,24 @@ impl Server {
         let ticks =
             |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok()).context("a stat line");
         Ok((ticks(11)? + ticks(12)?) as f64 / 100.0)
+    }
+
+    /// Memory in bytes: `VmRSS` what it has, `VmHWM` the most it had.
+    pub(crate) fn memory(&self, field: &str) -> anyhow::Result<u64> {
+        Ok(self.told("status", field)? * 1024)
+    }
+
+    /// Bytes that it gave to the disk.
+    pub(crate) fn written_bytes(&self) -> anyhow::Result<u64> {
+        self.told("io", "write_bytes")
+    }
+
+    /// A field of what the kernel tells of the process.
+    fn told(&self, file: &str, field: &str) -> anyhow::Result<u64> {
+        let text = std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id()))?;
+        let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        let number = line.and_then(|line| line.split_whitespace().next()).context("a field of a process")?;
+        Ok(number.parse()?)
     }
 }
 
@@ -121,17 +180,28 @@ impl Caller {
         Self { url: url.to_owned(), client: Client::builder(TokioExecutor::new()).build_http() }
     }
 
-    /// Posts what must be answered well.
-    pub(crate) async fn post(&self, path: &str, content_type: &str, body: Bytes) -> anyhow::Result<Bytes> {
+    /// A request, and the status and body of its answer.
+    pub(crate) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &str,
+        body: Bytes,
+    ) -> anyhow::Result<(u16, Bytes)> {
         let request = Request::builder()
-            .method(Method::POST)
+            .method(method)
             .uri(format!("{}{path}", self.url))
             .header("content-type", content_type)
             .body(Full::new(body))?;
         let (parts, body) = self.client.request(request).await?.into_parts();
-        let body = body.collect().await?.to_bytes();
-        ensure!(parts.status.is_success(), "{path}: {} {}", parts.status, String::from_utf8_lossy(&body));
-        Ok(body)
+        Ok((parts.status.as_u16(), body.collect().await?.to_bytes()))
+    }
+
+    /// Posts what must be answered well.
+    async fn post(&self, path: &str, content_type: &str, body: Bytes) -> anyhow::Result<Bytes> {
+        let (status, answer) = self.call(Method::POST, path, content_type, body).await?;
+        ensure!(status == 200, "{path}: {status} {}", String::from_utf8_lossy(&answer));
+        Ok(answer)
     }
 
     pub(crate) async fn push(&self, body: Bytes) -> anyhow::Result<()> {
@@ -143,13 +213,13 @@ impl Caller {
     }
 }
 
-/// A push of one profile of this service and pod.
-pub(crate) fn push(service: &str, pod: &str, gzipped: Vec<u8>) -> Bytes {
+/// A push of one pprof profile of this service and pod.
+pub(crate) fn push(service: &str, pod: &str, raw_profile: Vec<u8>) -> Bytes {
     let labels = [("__name__", "process_cpu"), ("service_name", service), ("pod", pod)]
         .map(|(name, value)| LabelPair { name: name.into(), value: value.into(), ..Default::default() });
     let series = RawProfileSeries {
         labels: labels.into(),
-        samples: vec![RawSample { raw_profile: gzipped, ..Default::default() }],
+        samples: vec![RawSample { raw_profile, ..Default::default() }],
         ..Default::default()
     };
     PushRequest { series: vec![series], ..Default::default() }.encode_to_vec().into()
