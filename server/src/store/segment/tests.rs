@@ -37,6 +37,10 @@ impl Objects for Memory {
         Ok(Vec::new())
     }
 
+    fn modified_ms(&self, name: &str) -> io::Result<i64> {
+        self.get(name).map(|_| 0)
+    }
+
     fn remove(&self, name: &str) -> io::Result<()> {
         self.0.lock().remove(name);
         Ok(())
