@@ -175,3 +175,6 @@ impl Flusher {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
