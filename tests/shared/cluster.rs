@@ -221,18 +221,13 @@ fn profile(span: u64) -> Vec<u8> {
             value: vec![1, 10_000_000],
             label: vec![Label { key: 6, str: 7, num: 0 }],
         }],
-        location: vec![Location {
-            id: 1,
-            line: vec![Line { function_id: 1, ..Line::default() }],
-            ..Location::default()
-        }],
-        function: vec![Function { id: 1, name: 5, ..Function::default() }],
+        location: vec![Location { id: 1, line: vec![Line { function_id: 1, ..Line::default() }] }],
+        function: vec![Function { id: 1, name: 5 }],
         string_table: strings.map(str::to_owned).to_vec(),
         time_nanos: now,
         duration_nanos: 1_000_000_000,
         period_type: Some(value_type(3, 4)),
         period: 10_000_000,
-        ..Profile::default()
     }
     .encode_to_vec()
 }

@@ -40,8 +40,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let document =
         ["test", "--package", "spanflame-tests", "--features", "schemathesis", "--test", "openapi"];
     shell::run(shell::cargo().args(document).env("SCHEMATHESIS", schemathesis))?;
-    let requirements = shell::root().join("tests/shared/requirements.txt");
-    let python = python::programs("shared", &requirements)?.join("python");
+    let python = python::with_s3()?;
     let shared = ["test", "--package", "spanflame-tests", "--features", "shared", "--test", "shared"];
     shell::run(shell::cargo().args(shared).env("SPANFLAME_PYTHON", python))?;
     page::install()?;

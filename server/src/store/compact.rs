@@ -113,14 +113,21 @@ impl Deletion {
     }
 }
 
+/// Segments to merge, which no other server does meanwhile.
+struct Work<'a> {
+    inputs: Vec<Arc<Segment>>,
+    _lease: Lease<'a>,
+}
+
 impl Flusher {
     /// Merges some segments if there are any to merge; tells whether there were.
     pub(super) fn compact(&self) -> Result<bool, StoreError> {
         let _one = self.rewriting.lock();
         self.settle()?;
-        let Some((_lease, inputs)) = self.pick_inputs()? else { return Ok(false) };
+        let Some(work) = self.pick_inputs()? else { return Ok(false) };
+        let inputs = &work.inputs;
         let level = inputs.iter().map(|segment| segment.meta().level).max().unwrap_or(0) + 1;
-        let replaced = self.rewrite(&inputs, level, None)?;
+        let replaced = self.rewrite(inputs, level, None)?;
         if replaced.is_some() {
             self.counters.compactions.fetch_add(1, Ordering::Relaxed);
             self.counters.compacted_segments.fetch_add(inputs.len() as u64, Ordering::Relaxed);
@@ -128,8 +135,8 @@ impl Flusher {
         Ok(true)
     }
 
-    /// Segments to merge, and the lease of that work.
-    fn pick_inputs(&self) -> Result<Option<(Lease<'_>, Vec<Arc<Segment>>)>, StoreError> {
+    /// What is to be merged next.
+    fn pick_inputs(&self) -> Result<Option<Work<'_>>, StoreError> {
         let now_ms = (self.clock)();
         for (tenant, segments) in self.view.whole_segments() {
             let metas: Vec<&SegmentMeta> = segments.iter().map(|segment| segment.meta()).collect();
@@ -144,7 +151,7 @@ impl Flusher {
                 let inputs = self.view.segments_of(&tenant);
                 let inputs: Vec<_> = inputs.iter().filter(is_picked).cloned().collect();
                 if inputs.len() == picked.len() {
-                    return Ok(Some((lease, inputs)));
+                    return Ok(Some(Work { inputs, _lease: lease }));
                 }
             }
         }
