@@ -63,8 +63,8 @@ pub enum StoreError {
     /// The object is gone: segments were merged or have expired, and this server had not seen it yet.
     #[error("{0} is no longer in the object store: ask again")]
     Gone(String),
-    /// A segment would have more blocks or span entries than it can count.
-    #[error("more profiles than one segment can hold")]
+    /// A segment would have more blocks or span entries than it can count, or a profile larger than a block.
+    #[error("more than one segment can hold: send fewer samples, and stack traces of 65536 frames at most")]
     TooManyForSegment,
     /// The store is shut down, or its writer died.
     #[error("the store is shut down")]
@@ -89,7 +89,7 @@ impl StoreError {
     /// What the caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::TooLarge { .. } => ErrorKind::InvalidRequest,
+            Self::TooLarge { .. } | Self::TooManyForSegment => ErrorKind::InvalidRequest,
             Self::NoSpace(_) => ErrorKind::Full,
             Self::Unflushed(error) if error.kind() == ErrorKind::Full => ErrorKind::Full,
             Self::Io { .. }
@@ -97,8 +97,7 @@ impl StoreError {
             | Self::Damaged { .. }
             | Self::Gone(_)
             | Self::Unpublished(_)
-            | Self::Unflushed(_)
-            | Self::TooManyForSegment => ErrorKind::Unavailable,
+            | Self::Unflushed(_) => ErrorKind::Unavailable,
             Self::Locked(_) | Self::Version { .. } => ErrorKind::Fatal,
         }
     }

@@ -54,6 +54,7 @@ pub(super) struct Flusher {
     pub(super) compaction: Compaction,
     /// One merging or deletion at a time.
     pub(super) rewriting: Mutex<()>,
+    pub(super) segment_ids: fn() -> Uuid,
     /// Whether a thread of its own flushes; else whoever waits for room does.
     pub(super) background: bool,
     pub(super) progress: Progress,
@@ -66,7 +67,15 @@ pub(super) struct Progress {
     changed: Condvar,
     /// One flush at a time.
     busy: Mutex<()>,
+    turns: Mutex<Turns>,
     stopping: AtomicBool,
+}
+
+/// When things were done last that are not done in every turn.
+#[derive(Default)]
+struct Turns {
+    published: Option<Instant>,
+    kept: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -111,7 +120,7 @@ impl Flusher {
         let now_ms = (self.clock)();
         let mut change = Change { logs: vec![sequence], ..Change::default() };
         let stored = partition.tenants().into_iter().try_for_each(|(tenant, part)| {
-            let name = segment_name();
+            let name = self.segment_name();
             let pace = &|| Ok(());
             let recipe = Recipe { name, tenant: &tenant, level: 0, now_ms, keep: None, pace };
             let Some(written) = segment::write(recipe, &[part as Arc<dyn Source>])? else { return Ok(()) };
@@ -175,6 +184,11 @@ impl Flusher {
             }
         }
         settled
+    }
+
+    /// A name that no other segment has.
+    pub(super) fn segment_name(&self) -> String {
+        format!("{SEGMENTS}/{}.segment", (self.segment_ids)().as_simple())
     }
 
     /// Keeps a segment's bytes under a name of its own.
@@ -263,37 +277,42 @@ impl Flusher {
     /// Flushes what is closed and closes what is old, until told to stop.
     pub(super) fn run(&self) {
         let mut pause = RETRY.0;
-        let (mut published, mut kept): (Option<Instant>, Option<Instant>) = (None, None);
         while !self.is_stopping() {
-            let due = self.until_due(published);
-            if due == Some(Duration::ZERO) {
-                self.close_open();
-                published = Some(Instant::now());
-            }
-            let work = !self.view.closed().is_empty() || self.is_failing();
-            let failed = work && self.flush_closed().is_err();
-            // Whoever publishes is woken by every write.
-            if self.sharing.is_none() || kept.is_none_or(|kept| kept.elapsed() >= LOOK) {
-                kept = Some(Instant::now());
-                if let Err(error) = self.retain() {
-                    tracing::warn!(%error, "segments that have reached their retention cannot be let go");
-                }
-                self.bury();
-            }
+            let failed = self.turn();
             pause = if failed { (pause * 2).min(RETRY.1) } else { RETRY.0 };
-            let until_due = self.until_due(published).unwrap_or(LOOK).min(LOOK);
+            let until_due = self.until_due().unwrap_or(LOOK).min(LOOK);
             self.sleep(if failed { pause } else { until_due }, failed);
         }
     }
 
+    /// Closes what is old, flushes what is closed, lets go of what has reached its retention; tells whether flushing failed.
+    pub(super) fn turn(&self) -> bool {
+        if self.until_due() == Some(Duration::ZERO) {
+            self.close_open();
+            self.progress.turns.lock().published = Some(Instant::now());
+        }
+        let work = !self.view.closed().is_empty() || self.is_failing();
+        let failed = work && self.flush_closed().is_err();
+        let kept = self.progress.turns.lock().kept;
+        // Whoever publishes is woken by every write.
+        if self.sharing.is_none() || kept.is_none_or(|kept| kept.elapsed() >= LOOK) {
+            self.progress.turns.lock().kept = Some(Instant::now());
+            if let Err(error) = self.retain() {
+                tracing::warn!(%error, "segments that have reached their retention cannot be let go");
+            }
+            self.bury();
+        }
+        failed
+    }
+
     /// In how long the open partition is to be closed at the latest; none if there is none or nobody knows yet.
-    fn until_due(&self, published: Option<Instant>) -> Option<Duration> {
+    fn until_due(&self) -> Option<Duration> {
         let since_ms = self.view.open_since()?;
         match &self.sharing {
-            Some(sharing) => Some(
-                published
-                    .map_or(Duration::ZERO, |published| sharing.publish.saturating_sub(published.elapsed())),
-            ),
+            Some(sharing) => {
+                let published = self.progress.turns.lock().published;
+                Some(published.map_or(Duration::ZERO, |at| sharing.publish.saturating_sub(at.elapsed())))
+            }
             None => {
                 let old = (self.clock)().saturating_sub(since_ms) >= self.flush_after_ms;
                 old.then_some(Duration::ZERO)
@@ -346,11 +365,6 @@ impl Flusher {
 
 /// Where segments lie.
 pub(super) const SEGMENTS: &str = "segments";
-
-/// A name that no other segment has.
-pub(super) fn segment_name() -> String {
-    format!("{SEGMENTS}/{}.segment", Uuid::new_v4().as_simple())
-}
 
 pub(super) fn is_segment_name(name: &str) -> bool {
     name.ends_with(".segment")

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use uuid::Uuid;
+
 use super::{Bucket, Compaction, Retention};
 
 /// Tells the time in Unix milliseconds. Everything that needs the time asks this, so that tests choose it.
@@ -76,6 +78,8 @@ pub struct StoreOptions {
     pub shared: Option<Shared>,
     /// Tells the time.
     pub clock: Clock,
+    /// Makes ids for the names of segments, each another.
+    pub(crate) segment_ids: fn() -> Uuid,
 }
 
 impl StoreOptions {
@@ -93,6 +97,7 @@ impl StoreOptions {
             retention: Retention::default(),
             shared: None,
             clock: system_clock(),
+            segment_ids: Uuid::new_v4,
         }
     }
 }
