@@ -136,6 +136,22 @@ export async function selectSpanHeatmap(
   return (await ask<{ series?: { slots?: HeatmapSlot[] }[] }>("SelectHeatmap", body, signal)).series ?? [];
 }
 
+/** A type of profile that is stored. */
+export interface StoredType {
+  id: string;
+  unit: string;
+}
+
+/** The types of all profiles that are stored. */
+export async function storedTypes(signal: AbortSignal): Promise<StoredType[]> {
+  const { profileTypes = [] } = await ask<{ profileTypes?: { ID?: string; sampleUnit?: string }[] }>(
+    "ProfileTypes",
+    { start: 0, end: 0 },
+    signal,
+  );
+  return profileTypes.map(({ ID = "", sampleUnit = "" }) => ({ id: ID, unit: sampleUnit }));
+}
+
 /** From when to when there are profiles; undefined without any. Unix milliseconds. */
 export async function storedTime(signal: AbortSignal): Promise<{ from: number; until: number } | undefined> {
   const stats = await ask<{ oldestProfileTime?: string; newestProfileTime?: string }>(
