@@ -10,11 +10,13 @@ import { RequestsPage } from "./pages/requests.tsx";
 import { ServicesPage } from "./pages/services.tsx";
 import { SpanPage } from "./pages/span.tsx";
 import { TracePage } from "./pages/trace.tsx";
+import { TracesPage } from "./pages/traces.tsx";
 import { routeOf, useLocation } from "./router.ts";
 import { type Theme, useTheme } from "./theme.ts";
 
 const NAVIGATION = [
   ["", "Spans"],
+  ["traces", "Traces"],
   ["services", "Services"],
   ["function", "Functions"],
   ["compare", "Compare"],
@@ -55,6 +57,7 @@ export function App() {
       </header>
       <main id="content" tabIndex={-1}>
         {route.page === "home" && <HomePage query={query} />}
+        {route.page === "traces" && <TracesPage query={query} />}
         {route.page === "services" && <ServicesPage query={query} />}
         {route.page === "operation" && <OperationPage query={query} dark={dark} />}
         {route.page === "function" && <RequestsPage query={query} />}

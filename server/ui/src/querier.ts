@@ -43,7 +43,10 @@ export interface Series {
 export interface HeatmapSlot {
   /** The end of the step, Unix milliseconds. */
   timestamp?: string;
+  /** Where rows begin. */
   yMin?: number[];
+  /** Where the last row ends, if rows are not all of one height. */
+  yEnd?: number;
   counts?: number[];
   exemplars?: Exemplar[];
 }
