@@ -2,7 +2,6 @@
 // through it, too.
 
 import { under } from "./base.ts";
-import type { FlameGraphMessage } from "./flame/decode.ts";
 
 export interface ProfileTypeSummary {
   /** `name:sample type:sample unit:period type:period unit`. */
@@ -227,15 +226,25 @@ export function fetchTrace(traceId: string, signal: AbortSignal): Promise<TraceS
   return get<TraceSummary>(`traces/${encodeURIComponent(traceId)}`, {}, signal);
 }
 
-/** A profile that the server writes in its formats: of a span, a trace, or any selection. */
-export type ProfileRoute = {
+interface RouteParams {
   /** Whether descendants' samples in the same process belong to spans; not for traces. */
   rollUp?: boolean;
   type: string | undefined;
-} & (
-  | { of: "spans" | "traces"; id: string }
-  | { of: "selection"; selector?: string; spans?: string[]; from?: number; until?: number }
-);
+}
+
+/** The profile of a span or a trace. */
+export type OwnRoute = RouteParams & { of: "spans" | "traces"; id: string };
+
+/** A profile that the server writes in its formats: of a span, a trace, or any selection. */
+export type ProfileRoute =
+  | OwnRoute
+  | (RouteParams & {
+      of: "selection";
+      selector?: string;
+      spans?: string[];
+      from?: number;
+      until?: number;
+    });
 
 /** The address of a profile in one of the server's formats. */
 export function profileAddress(route: ProfileRoute, format: string): string {
@@ -257,15 +266,9 @@ export function profileAddress(route: ProfileRoute, format: string): string {
   return url.href;
 }
 
-/** The flame graph of a span or a trace, of its CPU type when the route names none. */
-export async function fetchFlameGraph(route: ProfileRoute, signal: AbortSignal): Promise<FlameGraphMessage> {
-  const address = `${profileAddress(route, "flamegraph")}&maxNodes=${MAX_NODES}`;
-  return ((await answerOf(address, { signal })) as { flamegraph?: FlameGraphMessage }).flamegraph ?? {};
-}
-
 /** The gzipped pprof of a span or a trace. */
-export async function fetchPprof(route: ProfileRoute, signal: AbortSignal): Promise<Blob> {
-  return (await send(profileAddress(route, "pprof"), { signal })).blob();
+export function fetchPprof(route: ProfileRoute, signal: AbortSignal): Promise<ArrayBuffer> {
+  return bytesOf(profileAddress(route, "pprof"), { signal });
 }
 
 /** Why the server finds what it finds for a span, a trace or a selector. */
@@ -388,7 +391,7 @@ function get<Answer>(
 interface Request {
   signal: AbortSignal;
   method?: string;
-  body?: string;
+  body?: string | Uint8Array<ArrayBuffer>;
   headers?: Record<string, string>;
 }
 
@@ -399,6 +402,17 @@ export async function answerOf(address: string, request: Request): Promise<objec
   if (typeof body !== "object" || body === null)
     throw new ApiError(response.status, "The server's answer is no JSON object.");
   return body;
+}
+
+/** The bytes at an address. */
+export async function bytesOf(address: string, request: Request): Promise<ArrayBuffer> {
+  const response = await send(address, request);
+  try {
+    return await response.arrayBuffer();
+  } catch (cause) {
+    if (request.signal.aborted) throw cause;
+    throw new ApiError(0, "The server's answer broke off.");
+  }
 }
 
 /** Sends a request; anything but success is an `ApiError`. */

@@ -1,22 +1,14 @@
 // The page of one span: what it is, how much CPU it burned, and in which code.
 
 import { useEffect, useRef } from "preact/hooks";
-import {
-  ApiError,
-  explain,
-  fetchFlameGraph,
-  fetchSpan,
-  type ProfileRoute,
-  type SpanSummary,
-} from "../api.ts";
-import { selectStackTraces } from "../querier.ts";
+import { ApiError, explain, fetchSpan, type OwnRoute, type ProfileRoute, type SpanSummary } from "../api.ts";
+import { selectRoute, selectStackTraces } from "../querier.ts";
 import { RanFacts, SpanDetails } from "../components/details.tsx";
 import { Fact, IdFact, TimeFact } from "../components/facts.tsx";
 import { Link } from "../components/link.tsx";
 import { LookUp } from "../components/lookup.tsx";
 import { chooseType, lossText, Profile, type LoadedProfile } from "../components/profile.tsx";
 import { Failure, Loading } from "../components/states.tsx";
-import type { FlameGraphMessage } from "../flame/decode.ts";
 import { displayName } from "../flame/names.ts";
 import { formatCount, formatNanos, formatRate, formatShare } from "../format.ts";
 import { parseId } from "../ids.ts";
@@ -122,13 +114,13 @@ function focusOf(query: URLSearchParams): Focus {
 }
 
 /** Where the graph of a focus is. */
-function routeOf(id: string, focus: Exclude<Focus, "service">, type: string | undefined): ProfileRoute {
+function routeOf(id: string, focus: Exclude<Focus, "service">, type: string | undefined): OwnRoute {
   return { of: "spans", id, type, ...(focus === "self" ? { rollUp: false } : {}) };
 }
 
 interface EarlyGraph {
   key: string;
-  graph: Promise<FlameGraphMessage>;
+  graph: Promise<ArrayBuffer>;
 }
 
 /** Asks for the graph that the span will most likely need before its profile types are known. */
@@ -136,7 +128,7 @@ function startEarly(id: string, query: URLSearchParams, signal: AbortSignal): Ea
   const focus = focusOf(query);
   if (focus === "service") return undefined;
   const route = routeOf(id, focus, query.get("type") || CPU_TYPE);
-  const graph = fetchFlameGraph(route, signal);
+  const graph = selectRoute(route, signal);
   // Whoever needs it sees the failure; nobody may.
   graph.catch(() => {});
   return { key: JSON.stringify(route), graph };
@@ -166,13 +158,13 @@ export function SpanProfile({ span, query, dark, early }: ProfileProps) {
         }
       : routeOf(span.spanId, focus, type?.id);
   const run = async (signal: AbortSignal): Promise<LoadedProfile> => {
-    if (focus !== "service") {
+    if (route.of !== "selection") {
       const ownSamples = type?.id === CPU_TYPE ? span.ownSamples : 0;
       const samples = focus === "self" ? ownSamples : (type?.samples ?? span.samples);
       const begun = early?.current?.key === JSON.stringify(route) ? early.current.graph : undefined;
       // Once: what is asked for again is to be new.
       if (early) early.current = undefined;
-      return { graph: await (begun ?? fetchFlameGraph(route, signal)), samples };
+      return { graph: await (begun ?? selectRoute(route, signal)), samples };
     }
     return serviceProfile(service, type?.id, signal);
   };
