@@ -10,7 +10,7 @@ use foldhash::fast::RandomState;
 
 use super::super::codec::{CodecError, Input, put};
 use super::super::head::SampleCounts;
-use super::super::source::{Chunk, NO_SPAN, SeriesEntry, SpanEntry, SpanRun};
+use super::super::source::{Chunk, NO_SPAN, SeriesEntry, SpanEntry, SpanLookup, SpanRun};
 use super::columns::{put_column, unzigzag, zigzag};
 use crate::model::{ProfileId, ProfileType, SpanId, SpanRef, TraceId};
 
@@ -159,6 +159,8 @@ pub(super) struct Block {
     pub(super) chunks: Vec<Arc<Chunk>>,
     /// Its span entries, numbered on from the block's first.
     pub(super) entries: Vec<SpanEntry>,
+    /// Span, parent and local root of each entry, 0 for none: a look-up for one of many ids reads these alone.
+    ids: Vec<[u64; 3]>,
     /// Entry within the block, chunk and run of each run that has a span, sorted.
     runs: Vec<(u32, u32, u32)>,
 }
@@ -171,10 +173,26 @@ impl Block {
         of_entry.map(|&(_, chunk, run)| (&self.chunks[chunk as usize], run as usize))
     }
 
+    /// The entries that a look-up is about.
+    pub(super) fn find(&self, lookup: SpanLookup) -> impl Iterator<Item = &SpanEntry> {
+        let wanted = match lookup {
+            SpanLookup::Span(id) => Some((0, id.get())),
+            SpanLookup::Children(id) => Some((1, id.get())),
+            SpanLookup::LocalRoot(id) => Some((2, id.get())),
+            SpanLookup::Trace(_) => None,
+        };
+        let passes = move |(entry, ids): &(&SpanEntry, &[u64; 3])| match wanted {
+            Some((at, id)) => ids[at] == id,
+            None => lookup.finds(&entry.span),
+        };
+        self.entries.iter().zip(&self.ids).filter(passes).map(|(entry, _)| entry)
+    }
+
     /// Bytes that it takes in memory.
     pub(super) fn bytes(&self) -> usize {
         self.chunks.iter().map(|chunk| chunk.bytes() + 24).sum::<usize>()
             + size_of_val(&*self.entries)
+            + size_of_val(&*self.ids)
             + size_of_val(&*self.runs)
     }
 
@@ -195,7 +213,7 @@ impl Block {
         let [profiles, spans, runs, rows] = [count()?, count()?, count()?, count()?];
         let numbered = u32::try_from(spans).ok().and_then(|spans| first_entry.checked_add(spans));
         numbered.ok_or(CodecError("more entries than numbers"))?;
-        let ids: Vec<[u8; 16]> = (0..profiles).map(|_| input.array()).collect::<Result<_>>()?;
+        let profile_ids: Vec<[u8; 16]> = (0..profiles).map(|_| input.array()).collect::<Result<_>>()?;
         let of_series = input.column_below(profiles, series.len())?;
         let starts = input.column(profiles)?;
         let durations = input.column(profiles)?;
@@ -221,8 +239,13 @@ impl Block {
             return Err(CodecError("bytes after the end"));
         }
 
-        let mut block =
-            Self { chunks: Vec::with_capacity(profiles), entries, runs: Vec::with_capacity(runs) };
+        let of_entry = |entry: &SpanEntry| {
+            let SpanRef { span_id, parent, local_root, .. } = entry.span;
+            [span_id, parent, local_root].map(|id| id.map_or(0, SpanId::get))
+        };
+        let ids = entries.iter().map(of_entry).collect();
+        let chunks = Vec::with_capacity(profiles);
+        let mut block = Self { chunks, entries, ids, runs: Vec::with_capacity(runs) };
         let (mut next_run, mut next_row) = (0, 0);
         for profile in 0..profiles {
             let (count, rows) = (run_counts[profile] as usize, row_counts[profile] as usize);
@@ -255,7 +278,7 @@ impl Block {
                 totals.push(of_types[start..].iter().fold(0i64, |sum, value| sum.saturating_add(*value)));
             }
             let chunk = Chunk {
-                id: ProfileId::from_bytes(ids[profile]),
+                id: ProfileId::from_bytes(profile_ids[profile]),
                 series: of_series[profile],
                 start_nanos: unzigzag(starts[profile]),
                 duration_nanos: durations[profile] as i64,
@@ -274,7 +297,7 @@ impl Block {
 
     /// Tells each entry its series, time and sums, which all follow from its runs.
     fn add_up(&mut self, first_entry: u32, series: &[SeriesEntry]) -> Result<()> {
-        let Self { chunks, entries, runs } = self;
+        let Self { chunks, entries, runs, .. } = self;
         let mut at = 0;
         for (local, entry) in entries.iter_mut().enumerate() {
             let mut first = true;

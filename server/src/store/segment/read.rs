@@ -196,7 +196,7 @@ impl Source for Segment {
         let page = self.piece(number, &footer.pages[number], |raw| Page::decode(raw, blocks))?;
         for number in page.blocks(footer.layout, hash) {
             let block = self.block(&footer, number)?;
-            block.entries.iter().filter(|entry| lookup.finds(&entry.span)).for_each(&mut *visit);
+            block.find(lookup).for_each(&mut *visit);
         }
         Ok(())
     }
