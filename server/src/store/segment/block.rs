@@ -21,6 +21,11 @@ const ROWS: usize = 2048;
 /// More of anything than this is no block that was ever written.
 const MOST: usize = 1 << 26;
 
+/// Low bits of ids that an entry names.
+type Ids = [u32; 4];
+/// Entries that are looked through at a time.
+const BATCH: usize = 16;
+
 /// A block in the making.
 #[derive(Default)]
 pub(super) struct BlockBuilder {
@@ -159,8 +164,8 @@ pub(super) struct Block {
     pub(super) chunks: Vec<Arc<Chunk>>,
     /// Its span entries, numbered on from the block's first.
     pub(super) entries: Vec<SpanEntry>,
-    /// Span, parent and local root of each entry, 0 for none: a look-up for one of many ids reads these alone.
-    ids: Vec<[u64; 3]>,
+    /// The low bits of each entry's span, parent, local root and trace, 0 for none: a look-up reads these alone.
+    ids: Vec<Ids>,
     /// Entry within the block, chunk and run of each run that has a span, sorted.
     runs: Vec<(u32, u32, u32)>,
 }
@@ -175,17 +180,18 @@ impl Block {
 
     /// The entries that a look-up is about.
     pub(super) fn find(&self, lookup: SpanLookup) -> impl Iterator<Item = &SpanEntry> {
-        let wanted = match lookup {
-            SpanLookup::Span(id) => Some((0, id.get())),
-            SpanLookup::Children(id) => Some((1, id.get())),
-            SpanLookup::LocalRoot(id) => Some((2, id.get())),
-            SpanLookup::Trace(_) => None,
+        let id = match lookup {
+            SpanLookup::Span(id)
+            | SpanLookup::Children(id)
+            | SpanLookup::LocalRoot(id)
+            | SpanLookup::Family(id) => id.get() as u32,
+            SpanLookup::Trace(id) => id.get() as u32,
         };
-        let passes = move |(entry, ids): &(&SpanEntry, &[u64; 3])| match wanted {
-            Some((at, id)) => ids[at] == id,
-            None => lookup.finds(&entry.span),
-        };
-        self.entries.iter().zip(&self.ids).filter(passes).map(|(entry, _)| entry)
+        // No branch within a batch, so that several ids are compared at a time.
+        let is_named = move |ids: &[Ids]| ids.as_flattened().iter().fold(false, |is, of| is | (*of == id));
+        let batches = self.entries.chunks(BATCH).zip(self.ids.chunks(BATCH));
+        let near = batches.filter(move |(_, ids)| is_named(ids)).flat_map(|(entries, _)| entries);
+        near.filter(move |entry| lookup.finds(&entry.span))
     }
 
     /// Bytes that it takes in memory.
@@ -240,8 +246,9 @@ impl Block {
         }
 
         let of_entry = |entry: &SpanEntry| {
-            let SpanRef { span_id, parent, local_root, .. } = entry.span;
-            [span_id, parent, local_root].map(|id| id.map_or(0, SpanId::get))
+            let SpanRef { span_id, parent, local_root, trace_id, .. } = entry.span;
+            let low = |id: Option<SpanId>| id.map_or(0, |id| id.get() as u32);
+            [low(span_id), low(parent), low(local_root), trace_id.map_or(0, |id| id.get() as u32)]
         };
         let ids = entries.iter().map(of_entry).collect();
         let chunks = Vec::with_capacity(profiles);

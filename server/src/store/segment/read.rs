@@ -118,6 +118,10 @@ impl Segment {
     }
 
     fn block(&self, footer: &Footer, number: usize) -> Result<Arc<Block>, StoreError> {
+        if let Some(block) = self.cache.peek(self.number, number as u32) {
+            return Ok(block);
+        }
+        // First, so that who waits for the block waits for nothing else.
         let series = self.series_table(footer)?;
         let at = &footer.blocks[number];
         let behind = footer.blocks.get(number + 1).map_or(footer.entry_count, |next| next.first_entry);
