@@ -3,14 +3,16 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-const FILES: [&str; 12] = [
+const FILES: [&str; 14] = [
     "capabilities/v1/feature_flags.proto",
     "google/v1/profile.proto",
     "jfr/v1/labels.proto",
     "opentelemetry/proto/collector/profiles/v1development/profiles_service.proto",
+    "opentelemetry/proto/collector/trace/v1/trace_service.proto",
     "opentelemetry/proto/common/v1/common.proto",
     "opentelemetry/proto/profiles/v1development/profiles.proto",
     "opentelemetry/proto/resource/v1/resource.proto",
+    "opentelemetry/proto/trace/v1/trace.proto",
     "push/v1/push.proto",
     "querier/v1/querier.proto",
     "settings/v1/setting.proto",

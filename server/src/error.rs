@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use crate::config::ConfigError;
 use crate::store::StoreError;
+use crate::traces::TraceError;
 
 /// Why the server could not start or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -22,8 +23,10 @@ pub enum ServeError {
         message: String,
     },
     /// The address names no host and port.
-    #[error("listen = {value:?}: {source}; expected host:port, as 127.0.0.1:4040")]
+    #[error("{name} = {value:?}: {source}; expected host:port, as 127.0.0.1:4040")]
     Address {
+        /// The setting.
+        name: &'static str,
         /// What was given.
         value: String,
         /// What the resolver said.
@@ -63,6 +66,9 @@ pub enum ServeError {
         /// What the store said.
         source: StoreError,
     },
+    /// The store of traces cannot be opened.
+    #[error("cannot open the store of traces: {0}")]
+    Traces(#[from] TraceError),
     /// The system refused something else.
     #[error(transparent)]
     Io(#[from] io::Error),

@@ -21,13 +21,15 @@ use crate::reload::{Poll, Watched, Watcher};
 use crate::store::{Compaction, Keep, Retention, Store, StoreOptions};
 use crate::telemetry;
 use crate::tokens::Tokens;
+use crate::traces::{TraceOptions, TraceStore};
 
 /// How long to wait after the system could not hand over a connection, as when it is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A server that listens but does not answer yet.
 pub struct Server {
-    listener: TcpListener,
+    /// The first is the one that is told; the others are for OpenTelemetry's senders.
+    listeners: Vec<TcpListener>,
     address: SocketAddr,
     base_path: String,
     drain: Duration,
@@ -99,22 +101,29 @@ pub fn store_options(config: &Config) -> StoreOptions {
 }
 
 impl Server {
-    /// Opens the store and takes the address.
+    /// Opens the stores and takes the addresses.
     ///
     /// # Errors
-    /// When the address can be reached from beyond this machine without permission, when it is taken, when files with
-    /// tokens or certificates cannot be used, or when the store cannot be opened.
+    /// When an address can be reached from beyond this machine without permission, when one is taken, when files with
+    /// tokens or certificates cannot be used, or when a store cannot be opened.
     pub async fn bind(config: Config) -> Result<Self, ServeError> {
-        let address = resolve(&config).await?;
+        let addresses = resolve(&config).await?;
         let files = Files::open(&config)?;
-        if config.authenticates() && files.tls.is_none() && !address.ip().is_loopback() {
+        let is_loopback = addresses.iter().all(|address| address.ip().is_loopback());
+        if config.authenticates() && files.tls.is_none() && !is_loopback {
             tracing::warn!(
                 "tokens cross the network in clear text; set tls_cert_file, or have a proxy encrypt"
             );
         }
-        let listener =
-            TcpListener::bind(address).await.map_err(|source| ServeError::Bind { address, source })?;
-        let address = listener.local_addr()?;
+        let mut listeners = Vec::with_capacity(addresses.len());
+        for address in addresses {
+            let bound = TcpListener::bind(address).await;
+            listeners.push(bound.map_err(|source| ServeError::Bind { address, source })?);
+        }
+        let addresses = listeners.iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>()?;
+        for address in &addresses[1..] {
+            tracing::info!(%address, "listening for OpenTelemetry's senders too");
+        }
         let path = config.data_dir.clone();
         let retention = retention(&config, Arc::clone(&files.limits));
         let options = StoreOptions { retention, ..store_options(&config) };
@@ -122,16 +131,21 @@ impl Server {
             .await
             .expect("opening the store does not panic")
             .map_err(|source| ServeError::Store { path, source })?;
+        let options = trace_options(&config, Arc::clone(&files.limits));
+        let traces = tokio::task::spawn_blocking(move || TraceStore::open(options))
+            .await
+            .expect("opening the store of traces does not panic")?;
         Ok(Self {
-            listener,
-            address,
+            listeners,
+            address: addresses[0],
             base_path: config.base_path.clone(),
             drain: Duration::from_millis(config.shutdown_timeout_ms),
             max_connections: config.max_connections,
             app: Arc::new(App::new(
                 config,
                 Arc::new(store),
-                address,
+                Arc::new(traces),
+                &addresses,
                 files.tokens.clone(),
                 Arc::clone(&files.limits),
             )),
@@ -156,7 +170,7 @@ impl Server {
         loop {
             tokio::select! {
                 () = &mut stop => break,
-                accepted = connections.accept(&self.listener) => match accepted {
+                accepted = connections.accept(&self.listeners) => match accepted {
                     Ok((stream, permit)) => connections.serve(stream, permit, &routers),
                     Err(error) => {
                         tracing::warn!(%error, "cannot accept a connection");
@@ -165,7 +179,7 @@ impl Server {
                 },
             }
         }
-        drop(self.listener);
+        drop(self.listeners);
         tracing::info!("stopping");
         if tokio::time::timeout(self.drain, connections.shutdown()).await.is_err() {
             tracing::warn!(after = ?self.drain, "requests still in flight are cut off");
@@ -188,6 +202,13 @@ fn retention(config: &Config, limits: Arc<Watched<TenantLimits>>) -> Retention {
     Retention { of_tenant: Arc::new(of_tenant), total_bytes: bytes(config.retention_total_bytes) }
 }
 
+/// How the store of traces of a server with these settings is set up.
+fn trace_options(config: &Config, limits: Arc<Watched<TenantLimits>>) -> TraceOptions {
+    let bytes = config.traces_retention_bytes.and_then(|bytes| u64::try_from(bytes).ok());
+    let age_ms = move |tenant: &TenantId| limits.get().of(tenant).retention_ms;
+    TraceOptions { age_ms: Arc::new(age_ms), ..TraceOptions::new(config.data_dir.join("traces"), bytes) }
+}
+
 /// Finds what would keep a server from starting, short of taking its address and opening its store.
 ///
 /// # Errors
@@ -198,17 +219,28 @@ pub async fn preflight(config: &Config) -> Result<(), ServeError> {
     Files::open(config).map(drop)
 }
 
-/// The address to listen on, if the configuration allows it.
-async fn resolve(config: &Config) -> Result<SocketAddr, ServeError> {
-    let unknown = |source| ServeError::Address { value: config.listen.clone(), source };
-    let addresses: Vec<SocketAddr> = lookup_host(&config.listen).await.map_err(unknown)?.collect();
-    let address = *addresses.first().ok_or_else(|| {
-        unknown(std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address"))
-    })?;
-    if !address.ip().is_loopback() && !config.allow_unauthenticated && !config.authenticates() {
-        return Err(ServeError::Exposed { address });
+/// The addresses to listen on, the main one first, if the configuration allows them.
+async fn resolve(config: &Config) -> Result<Vec<SocketAddr>, ServeError> {
+    let mut addresses = Vec::new();
+    for (name, value) in [
+        ("listen", &config.listen),
+        ("otlp_http_listen", &config.otlp_http_listen),
+        ("otlp_grpc_listen", &config.otlp_grpc_listen),
+    ] {
+        if value.is_empty() && name != "listen" {
+            continue;
+        }
+        let unknown = |source| ServeError::Address { name, value: value.clone(), source };
+        let found: Vec<SocketAddr> = lookup_host(value).await.map_err(unknown)?.collect();
+        let address = *found.first().ok_or_else(|| {
+            unknown(std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address"))
+        })?;
+        if !address.ip().is_loopback() && !config.allow_unauthenticated && !config.authenticates() {
+            return Err(ServeError::Exposed { address });
+        }
+        addresses.push(address);
     }
-    Ok(address)
+    Ok(addresses)
 }
 
 /// Resolves when the process is asked to end: SIGINT, and on Unix SIGTERM.

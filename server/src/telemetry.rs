@@ -18,8 +18,10 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, LogFormat};
 use crate::error::ServeError;
+use crate::ingest::Dropped;
 use crate::model::TenantId;
 use crate::store::{Store, StoreStatus};
+use crate::traces::{TraceStatus, TraceStore};
 
 /// Sends log lines to standard error from here on.
 ///
@@ -90,6 +92,13 @@ pub struct ReasonLabel {
     pub reason: &'static str,
 }
 
+/// Label of [`Metrics::dropped_of_spans`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PartLabel {
+    /// `attributes`, `events` or `links`.
+    pub part: &'static str,
+}
+
 /// Labels of [`Metrics::tenant_refusals`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct TenantReasonLabels {
@@ -156,7 +165,11 @@ pub struct Metrics {
     pub samples: Counter,
     /// Bytes of profiles as they were sent, stored or not.
     pub profile_bytes: Counter,
-    /// Requests and profiles refused.
+    /// Bytes of traces as they were sent, stored or not.
+    pub trace_bytes: Counter,
+    /// Parts of spans that were not kept.
+    pub dropped_of_spans: Family<PartLabel, Counter>,
+    /// Requests, profiles and spans refused.
     pub refusals: Family<ReasonLabel, Counter>,
     /// The same of requests that are about one tenant, where tenants are kept apart.
     pub tenant_refusals: Family<TenantReasonLabels, Counter>,
@@ -181,6 +194,8 @@ impl Metrics {
             profiles: Counter::default(),
             samples: Counter::default(),
             profile_bytes: Counter::default(),
+            trace_bytes: Counter::default(),
+            dropped_of_spans: Family::default(),
             refusals: Family::default(),
             tenant_refusals: Family::default(),
             counted_tenants: Mutex::default(),
@@ -198,10 +213,20 @@ impl Metrics {
             "Bytes of profiles as they were sent",
             metrics.profile_bytes.clone(),
         );
-        registry.register("refusals", "Requests and profiles refused", metrics.refusals.clone());
+        registry.register(
+            "received_trace_bytes",
+            "Bytes of traces as they were sent",
+            metrics.trace_bytes.clone(),
+        );
+        registry.register(
+            "traces_dropped",
+            "Parts of spans that were over a limit and not kept",
+            metrics.dropped_of_spans.clone(),
+        );
+        registry.register("refusals", "Requests, profiles and spans refused", metrics.refusals.clone());
         registry.register(
             "tenant_refusals",
-            "Requests and profiles refused, by tenant where tenants are kept apart",
+            "Requests, profiles and spans refused, by tenant where tenants are kept apart",
             metrics.tenant_refusals.clone(),
         );
         registry.register(
@@ -218,6 +243,22 @@ impl Metrics {
         registry.register("store_spans", "Distinct spans in the store", metrics.stored_spans.clone());
         registry.register_collector(Box::new(StoreMetrics(store)));
         metrics
+    }
+
+    /// The same with what this store of traces has counted.
+    pub fn with_traces(mut self, traces: Arc<TraceStore>) -> Self {
+        self.registry.register_collector(Box::new(TraceMetrics(traces)));
+        self
+    }
+
+    /// Counts what of spans was not kept.
+    pub fn drop_of_spans(&self, dropped: Dropped) {
+        let Dropped { attributes, events, links } = dropped;
+        for (part, count) in [("attributes", attributes), ("events", events), ("links", links)] {
+            if count > 0 {
+                self.dropped_of_spans.get_or_create(&PartLabel { part }).inc_by(count);
+            }
+        }
     }
 
     /// The media type of [`Self::encode`].
@@ -343,6 +384,47 @@ impl Collector for StoreMetrics {
             ("store_cache_bytes", "Memory that pieces of segments take", cache_bytes),
             ("store_queued_bytes", "Bytes that wait to be written", queued_bytes as u64),
             ("store_accepts_writes", "Whether the last write was taken", u64::from(accepts_writes)),
+        ] {
+            write(name, help, &ConstGauge::new(value))?;
+        }
+        Ok(())
+    }
+}
+
+/// The same for traces.
+#[derive(Debug)]
+struct TraceMetrics(Arc<TraceStore>);
+
+impl Collector for TraceMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let TraceStatus {
+            spans,
+            commits,
+            refused_appends,
+            expired_files,
+            damaged_files,
+            files,
+            bytes,
+            stored_spans,
+            accepts_writes,
+        } = self.0.status();
+        let mut write = |name: &str, help: &str, metric: &dyn EncodeMetric| {
+            metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
+        };
+        for (name, help, count) in [
+            ("traces_spans", "Spans acknowledged", spans),
+            ("traces_commits", "Times that spans were made durable", commits),
+            ("traces_refused_appends", "Writes of spans that the disk did not take", refused_appends),
+            ("traces_expired_files", "Files of traces removed by retention", expired_files),
+        ] {
+            write(name, help, &ConstCounter::new(count))?;
+        }
+        for (name, help, value) in [
+            ("traces_damaged_files", "Files of traces that cannot be read", damaged_files),
+            ("traces_files", "Files of traces", files),
+            ("traces_bytes", "Bytes of traces on disk", bytes),
+            ("traces_stored_spans", "Spans in the store of traces", stored_spans),
+            ("traces_accepts_writes", "Whether the last write of spans was taken", u64::from(accepts_writes)),
         ] {
             write(name, help, &ConstGauge::new(value))?;
         }

@@ -1,5 +1,5 @@
 //! The messages and services that Spanflame's server speaks: Pyroscope's push, query and side interfaces,
-//! OpenTelemetry's profiles, the pprof profile and the labels of Java recordings, generated from `proto/`.
+//! OpenTelemetry's profiles and spans, the pprof profile and the labels of Java recordings, generated from `proto/`.
 //!
 //! Nothing but generated code may live here: it is large and slow to compile, and has no opinion of its own.
 //! Module paths are the proto packages (`push::v1`, `types::v1`, `querier::v1`, `google::v1`,

@@ -7,21 +7,23 @@ use axum::extract::{MatchedPath, Request};
 
 use crate::ui;
 
-/// Routes that add profiles.
+/// Routes that add profiles or traces.
 const INGEST: &[&str] = &[
     "/push.v1.PusherService/Push",
     "/ingest",
     "/pyroscope/ingest",
     "/v1development/profiles",
     "/opentelemetry.proto.collector.profiles.v1development.ProfilesService/Export",
+    "/v1/traces",
+    "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
 ];
 
 /// A kind of request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
-    /// Adds profiles.
+    /// Adds profiles or traces.
     Ingest,
-    /// Asks about profiles.
+    /// Asks about profiles or traces.
     Query,
     /// Asks about the server, and nothing of a tenant's: any token will do.
     Status,
@@ -67,6 +69,8 @@ mod tests {
             ("/assets/../api/v1/spans", Class::Query),
             ("/push.v1.PusherService/Push", Class::Ingest),
             ("/ingest", Class::Ingest),
+            ("/v1/traces", Class::Ingest),
+            ("/api/v1/traces", Class::Query),
             ("/querier.v1.QuerierService/Series", Class::Query),
             ("/api/v1/spans/{span_id}", Class::Query),
             ("/no/such", Class::Query),

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::query::QueryError;
 use crate::store::{ErrorKind, StoreError};
+use crate::traces::TraceError;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -163,6 +164,24 @@ pub(crate) fn append_failed(error: &StoreError) -> ConnectError {
             tracing::error!(%error, "cannot store profiles");
             ConnectError::unavailable(format!("the profiles could not be made durable: {error}"))
         }
+    }
+}
+
+/// What went wrong with traces is to the client.
+pub(crate) fn of_traces(error: &TraceError) -> ConnectError {
+    match error {
+        TraceError::Cancelled(_) => ConnectError::new(ErrorCode::Canceled, error.to_string()),
+        TraceError::TooMuch { .. } => ConnectError::resource_exhausted(error.to_string()),
+        error => {
+            tracing::error!(%error, "traces failed");
+            ConnectError::unavailable(error.to_string())
+        }
+    }
+}
+
+impl From<TraceError> for ApiError {
+    fn from(error: TraceError) -> Self {
+        of_traces(&error).into()
     }
 }
 

@@ -43,6 +43,7 @@ use axum::{Router, middleware};
 use connectrpc::{CompressionRegistry, ConnectRpcBody, ConnectRpcService, DeadlinePolicy};
 use spanflame_wire::capabilities::v1::FeatureFlagsServiceExt;
 use spanflame_wire::opentelemetry::proto::collector::profiles::v1development::ProfilesServiceExt;
+use spanflame_wire::opentelemetry::proto::collector::trace::v1::TraceServiceExt;
 use spanflame_wire::push::v1::PusherServiceExt;
 use spanflame_wire::querier::v1::QuerierServiceExt;
 use spanflame_wire::settings::v1::SettingsServiceExt;
@@ -64,6 +65,7 @@ use crate::reload::Watched;
 use crate::store::Store;
 use crate::telemetry::Metrics;
 use crate::tokens::Tokens;
+use crate::traces::TraceStore;
 use crate::ui;
 use crate::user_settings::UserSettings;
 
@@ -72,6 +74,7 @@ pub(crate) struct App {
     config: Config,
     limits: Arc<Watched<TenantLimits>>,
     store: Arc<Store>,
+    traces: Arc<TraceStore>,
     user_settings: UserSettings,
     metrics: Metrics,
     door: access::Door,
@@ -86,26 +89,28 @@ pub(crate) struct App {
 }
 
 impl App {
-    /// The handlers' shared state over an open store, for a server that listens on this address and lets those in who
+    /// The handlers' shared state over open stores, for a server that listens on these addresses and lets those in who
     /// bring a token of the configuration or of this file.
     pub(crate) fn new(
         config: Config,
         store: Arc<Store>,
-        address: SocketAddr,
+        traces: Arc<TraceStore>,
+        addresses: &[SocketAddr],
         tokens: Option<Arc<Watched<Tokens>>>,
         limits: Arc<Watched<TenantLimits>>,
     ) -> Self {
         let door = access::Door::new(&config, tokens);
         Self {
-            metrics: Metrics::new(Arc::clone(&store)),
+            metrics: Metrics::new(Arc::clone(&store)).with_traces(Arc::clone(&traces)),
             // A page of another name brings no token, so that only an open door needs this lock.
             hosts: host::Hosts::new(
-                address.ip().is_loopback() && !door.is_locked(),
+                addresses.iter().all(|address| address.ip().is_loopback()) && !door.is_locked(),
                 config.allowed_hosts.clone(),
             ),
             door,
             admission: admit::Admission::new(&config),
             store,
+            traces,
             user_settings: UserSettings::new(&config.data_dir),
             queries: Workers::new(),
             decoders: Workers::new(),
@@ -128,9 +133,10 @@ impl App {
         tenant.map_or_else(String::new, |tenant| format!(", in [tenants.{tenant}]"))
     }
 
-    /// Ends the store's work.
+    /// Ends the stores' work.
     pub(crate) fn close(&self) {
         self.store.shutdown();
+        self.traces.shutdown();
     }
 
     /// Answers questions about what a request may read.
@@ -216,6 +222,7 @@ fn rpc_service(app: &Arc<App>) -> Rpc {
     let router = FeatureFlagsServiceExt::register(Arc::new(side::FeatureFlags), router);
     let router = VersionExt::register(Arc::new(side::Versions), router);
     let router = ProfilesServiceExt::register(Arc::new(otlp::Profiles(Arc::clone(app))), router);
+    let router = TraceServiceExt::register(Arc::new(otlp::Traces(Arc::clone(app))), router);
     let methods = router.methods().map(str::to_owned).collect();
     let longest = Duration::from_millis(app.config.ingest_timeout_ms.max(app.config.query_timeout_ms));
     // Ours comes first: it names the setting.
@@ -230,6 +237,7 @@ fn rpc_service(app: &Arc<App>) -> Rpc {
     let exports =
         limits.with_element_memory_limit(decoded.fold(app.config.limits.max_decoded_bytes, usize::max));
     let router = router.with_route_limits(otlp::RPC, exports);
+    let router = router.with_route_limits(otlp::TRACES_RPC, exports);
     let service = ConnectRpcService::new(router)
         .with_limits(limits)
         .with_interceptor(not_object::NotObject)

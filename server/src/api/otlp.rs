@@ -1,5 +1,7 @@
 //! OpenTelemetry profiles in, over HTTP and over gRPC. A bad profile never costs its neighbours: it is told as a partial
-//! success.
+//! success. Traces come in beside them.
+
+mod traces;
 
 use std::sync::Arc;
 
@@ -21,7 +23,7 @@ use spanflame_wire::opentelemetry::proto::collector::profiles::v1development::{
 
 use super::access::Access;
 use super::error::ApiError;
-use super::refusals::Refusals;
+use super::refusals::{Parts, Refusals};
 use super::{App, body, guard, intake};
 use crate::ingest::{self, Exported, IngestError, Limits};
 use crate::model::TenantId;
@@ -30,6 +32,8 @@ use crate::model::TenantId;
 pub(super) const HTTP: &str = "/v1development/profiles";
 /// Where they come in over gRPC.
 pub(super) const RPC: &str = "/opentelemetry.proto.collector.profiles.v1development.ProfilesService/Export";
+
+pub(super) use self::traces::{RPC as TRACES_RPC, Traces};
 
 pub(super) struct Profiles(pub(super) Arc<App>);
 
@@ -43,7 +47,9 @@ enum Encoding {
 /// The route over HTTP.
 pub(super) fn router(app: &Arc<App>) -> Router<Arc<App>> {
     let bounded = middleware::from_fn_with_state(Arc::clone(app), guard::bound_body);
-    Router::new().route(HTTP, post(export).route_layer(bounded))
+    Router::new()
+        .route(HTTP, post(export).route_layer(bounded.clone()))
+        .route(traces::HTTP, post(traces::export).route_layer(bounded))
 }
 
 impl ProfilesService for Profiles {
@@ -73,7 +79,8 @@ async fn export(State(app): State<Arc<App>>, request: Request) -> Result<Respons
     let read = move |app: &App, limits: &Limits| match encoding {
         Encoding::Protobuf => Ok(body),
         Encoding::Json => {
-            Ok(ingest::otlp_from_json(&body, limits).map_err(|error| refused(app, &error))?.into())
+            let message = ingest::otlp_from_json(&body, limits);
+            Ok(message.map_err(|error| refused(app, Parts::Profiles, &error))?.into())
         }
     };
     let stored = store(&app, &tenant, read).await?;
@@ -94,7 +101,7 @@ impl Encoding {
         }
     }
 
-    fn answer(self, stored: &ExportProfilesServiceResponse) -> Response {
+    fn answer<M: Message + serde::Serialize>(self, stored: &M) -> Response {
         let (of, body) = match self {
             Self::Protobuf => ("application/x-protobuf", stored.encode_to_vec()),
             Self::Json => {
@@ -106,8 +113,8 @@ impl Encoding {
 }
 
 /// What a request is told that cannot be read at all.
-fn refused(app: &App, error: &IngestError) -> ConnectError {
-    app.metrics.refuse(error.reason());
+fn refused(app: &App, parts: Parts, error: &IngestError) -> ConnectError {
+    app.metrics.refuse(parts.reason(error));
     ConnectError::invalid_argument(error.to_string())
 }
 
@@ -124,7 +131,8 @@ async fn store(
         let message = read(&counted, limits)?;
         counted.metrics.profile_bytes.inc_by(message.len() as u64);
         budget.count(message.len());
-        ingest::decode_otlp(&message, limits, budget, received_ms).map_err(|error| refused(&counted, &error))
+        ingest::decode_otlp(&message, limits, budget, received_ms)
+            .map_err(|error| refused(&counted, Parts::Profiles, &error))
     });
     let exported = decoded.await??;
     let total = exported.len();

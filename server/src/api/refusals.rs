@@ -1,4 +1,4 @@
-//! The refused profiles of one request: counted, logged, and told to its sender.
+//! The refused profiles or spans of one request: counted, logged, and told to its sender.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -10,9 +10,35 @@ use crate::store::StoreError;
 /// How many refused profiles an error text lists.
 const MAX_LISTED: usize = 20;
 
+/// What a request is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(super) enum Parts {
+    #[default]
+    Profiles,
+    Spans,
+}
+
+impl Parts {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Profiles => "profiles",
+            Self::Spans => "spans",
+        }
+    }
+
+    /// Under which name an error about one of them is counted.
+    pub(super) fn reason(self, error: &IngestError) -> &'static str {
+        match (self, error) {
+            (Self::Spans, IngestError::Invalid { .. }) => "invalid_span",
+            _ => error.reason(),
+        }
+    }
+}
+
 /// What was refused of a request.
 #[derive(Default)]
 pub(super) struct Refusals {
+    parts: Parts,
     /// How many, by the name under which they are counted.
     counts: BTreeMap<&'static str, u64>,
     /// The first of them, named.
@@ -20,9 +46,14 @@ pub(super) struct Refusals {
 }
 
 impl Refusals {
-    /// Adds a profile that could not be read.
+    /// Of a request of these.
+    pub(super) fn of(parts: Parts) -> Self {
+        Self { parts, ..Self::default() }
+    }
+
+    /// Adds a part that could not be read.
     pub(super) fn add(&mut self, place: &dyn Display, error: &IngestError) {
-        *self.counts.entry(error.reason()).or_default() += 1;
+        *self.counts.entry(self.parts.reason(error)).or_default() += 1;
         self.list(place, error);
     }
 
@@ -32,7 +63,7 @@ impl Refusals {
         places.iter().for_each(|place| self.list(place, error));
     }
 
-    /// Names a refused profile: where it stands, whose it is, which field is wrong and what would be right.
+    /// Names what was refused: where it stands, whose it is, which field is wrong and what would be right.
     fn list(&mut self, place: &dyn Display, error: &dyn Display) {
         if self.listed.len() < MAX_LISTED {
             self.listed.push(format!("{place}: {error}"));
@@ -44,14 +75,14 @@ impl Refusals {
         self.counts.values().sum()
     }
 
-    /// Counts and logs the refusals of a request of so many profiles, and says what to tell its sender; nothing if there
+    /// Counts and logs the refusals of a request of so many parts, and says what to tell its sender; nothing if there
     /// are none.
     pub(super) fn report(&self, app: &App, total: usize) -> Option<String> {
         if self.count() == 0 {
             return None;
         }
         let message = self.explain(total);
-        tracing::info!(refused = self.count(), of = total, reason = message, "profiles refused");
+        tracing::info!(refused = self.count(), of = total, reason = message, "{} refused", self.parts.name());
         self.counts.iter().for_each(|(reason, count)| app.metrics.refuse_many(reason, *count));
         Some(message)
     }
@@ -59,7 +90,7 @@ impl Refusals {
     fn explain(&self, total: usize) -> String {
         let count = self.count();
         let stored = if count == total as u64 { "" } else { ", the others are stored" };
-        let mut text = format!("{count} of {total} profiles refused{stored}");
+        let mut text = format!("{count} of {total} {} refused{stored}", self.parts.name());
         for listed in &self.listed {
             text.push_str("; ");
             text.push_str(listed);

@@ -3,6 +3,7 @@ use std::net::Ipv4Addr;
 use super::*;
 use crate::cancel;
 use crate::store::StoreOptions;
+use crate::traces::TraceOptions;
 
 fn app(dir: &std::path::Path) -> Arc<App> {
     let config = Config { data_dir: dir.to_owned(), ..Config::default() };
@@ -10,7 +11,8 @@ fn app(dir: &std::path::Path) -> Arc<App> {
     let limits = config.tenant_limits();
     let limits = Watched::open("limits", Vec::new(), move |_| Ok(limits.clone())).unwrap();
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-    Arc::new(App::new(config, store, address, None, Arc::new(limits)))
+    let traces = Arc::new(TraceStore::open(TraceOptions::new(dir.join("traces"), None)).unwrap());
+    Arc::new(App::new(config, store, traces, &[address], None, Arc::new(limits)))
 }
 
 #[tokio::test]

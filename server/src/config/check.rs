@@ -31,6 +31,13 @@ impl Config {
             problem(format!("compaction_cpu_percent = {value}: expected between 1 and 100"));
         }
         not_negative("retention_total_bytes", self.retention_total_bytes, &mut problem);
+        not_negative("traces_retention_bytes", self.traces_retention_bytes, &mut problem);
+        if self.traces_retention_bytes.is_some_and(|bytes| (0..16 << 20).contains(&bytes)) {
+            let value = self.traces_retention_bytes.unwrap_or_default();
+            problem(format!(
+                "traces_retention_bytes = {value}: expected 16777216 bytes or more, or 0 to keep all"
+            ));
+        }
         message_size("max_query_bytes", self.max_query_bytes, &mut problem);
         for (name, value) in [
             ("max_connections", self.max_connections),
@@ -143,6 +150,8 @@ pub(super) fn limits(limits: &Limits, problem: &mut impl FnMut(String)) {
         ("max_label_name_bytes", limits.max_label_name_bytes),
         ("max_label_value_bytes", limits.max_label_value_bytes),
         ("max_series_per_profile", limits.max_series_per_profile),
+        ("max_spans_per_push", limits.max_spans_per_push),
+        ("max_attribute_bytes", limits.max_attribute_bytes),
     ] {
         if value == 0 {
             problem(format!("{name} = 0: expected 1 or more, as nothing of use would be left"));

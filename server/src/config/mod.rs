@@ -35,7 +35,11 @@ settings! {
     pub struct Config {
         /// Address to listen on, host:port; port 0 lets the system choose
         listen: String = "127.0.0.1:4040".to_owned(), "ADDR";
-        /// Directory that keeps the profiles; spanflame in the user's data directory if not named
+        /// Another address to listen on, for OpenTelemetry's senders that speak HTTP, as 127.0.0.1:4318; none if empty
+        otlp_http_listen: String = String::new(), "ADDR";
+        /// The same for those that speak gRPC, as 127.0.0.1:4317
+        otlp_grpc_listen: String = String::new(), "ADDR";
+        /// Directory that keeps profiles and traces; spanflame in the user's data directory if not named
         data_dir: PathBuf = PathBuf::new(), "DIR";
         /// Path prefix below which everything is served, as /profiles
         base_path: String = String::new(), "PATH";
@@ -75,15 +79,17 @@ settings! {
         compaction_cpu_percent: usize = 50, "PERCENT";
         /// Bytes of all tenants' segments on disk at which the oldest go; 0 keeps all
         retention_total_bytes: Option<i64> = None, "BYTES";
+        /// Bytes of traces of all tenants on disk at which the oldest go; 0 keeps all
+        traces_retention_bytes: Option<i64> = Some(4 << 30), "BYTES";
         /// Connections that there may be at a time; on further ones nothing is answered but /ready and /metrics
         max_connections: usize = 4096, "N";
-        /// Requests with profiles that may be under way at a time; further ones are answered 503
+        /// Requests with profiles or traces that may be under way at a time; further ones are answered 503
         max_ingest_requests: usize = 1024, "N";
         /// Queries that may be under way at a time; further ones are answered 503
         max_query_requests: usize = 256, "N";
         /// Requests for metrics, status and the page's files that may be under way at a time
         max_status_requests: usize = 64, "N";
-        /// Longest that taking profiles in may last, in milliseconds
+        /// Longest that taking profiles or traces in may last, in milliseconds
         ingest_timeout_ms: u64 = 60_000, "MS";
         /// Longest that a query may last, in milliseconds
         query_timeout_ms: u64 = 60_000, "MS";

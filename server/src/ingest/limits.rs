@@ -33,15 +33,25 @@ settings! {
         max_label_value_bytes: usize = 2048, "BYTES";
         /// Series that the sample labels of one profile may split it into
         max_series_per_profile: usize = 5000, "N";
-        /// How far before its arrival a profile may begin, in milliseconds; 0 for any time
+        /// Spans of one export of traces
+        max_spans_per_push: usize = 100_000, "N";
+        /// Attributes of a span, an event, a link or a resource of traces; further ones are dropped
+        max_attributes_per_span: usize = 128, "N";
+        /// Events of a span; further ones are dropped
+        max_events_per_span: usize = 128, "N";
+        /// Links of a span; further ones are dropped
+        max_links_per_span: usize = 128, "N";
+        /// Bytes of a value of an attribute of traces; longer texts lose their end, longer lists are dropped
+        max_attribute_bytes: usize = 16 << 10, "BYTES";
+        /// How far before its arrival a profile or span may begin, in milliseconds; 0 for any time
         max_age_ms: Option<i64> = None, "MS";
-        /// How far after its arrival a profile may begin or end, in milliseconds: clocks differ
+        /// How far after its arrival a profile or span may begin or end, in milliseconds: clocks differ
         max_ahead_ms: i64 = 10 * 60 * 1000, "MS";
-        /// Bytes of profiles and their labels, decompressed, that a tenant may push per second; 0 for any number
+        /// Bytes of profiles, their labels and traces, decompressed, that a tenant may push per second; 0 for any number
         ingestion_rate_bytes: u64 = 0, "BYTES";
         /// Bytes that a tenant who was silent may push at once; 0 for one second's worth
         ingestion_burst_bytes: u64 = 0, "BYTES";
-        /// Age at which profiles go, in milliseconds; 0 keeps them for ever
+        /// Age at which profiles and traces go, in milliseconds; 0 keeps them for ever
         retention_ms: Option<i64> = None, "MS";
         /// Bytes of segments on disk at which the tenant's oldest go; 0 keeps all
         retention_bytes: Option<i64> = None, "BYTES";

@@ -1,4 +1,4 @@
-//! Input becomes the model: decoding, limits, validation and normalisation of profiles.
+//! Input becomes the model: decoding, limits, validation and normalisation of profiles and spans.
 //!
 //! Foreign bytes are bounded before they are believed. Nothing is stored or asked here.
 
@@ -25,7 +25,10 @@ pub(crate) use file::Origin;
 pub use file::decode_file;
 pub use labels::SeriesLabels;
 pub use limits::Limits;
-pub use otlp::{Exported, decode as decode_otlp, to_protobuf as otlp_from_json};
+pub use otlp::{
+    Dropped, Exported, ExportedSpans, SpanBatch, decode as decode_otlp, decode_spans,
+    spans_to_protobuf as spans_from_json, to_protobuf as otlp_from_json,
+};
 pub use upload::{AppName, Format, Parts, Upload};
 
 use crate::model::Profile;

@@ -1,6 +1,8 @@
 //! Connections: how many there are, how each begins, and how all of them end. What they carry is not known here.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
@@ -89,8 +91,8 @@ impl Connections {
         }
     }
 
-    /// Waits for a client, and for room for it.
-    pub(super) async fn accept(&self, listener: &TcpListener) -> std::io::Result<(TcpStream, Permit)> {
+    /// Waits for a client of any of these, and for room for it.
+    pub(super) async fn accept(&self, listeners: &[TcpListener]) -> std::io::Result<(TcpStream, Permit)> {
         let never = "the semaphore is never closed";
         let permit = tokio::select! {
             biased;
@@ -101,7 +103,11 @@ impl Connections {
                 Permit { is_spare: true, _place: spare.expect(never) }
             }
         };
-        let (stream, _) = listener.accept().await?;
+        let (stream, _) = poll_fn(|context| {
+            let mut accepted = listeners.iter().map(|listener| listener.poll_accept(context));
+            accepted.find(Poll::is_ready).unwrap_or(Poll::Pending)
+        })
+        .await?;
         // Others may have ended since.
         let full = permit.is_spare.then(|| Arc::clone(&self.permits).try_acquire_owned().ok()).flatten();
         Ok((stream, full.map_or(permit, |full| Permit { is_spare: false, _place: full })))

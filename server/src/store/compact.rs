@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use super::StoreError;
 use super::cache::BlockCache;
-use super::flush::{Flusher, segment_name};
+use super::flush::Flusher;
 use super::manifest::Change;
 use super::segment::{self, Recipe, Segment, SegmentMeta};
 use super::source::{Chunk, Source};
@@ -159,7 +159,7 @@ impl Flusher {
         let pace = Pace::new(self);
         let keep = deletion.map(|deletion| move |chunk: &Chunk| !deletion.takes(chunk));
         let recipe = Recipe {
-            name: segment_name(),
+            name: self.segment_name(),
             tenant: &first.meta().tenant,
             level,
             now_ms: (self.clock)(),

@@ -57,8 +57,8 @@ pub enum StoreError {
     /// Memory is full of profiles that cannot be written as segments.
     #[error("memory for new profiles (max_head_bytes) is full, and they cannot be moved to disk: {0}")]
     Unflushed(Arc<StoreError>),
-    /// A segment would have more blocks or span entries than it can count.
-    #[error("more profiles than one segment can hold")]
+    /// A segment would have more blocks or span entries than it can count, or a profile larger than a block.
+    #[error("more than one segment can hold: send fewer samples, and stack traces of 65536 frames at most")]
     TooManyForSegment,
     /// The store is shut down, or its writer died.
     #[error("the store is shut down")]
@@ -83,14 +83,12 @@ impl StoreError {
     /// What the caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::TooLarge { .. } => ErrorKind::InvalidRequest,
+            Self::TooLarge { .. } | Self::TooManyForSegment => ErrorKind::InvalidRequest,
             Self::NoSpace(_) => ErrorKind::Full,
             Self::Unflushed(error) if error.kind() == ErrorKind::Full => ErrorKind::Full,
-            Self::Io { .. }
-            | Self::Closed
-            | Self::Damaged { .. }
-            | Self::Unflushed(_)
-            | Self::TooManyForSegment => ErrorKind::Unavailable,
+            Self::Io { .. } | Self::Closed | Self::Damaged { .. } | Self::Unflushed(_) => {
+                ErrorKind::Unavailable
+            }
             Self::Locked(_) | Self::Version { .. } => ErrorKind::Fatal,
         }
     }

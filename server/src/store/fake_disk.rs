@@ -1,6 +1,6 @@
 //! A file system in memory that knows what is written and what is durable, and can lose the difference.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -39,13 +39,37 @@ pub(super) enum Fault {
     For(usize, io::ErrorKind),
 }
 
+/// Something that a disk is asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Operation {
+    /// Appending so many bytes.
+    Append(usize),
+    /// Making bytes or names durable.
+    Sync,
+    /// Changing a name or the length of a file.
+    Change,
+    /// Reading an object.
+    Read,
+}
+
+/// An operation that goes wrong.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Failure {
+    pub(super) kind: io::ErrorKind,
+    /// Of an append, the bytes that are written nevertheless; of others, whether they are done is whether it is more than 0.
+    pub(super) done: usize,
+}
+
+/// Asked before every operation what becomes of it.
+pub(super) type Weather = Arc<dyn Fn(Operation) -> Option<Failure> + Send + Sync>;
+
 #[derive(Debug, Clone, Default)]
 struct Inode {
     written: Vec<u8>,
     durable: Vec<u8>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     inodes: Vec<Inode>,
     names: BTreeMap<PathBuf, usize>,
@@ -54,6 +78,32 @@ struct State {
     fault: Option<(usize, Fault)>,
     /// Nothing can be created below this.
     refused: Option<(PathBuf, io::ErrorKind)>,
+    /// Bytes that it has room for; none for any number.
+    capacity: Option<usize>,
+    weather: Option<Weather>,
+}
+
+impl Inode {
+    fn after_power_failure(&self, below: &mut dyn FnMut(usize) -> usize) -> Vec<u8> {
+        let Self { written, durable } = self;
+        if written == durable {
+            return durable.clone();
+        }
+        if !written.starts_with(durable) {
+            // Cut off and perhaps written again, not yet synced.
+            return if below(2) == 0 { durable.clone() } else { written.clone() };
+        }
+        let torn = durable.len() + below(written.len() - durable.len() + 1);
+        let mut left = written[..torn].to_vec();
+        match below(4) {
+            0 => left.truncate(durable.len()),
+            1 => {}
+            // The length is there before the bytes: what lay on the disk before is seen in their place.
+            2 => left.resize(written.len(), 0),
+            _ => left.extend((torn..written.len()).map(|at| (at as u8).wrapping_mul(167))),
+        }
+        left
+    }
 }
 
 impl State {
@@ -70,13 +120,23 @@ impl State {
         fails.map(io::Error::from)
     }
 
+    fn used(&self) -> usize {
+        let inodes: BTreeSet<usize> = self.names.values().copied().collect();
+        inodes.into_iter().map(|inode| self.inodes[inode].written.len()).sum()
+    }
+
+    /// Bytes that fit.
+    fn room(&self) -> usize {
+        self.capacity.map_or(usize::MAX, |capacity| capacity.saturating_sub(self.used()))
+    }
+
     fn is_first_failure(&self) -> bool {
         self.fault.is_some_and(|(at, _)| self.steps == at + 1)
     }
 }
 
 /// A file system in memory. Clones share it.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(super) struct FakeDisk {
     state: Arc<Mutex<State>>,
 }
@@ -139,6 +199,71 @@ impl FakeDisk {
         Self { state: Arc::new(Mutex::new(after)) }
     }
 
+    /// Has `weather` asked from now on.
+    pub(super) fn set_weather(&self, weather: Weather) {
+        self.state.lock().weather = Some(weather);
+    }
+
+    /// Gives it room for so many bytes beyond those that it has; none for any number.
+    pub(super) fn set_room(&self, room: Option<usize>) {
+        let mut state = self.state.lock();
+        state.capacity = room.map(|room| state.used() + room);
+    }
+
+    /// Whether it has less room than anything takes.
+    pub(super) fn is_full(&self) -> bool {
+        self.state.lock().capacity.is_some()
+    }
+
+    /// The bytes of a file that is there.
+    pub(super) fn bytes_of(&self, path: &Path) -> Option<Vec<u8>> {
+        let state = self.state.lock();
+        state.names.get(path).map(|inode| state.inodes[*inode].written.clone())
+    }
+
+    /// What is found after the power comes back, where `below` says what became of each unsynced byte and name: it gives a
+    /// number below the one that it is asked for. Any part of what was written may have come to the disk, in any order.
+    pub(super) fn after_power_failure(&self, below: &mut dyn FnMut(usize) -> usize) -> Self {
+        let state = self.state.lock();
+        let mut names: BTreeMap<PathBuf, usize> = BTreeMap::new();
+        let paths: BTreeSet<&PathBuf> = state.names.keys().chain(state.durable_names.keys()).collect();
+        for path in paths {
+            let (now, durable) = (state.names.get(path), state.durable_names.get(path));
+            let left = if now == durable || below(2) == 0 { now } else { durable };
+            left.map(|inode| names.insert(path.clone(), *inode));
+        }
+        let mut inodes = Vec::new();
+        let mut numbers: BTreeMap<usize, usize> = BTreeMap::new();
+        for inode in names.values_mut() {
+            let number = *numbers.entry(*inode).or_insert_with(|| {
+                let left = state.inodes[*inode].after_power_failure(below);
+                inodes.push(Inode { written: left.clone(), durable: left });
+                inodes.len() - 1
+            });
+            *inode = number;
+        }
+        let after = State { inodes, names: names.clone(), durable_names: names, ..State::default() };
+        Self { state: Arc::new(Mutex::new(after)) }
+    }
+
+    /// What is found after the process died: all that it wrote, durable or not.
+    pub(super) fn after_kill(&self) -> Self {
+        let state = self.state.lock();
+        let after = State {
+            inodes: state.inodes.clone(),
+            names: state.names.clone(),
+            durable_names: state.durable_names.clone(),
+            ..State::default()
+        };
+        Self { state: Arc::new(Mutex::new(after)) }
+    }
+
+    /// Asks the weather. Not under the lock: it may want to look at the disk.
+    fn ask(&self, operation: Operation) -> Option<Failure> {
+        let weather = self.state.lock().weather.clone();
+        weather.and_then(|weather| weather(operation))
+    }
+
     /// Changes the bytes of a file as bit rot does.
     pub(super) fn rot(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
         let mut state = self.state.lock();
@@ -168,12 +293,27 @@ impl FakeDisk {
         self.state.lock().names.get(path).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// Runs a step that changes names, or fails before it.
+    /// Runs a step that changes names, or fails before or after it.
     fn change<T>(&self, change: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
+        self.run(Operation::Change, change)
+    }
+
+    fn run<T>(
+        &self,
+        operation: Operation,
+        change: impl FnOnce(&mut State) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let failure = self.ask(operation);
         let mut state = self.state.lock();
-        match state.step() {
-            Some(error) => Err(error),
-            None => change(&mut state),
+        match (state.step(), failure) {
+            (Some(error), _) => Err(error),
+            (None, None) => change(&mut state),
+            (None, Some(failure)) => {
+                if failure.done > 0 {
+                    let _ = change(&mut state);
+                }
+                Err(failure.kind.into())
+            }
         }
     }
 }
@@ -210,6 +350,9 @@ impl Disk for FakeDisk {
             if state.names.contains_key(path) {
                 return Err(io::ErrorKind::AlreadyExists.into());
             }
+            if state.room() == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
             state.inodes.push(Inode::default());
             state.names.insert(path.to_owned(), state.inodes.len() - 1);
             Ok(state.inodes.len() - 1)
@@ -233,9 +376,13 @@ impl Disk for FakeDisk {
         self.change(|state| state.names.remove(path).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into()))
     }
 
-    fn sync_dir(&self, _dir: &Path) -> io::Result<()> {
-        self.change(|state| {
-            state.durable_names = state.names.clone();
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.run(Operation::Sync, |state| {
+            let State { names, durable_names, .. } = state;
+            let inside = |path: &PathBuf| path.parent() == Some(dir);
+            durable_names.retain(|path, _| !inside(path));
+            let now = names.iter().filter(|(path, _)| inside(path));
+            durable_names.extend(now.map(|(path, inode)| (path.clone(), *inode)));
             Ok(())
         })
     }
@@ -252,20 +399,26 @@ struct FakeFile {
 
 impl DiskFile for FakeFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let weather = self.disk.ask(Operation::Append(bytes.len()));
         let mut state = self.disk.state.lock();
         let failure = state.step();
-        let count = match failure {
-            None => bytes.len(),
-            Some(_) if state.is_first_failure() => bytes.len() / 2,
-            Some(_) => 0,
+        let (mut count, mut failure) = match (failure, weather) {
+            (None, None) => (bytes.len(), None),
+            (None, Some(Failure { kind, done })) => (done.min(bytes.len()), Some(kind.into())),
+            (Some(error), _) if state.is_first_failure() => (bytes.len() / 2, Some(error)),
+            (Some(error), _) => (0, Some(error)),
         };
+        let room = state.room();
+        if count > room {
+            (count, failure) = (room, Some(io::ErrorKind::StorageFull.into()));
+        }
         state.inodes[self.inode].written.extend_from_slice(&bytes[..count]);
         failure.map_or(Ok(()), Err)
     }
 
     fn sync(&mut self) -> io::Result<()> {
         let inode = self.inode;
-        self.disk.change(|state| {
+        self.disk.run(Operation::Sync, |state| {
             state.inodes[inode].durable = state.inodes[inode].written.clone();
             Ok(())
         })
@@ -299,7 +452,8 @@ impl Objects for FakeObjects {
         });
         let created = written.and_then(|()| self.disk.link(&staged, &path));
         // It is tidied up as far as the disk lets it.
-        let tidied = created.and_then(|created| self.disk.sync_dir(&self.root).map(|()| created));
+        let dir = path.parent().unwrap_or(&self.root);
+        let tidied = created.and_then(|created| self.disk.sync_dir(dir).map(|()| created));
         let _ = self.disk.remove(&staged);
         tidied
     }
@@ -311,6 +465,9 @@ impl Objects for FakeObjects {
     }
 
     fn get(&self, name: &str) -> io::Result<Vec<u8>> {
+        if let Some(failure) = self.disk.ask(Operation::Read) {
+            return Err(failure.kind.into());
+        }
         self.disk.read(&self.root.join(name))
     }
 
@@ -329,7 +486,7 @@ impl Objects for FakeObjects {
         }
     }
 
-    fn settle(&self, _prefix: &str) -> io::Result<()> {
-        self.disk.sync_dir(&self.root)
+    fn settle(&self, prefix: &str) -> io::Result<()> {
+        self.disk.sync_dir(&self.root.join(prefix))
     }
 }

@@ -49,6 +49,7 @@ pub(super) struct Flusher {
     pub(super) compaction: Compaction,
     /// One merging or deletion at a time.
     pub(super) rewriting: Mutex<()>,
+    pub(super) segment_ids: fn() -> Uuid,
     /// Whether a thread of its own flushes; else whoever waits for room does.
     pub(super) background: bool,
     pub(super) progress: Progress,
@@ -106,7 +107,7 @@ impl Flusher {
         let now_ms = (self.clock)();
         let mut change = Change { logs: vec![sequence], ..Change::default() };
         let stored = partition.tenants().into_iter().try_for_each(|(tenant, part)| {
-            let name = segment_name();
+            let name = self.segment_name();
             let pace = &|| Ok(());
             let recipe = Recipe { name, tenant: &tenant, level: 0, now_ms, keep: None, pace };
             let Some(written) = segment::write(recipe, &[part as Arc<dyn Source>])? else { return Ok(()) };
@@ -165,6 +166,11 @@ impl Flusher {
             }
         }
         settled
+    }
+
+    /// A name that no other segment has.
+    pub(super) fn segment_name(&self) -> String {
+        format!("{SEGMENTS}/{}.segment", (self.segment_ids)().as_simple())
     }
 
     /// Keeps a segment's bytes under a name of its own.
@@ -244,18 +250,24 @@ impl Flusher {
     pub(super) fn run(&self) {
         let mut pause = RETRY.0;
         while !self.is_stopping() {
-            let old = |since_ms: i64| (self.clock)().saturating_sub(since_ms) >= self.flush_after_ms;
-            if self.view.open_since().is_some_and(old) {
-                self.close_open();
-            }
-            let failed = !self.view.closed().is_empty() && self.flush_closed().is_err();
-            if let Err(error) = self.retain() {
-                tracing::warn!(%error, "segments that have reached their retention cannot be let go");
-            }
-            self.bury();
+            let failed = self.turn();
             pause = if failed { (pause * 2).min(RETRY.1) } else { RETRY.0 };
             self.sleep(if failed { pause } else { LOOK }, failed);
         }
+    }
+
+    /// Closes what is old, flushes what is closed, lets go of what has reached its retention; tells whether flushing failed.
+    pub(super) fn turn(&self) -> bool {
+        let old = |since_ms: i64| (self.clock)().saturating_sub(since_ms) >= self.flush_after_ms;
+        if self.view.open_since().is_some_and(old) {
+            self.close_open();
+        }
+        let failed = !self.view.closed().is_empty() && self.flush_closed().is_err();
+        if let Err(error) = self.retain() {
+            tracing::warn!(%error, "segments that have reached their retention cannot be let go");
+        }
+        self.bury();
+        failed
     }
 
     /// Waits for so long, or until somebody wants something; after a failure nobody's wish makes the disk larger.
@@ -298,11 +310,6 @@ impl Flusher {
 
 /// Where segments lie.
 const SEGMENTS: &str = "segments";
-
-/// A name that no other segment has.
-pub(super) fn segment_name() -> String {
-    format!("{SEGMENTS}/{}.segment", Uuid::new_v4().as_simple())
-}
 
 fn is_segment_name(name: &str) -> bool {
     name.ends_with(".segment")

@@ -325,12 +325,16 @@ fn number(name: &str) -> Option<u64> {
 }
 
 fn frame(value: &impl Serialize) -> Vec<u8> {
-    let json = serde_json::to_vec(value).expect("names and numbers are JSON");
+    framed(&serde_json::to_vec(value).expect("names and numbers are JSON"))
+}
+
+/// JSON as it lies in an object.
+pub(super) fn framed(json: &[u8]) -> Vec<u8> {
     let mut bytes = MAGIC.to_vec();
     bytes.extend_from_slice(&VERSION.to_le_bytes());
     bytes.extend_from_slice(&(json.len() as u32).to_le_bytes());
-    bytes.extend_from_slice(&crc32fast::hash(&json).to_le_bytes());
-    bytes.extend_from_slice(&json);
+    bytes.extend_from_slice(&crc32fast::hash(json).to_le_bytes());
+    bytes.extend_from_slice(json);
     bytes
 }
 
@@ -349,6 +353,29 @@ fn unframe<T: DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<T, StoreErro
         return Err(damaged("checksum does not fit"));
     }
     serde_json::from_slice(json).map_err(|error| damaged(&error.to_string()))
+}
+
+#[cfg(any(test, fuzzing))]
+pub(super) use self::fuzzed::{checkpoint_name, entry_name, read_any};
+
+/// What a fuzz target needs.
+#[cfg(any(test, fuzzing))]
+mod fuzzed {
+    use super::{CHECKPOINTS, Checkpoint, ENTRIES, Entry, StoreError, object, unframe};
+
+    pub(in crate::store) fn entry_name(number: u64) -> String {
+        object(ENTRIES, number)
+    }
+
+    pub(in crate::store) fn checkpoint_name(number: u64) -> String {
+        object(CHECKPOINTS, number)
+    }
+
+    /// Reads an object as an entry and as a checkpoint.
+    pub(in crate::store) fn read_any(bytes: &[u8]) -> Result<(), StoreError> {
+        unframe::<Checkpoint>("fuzzed", bytes)?;
+        unframe::<Entry>("fuzzed", bytes).map(drop)
+    }
 }
 
 mod audit;

@@ -10,11 +10,13 @@ mod compact;
 mod disk;
 mod error;
 mod flush;
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod head;
 mod log;
 mod manifest;
+#[cfg(any(test, fuzzing))]
+mod memory_objects;
 mod objects;
 mod offline;
 mod options;
@@ -57,6 +59,8 @@ use crate::model::{Profile, TenantId};
 mod crash_tests;
 #[cfg(test)]
 mod fake_disk;
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;
 
@@ -149,6 +153,18 @@ impl Store {
         options: StoreOptions,
         background: bool,
     ) -> Result<Self, StoreError> {
+        let (store, writer, requests) = Self::prepare(disk, objects, options, background)?;
+        store.start(writer, requests)?;
+        Ok(store)
+    }
+
+    /// All of opening but the threads: whoever has the writer and what it is asked takes its steps.
+    fn prepare(
+        disk: Arc<dyn Disk>,
+        objects: impl FnOnce(&Path) -> std::io::Result<Arc<dyn Objects>>,
+        options: StoreOptions,
+        background: bool,
+    ) -> Result<(Self, Writer, mpsc::UnboundedReceiver<Request>), StoreError> {
         let StoreOptions { data_dir, head_bytes, log_file_bytes, queue_bytes, clock, .. } = options;
         let dir = LogDir { path: data_dir.join("log"), disk };
         let make = |path: &Path| {
@@ -192,6 +208,7 @@ impl Store {
             unsettled: Mutex::default(),
             compaction: options.compaction,
             rewriting: Mutex::default(),
+            segment_ids: options.segment_ids,
             background,
             progress: Progress::default(),
         });
@@ -224,23 +241,9 @@ impl Store {
             queued_bytes: Arc::clone(&queued_bytes),
         };
         let (sender, receiver) = mpsc::unbounded_channel();
-        let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
-            std::thread::Builder::new()
-                .name(name.to_owned())
-                .spawn(work)
-                .map_err(|error| StoreError::io("start a thread of", &data_dir, error))
-        };
-        // The flusher first: it is stopped first, and whoever waits for it must not.
-        let mut threads = Vec::new();
-        if background {
-            let (flushing, compacting) = (Arc::clone(&flusher), Arc::clone(&flusher));
-            threads.push(spawn("flusher", Box::new(move || flushing.run()))?);
-            threads.push(spawn("compactor", Box::new(move || compacting.run_compaction()))?);
-        }
-        threads.push(spawn("log-writer", Box::new(move || writer.run(receiver)))?);
         // A semaphore counts up to a fraction of usize; nobody queues that much.
         let queue_bytes = queue_bytes.clamp(1, (u32::MAX as usize).min(Semaphore::MAX_PERMITS));
-        Ok(Self {
+        let store = Self {
             view,
             flusher,
             counters,
@@ -250,9 +253,28 @@ impl Store {
             queue_bytes,
             queued_bytes,
             max_record_bytes: MAX_RECORD_BYTES.min(head_bytes / 2),
-            threads: Mutex::new(threads),
+            threads: Mutex::default(),
             lock: Mutex::new(Some(lock)),
-        })
+        };
+        Ok((store, writer, receiver))
+    }
+
+    fn start(&self, writer: Writer, requests: mpsc::UnboundedReceiver<Request>) -> Result<(), StoreError> {
+        let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new()
+                .name(name.to_owned())
+                .spawn(work)
+                .map_err(|error| StoreError::io("start a thread of", &self.flusher.dir.path, error))
+        };
+        // The flusher first: it is stopped first, and whoever waits for it must not.
+        let mut threads = self.threads.lock();
+        if self.flusher.background {
+            let (flushing, compacting) = (Arc::clone(&self.flusher), Arc::clone(&self.flusher));
+            threads.push(spawn("flusher", Box::new(move || flushing.run()))?);
+            threads.push(spawn("compactor", Box::new(move || compacting.run_compaction()))?);
+        }
+        threads.push(spawn("log-writer", Box::new(move || writer.run(requests)))?);
+        Ok(())
     }
 
     /// Turns all that was acknowledged before into segments. Blocks until they are durable.
@@ -275,6 +297,9 @@ impl Store {
     pub async fn append(&self, tenant: &TenantId, profiles: Vec<Profile>) -> Result<(), StoreError> {
         if profiles.is_empty() {
             return Ok(());
+        }
+        if !segment::can_hold(&profiles) {
+            return Err(StoreError::TooManyForSegment);
         }
         let tenant = tenant.clone();
         // Encoding megabytes takes milliseconds, too long for a thread that drives other requests.

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use uuid::Uuid;
+
 use super::{Compaction, Retention};
 
 /// Tells the time in Unix milliseconds. Everything that needs the time asks this, so that tests choose it.
@@ -40,6 +42,8 @@ pub struct StoreOptions {
     pub retention: Retention,
     /// Tells the time.
     pub clock: Clock,
+    /// Makes ids for the names of segments, each another.
+    pub(crate) segment_ids: fn() -> Uuid,
 }
 
 impl StoreOptions {
@@ -56,6 +60,7 @@ impl StoreOptions {
             compaction: Compaction::default(),
             retention: Retention::default(),
             clock: system_clock(),
+            segment_ids: Uuid::new_v4,
         }
     }
 }

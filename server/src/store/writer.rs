@@ -61,15 +61,20 @@ impl Writer {
     /// Works until every sender is gone.
     pub(super) fn run(mut self, mut requests: mpsc::UnboundedReceiver<Request>) {
         while let Some(first) = requests.blocking_recv() {
-            let mut bytes = first.payload.len();
-            let mut batch = vec![first];
-            while bytes < BATCH_BYTES {
-                let Ok(next) = requests.try_recv() else { break };
-                bytes += next.payload.len();
-                batch.push(next);
-            }
-            self.write(batch);
+            self.step(first, &mut requests);
         }
+    }
+
+    /// Writes this and what waits behind it.
+    pub(super) fn step(&mut self, first: Request, requests: &mut mpsc::UnboundedReceiver<Request>) {
+        let mut bytes = first.payload.len();
+        let mut batch = vec![first];
+        while bytes < BATCH_BYTES {
+            let Ok(next) = requests.try_recv() else { break };
+            bytes += next.payload.len();
+            batch.push(next);
+        }
+        self.write(batch);
     }
 
     fn write(&mut self, batch: Vec<Request>) {

@@ -24,3 +24,4 @@ mod store;
 mod support;
 mod table;
 mod tls;
+mod traces;

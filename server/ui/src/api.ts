@@ -2,7 +2,6 @@
 // through it, too.
 
 import { under } from "./base.ts";
-import type { FlameGraphMessage } from "./flame/decode.ts";
 
 export interface ProfileTypeSummary {
   /** `name:sample type:sample unit:period type:period unit`. */
@@ -159,15 +158,9 @@ export function profileAddress({ of, id, rollUp, type }: ProfileRoute, format: s
   return url.href;
 }
 
-/** The flame graph of a span or a trace, of its CPU type when the route names none. */
-export async function fetchFlameGraph(route: ProfileRoute, signal: AbortSignal): Promise<FlameGraphMessage> {
-  const address = `${profileAddress(route, "flamegraph")}&maxNodes=${MAX_NODES}`;
-  return ((await answerOf(address, { signal })) as { flamegraph?: FlameGraphMessage }).flamegraph ?? {};
-}
-
 /** The gzipped pprof of a span or a trace. */
-export async function fetchPprof(route: ProfileRoute, signal: AbortSignal): Promise<Blob> {
-  return (await send(profileAddress(route, "pprof"), { signal })).blob();
+export function fetchPprof(route: ProfileRoute, signal: AbortSignal): Promise<ArrayBuffer> {
+  return bytesOf(profileAddress(route, "pprof"), { signal });
 }
 
 /** Why the server finds what it finds for a span, a trace or a selector. */
@@ -238,7 +231,7 @@ function get<Answer>(
 interface Request {
   signal: AbortSignal;
   method?: string;
-  body?: string;
+  body?: string | Uint8Array<ArrayBuffer>;
   headers?: Record<string, string>;
 }
 
@@ -249,6 +242,17 @@ export async function answerOf(address: string, request: Request): Promise<objec
   if (typeof body !== "object" || body === null)
     throw new ApiError(response.status, "The server's answer is no JSON object.");
   return body;
+}
+
+/** The bytes at an address. */
+export async function bytesOf(address: string, request: Request): Promise<ArrayBuffer> {
+  const response = await send(address, request);
+  try {
+    return await response.arrayBuffer();
+  } catch (cause) {
+    if (request.signal.aborted) throw cause;
+    throw new ApiError(0, "The server's answer broke off.");
+  }
 }
 
 /** Sends a request; anything but success is an `ApiError`. */

@@ -1,7 +1,9 @@
 //! OpenTelemetry's JSON, which becomes the same message as its protobuf.
 
 use buffa::Message;
+use serde::de::DeserializeOwned;
 use spanflame_wire::opentelemetry::proto::collector::profiles::v1development::ExportProfilesServiceRequest;
+use spanflame_wire::opentelemetry::proto::collector::trace::v1::ExportTraceServiceRequest;
 
 use crate::ingest::{IngestError, Limits};
 use crate::json;
@@ -11,18 +13,30 @@ const OBJECT_BYTES: usize = 512;
 /// The same for an element of a list that is no message.
 const ELEMENT_BYTES: usize = 48;
 
-/// The protobuf form of an export request in JSON. Unknown fields are left out; ids stay as they were, which is looked
+/// The protobuf form of an export request of profiles in JSON. Unknown fields are left out; ids stay as they were, which is looked
 /// after where they are read.
 ///
 /// # Errors
 /// When it is no such JSON, or when its message would take more memory than the limits allow.
 pub fn to_protobuf(body: &[u8], limits: &Limits) -> Result<Vec<u8>, IngestError> {
+    convert::<ExportProfilesServiceRequest>(body, limits)
+}
+
+/// The same of spans.
+///
+/// # Errors
+/// The same.
+pub fn spans_to_protobuf(body: &[u8], limits: &Limits) -> Result<Vec<u8>, IngestError> {
+    convert::<ExportTraceServiceRequest>(body, limits)
+}
+
+fn convert<M: Message + DeserializeOwned>(body: &[u8], limits: &Limits) -> Result<Vec<u8>, IngestError> {
     let (max, most) = (limits.max_decoded_bytes, most_bytes(body));
     if most > max {
         return Err(IngestError::over("body", "max_decoded_bytes", max, most));
     }
     json::check(body).map_err(|what| IngestError::invalid("body", what))?;
-    let request: ExportProfilesServiceRequest = serde_json::from_slice(body)
+    let request: M = serde_json::from_slice(body)
         .map_err(|error| IngestError::invalid("body", format!("is no export request in JSON: {error}")))?;
     Ok(request.encode_to_vec())
 }
@@ -48,6 +62,7 @@ fn most_bytes(body: &[u8]) -> usize {
 mod tests {
     use spanflame_wire::opentelemetry::proto::common::v1::{AnyValue, KeyValue};
     use spanflame_wire::opentelemetry::proto::profiles::v1development as profiles;
+    use spanflame_wire::opentelemetry::proto::trace::v1 as trace;
 
     use super::*;
 
@@ -62,6 +77,10 @@ mod tests {
             size_of::<profiles::Sample>(),
             size_of::<profiles::Location>(),
             size_of::<profiles::Mapping>(),
+            size_of::<trace::ResourceSpans>(),
+            size_of::<trace::ScopeSpans>(),
+            size_of::<trace::span::Event>(),
+            size_of::<trace::span::Link>(),
             size_of::<KeyValue>(),
             size_of::<AnyValue>(),
         ] {

@@ -1,11 +1,13 @@
-//! OpenTelemetry profiles (`v1development`): a message of profiles that share one dictionary.
+//! OpenTelemetry profiles (`v1development`): a message of profiles that share one dictionary. Its spans are in `spans`.
 //!
 //! Each profile is judged by itself: one that refers to what the dictionary does not have costs none of its neighbours.
 //! Left out, since nothing here asks for them: the original payload, units of attributes, attributes of profiles and
 //! locations, timestamps of single observations.
 
 mod dictionary;
+mod ids;
 mod json;
+mod spans;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -19,7 +21,8 @@ use spanflame_wire::opentelemetry::proto::profiles::v1development::__buffa::view
     LocationView, MappingView, ProfileView, ProfilesDictionaryView, SampleView,
 };
 
-pub use self::json::to_protobuf;
+pub use self::json::{spans_to_protobuf, to_protobuf};
+pub use self::spans::{Dropped, ExportedSpans, SpanBatch, decode_spans};
 
 use self::dictionary::{Attribute, Dictionary, Link, entry};
 use super::assemble::{Assembler, Binary, Frame, Header, LabelValue, is_of_span, profile_types};

@@ -11,6 +11,7 @@ use foldhash::fast::RandomState;
 use super::super::codec::{CodecError, Input, put};
 use super::super::head::SampleCounts;
 use super::super::source::{Chunk, NO_SPAN, SeriesEntry, SpanEntry, SpanLookup, SpanRun};
+use super::SegmentMeta;
 use super::columns::{put_column, unzigzag, zigzag};
 use crate::model::{ProfileId, ProfileType, SpanId, SpanRef, TraceId};
 
@@ -18,7 +19,7 @@ type Result<T> = std::result::Result<T, CodecError>;
 
 /// A block is closed once it has so many rows; one profile may have more.
 const ROWS: usize = 2048;
-/// More of anything than this is no block that was ever written.
+/// More rows or values than this is no block that was ever written.
 const MOST: usize = 1 << 26;
 
 /// Low bits of ids that an entry names.
@@ -157,6 +158,26 @@ impl<T: Copy + Eq + std::hash::Hash> Distinct<T> {
     }
 }
 
+/// What a block may hold at most: columns of numbers that are all the same take no bytes, so their length is no bound.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Most {
+    profiles: usize,
+    rows: usize,
+}
+
+/// Whether a block can hold a profile of so many rows and values.
+pub(super) fn can_hold(rows: usize, values: usize) -> bool {
+    rows.max(values) <= MOST - ROWS
+}
+
+impl Most {
+    /// No block holds more than the whole segment, of which the manifest tells.
+    pub(super) fn of(meta: &SegmentMeta) -> Self {
+        let most = |count: u64| usize::try_from(count).map_or(MOST, |count| count.min(MOST));
+        Self { profiles: most(meta.profiles), rows: most(meta.rows) }
+    }
+}
+
 /// A block as queries read it.
 #[derive(Debug)]
 pub(super) struct Block {
@@ -203,20 +224,23 @@ impl Block {
     }
 
     /// Reads what [`BlockBuilder::encode`] wrote. Its entries get numbers from `first_entry` on; `series` are the
-    /// segment's, `strings` and `stacks` how many it has of those.
+    /// segment's, `strings` and `stacks` how many it has of those, `most` what it may hold.
     pub(super) fn decode(
         bytes: &[u8],
         first_entry: u32,
         series: &[SeriesEntry],
         strings: usize,
         stacks: usize,
+        most: Most,
     ) -> Result<Self> {
         let mut input = Input(bytes);
-        let mut count = || match input.number()? {
-            count if count <= MOST as u64 => Ok(count as usize),
+        let mut count = |most: usize| match input.number()? {
+            count if count <= most as u64 => Ok(count as usize),
             _ => Err(CodecError("more entries than a block has")),
         };
-        let [profiles, spans, runs, rows] = [count()?, count()?, count()?, count()?];
+        // A run has a row at least, and a span a run.
+        let profiles = count(most.profiles)?;
+        let [spans, runs, rows] = [count(most.rows)?, count(most.rows)?, count(most.rows)?];
         let numbered = u32::try_from(spans).ok().and_then(|spans| first_entry.checked_add(spans));
         numbered.ok_or(CodecError("more entries than numbers"))?;
         let profile_ids: Vec<[u8; 16]> = (0..profiles).map(|_| input.array()).collect::<Result<_>>()?;
@@ -233,12 +257,14 @@ impl Block {
         let types = |profile: usize| -> &[ProfileType] { &series[of_series[profile] as usize].types };
         let most_types = (0..profiles).map(|profile| types(profile).len()).max().unwrap_or(0);
         let mut values: Vec<std::vec::IntoIter<u64>> = Vec::with_capacity(most_types);
+        let mut left = MOST;
         for at in 0..most_types {
             let of_type = (0..profiles).filter(|&profile| at < types(profile).len());
             let count: usize = of_type.map(|profile| row_counts[profile] as usize).sum();
-            if count > rows {
-                return Err(CodecError("more rows than were told"));
-            }
+            left = left
+                .checked_sub(count)
+                .filter(|_| count <= rows)
+                .ok_or(CodecError("more rows than were told"))?;
             values.push(input.column(count)?.into_iter());
         }
         if !input.0.is_empty() {
@@ -414,8 +440,10 @@ mod tests {
         builder.encode()
     }
 
+    const MOST_HERE: Most = Most { profiles: 5, rows: 15 };
+
     fn decode(bytes: &[u8]) -> Result<Block> {
-        Block::decode(bytes, 10, &[series(1), series(2)], 3, 4)
+        Block::decode(bytes, 10, &[series(1), series(2)], 3, 4, MOST_HERE)
     }
 
     #[test]
@@ -437,10 +465,20 @@ mod tests {
     fn no_prefix_is_read_as_the_whole() {
         let whole = encoded();
         assert!((0..whole.len()).all(|end| decode(&whole[..end]).is_err()));
-        assert!(Block::decode(&whole, u32::MAX - 2, &[series(1), series(2)], 3, 4).is_err());
-        assert!(Block::decode(&whole, 10, &[series(1)], 3, 4).is_err(), "no such series");
-        assert!(Block::decode(&whole, 10, &[series(1), series(2)], 2, 4).is_err(), "no such string");
-        assert!(Block::decode(&whole, 10, &[series(1), series(2)], 3, 3).is_err(), "no such stack trace");
+        assert!(Block::decode(&whole, u32::MAX - 2, &[series(1), series(2)], 3, 4, MOST_HERE).is_err());
+        assert!(Block::decode(&whole, 10, &[series(1)], 3, 4, MOST_HERE).is_err(), "no such series");
+        assert!(
+            Block::decode(&whole, 10, &[series(1), series(2)], 2, 4, MOST_HERE).is_err(),
+            "no such string"
+        );
+        assert!(
+            Block::decode(&whole, 10, &[series(1), series(2)], 3, 3, MOST_HERE).is_err(),
+            "no such stack trace"
+        );
+        for most in [Most { profiles: 4, ..MOST_HERE }, Most { rows: 14, ..MOST_HERE }] {
+            let block = Block::decode(&whole, 10, &[series(1), series(2)], 3, 4, most);
+            assert!(block.is_err(), "more than the whole segment has");
+        }
     }
 
     proptest! {

@@ -10,7 +10,7 @@ use foldhash::fast::RandomState;
 use super::super::codec::{CodecError, Input, symbols};
 use super::super::objects::Objects;
 use super::super::source::SpanLookup;
-use super::block::Block;
+use super::block::{Block, Most};
 use super::footer::{BlockAt, End, Footer, HEADER_BYTES, is_header, open, read_end};
 use super::index::{Page, hash};
 use super::{Piece, SegmentMeta, SeriesTable, at_end, decode_losses, stacks};
@@ -111,7 +111,7 @@ impl Check<'_> {
         let start = bytes.saturating_sub(footer_bytes);
         let Some(end) = self.read(start..bytes, "footer", ALL)? else { return Ok(()) };
         self.pieces += 1;
-        let footer = match read_end(&end) {
+        let footer = match read_end(&end, start) {
             Ok(End::Footer(footer)) => footer,
             Ok(End::Version(found)) => {
                 self.tell(start, format_args!("footer: version {found} is not known"), ALL);
@@ -195,8 +195,9 @@ impl Check<'_> {
                 names(&series, at.first_series, at.last_series)
             );
             let (strings, stacks) = (footer.string_count, footer.stack_count);
+            let most = Most::of(self.meta);
             let block = self.piece(&at.piece, "profiles", &means, |raw| {
-                Block::decode(raw, at.first_entry, &series.series, strings, stacks)
+                Block::decode(raw, at.first_entry, &series.series, strings, stacks, most)
             })?;
             match block {
                 Some(block) => {

@@ -22,6 +22,8 @@ pub(super) const TRAILER_BYTES: usize = 28;
 pub(super) const HEADER_BYTES: u64 = 12;
 /// No piece is larger than this once inflated.
 const MAX_PIECE_BYTES: u32 = 1 << 30;
+/// Deflating makes nothing smaller by more than about this.
+const MAX_DEFLATED: u64 = 1040;
 
 /// Where a block of profiles lies and what is in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +56,7 @@ pub(super) struct Footer {
 }
 
 impl Footer {
-    fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         put_pieces(&mut out, &[self.series, self.symbols, self.losses]);
         for count in [self.series_count, self.string_count, self.location_count, self.stack_count] {
@@ -76,19 +78,20 @@ impl Footer {
         out
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self> {
+    /// Reads the footer of a file whose pieces end at `end`.
+    pub(super) fn decode(bytes: &[u8], end: u64) -> Result<Self> {
         let mut input = Input(bytes);
-        let fixed = pieces(&mut input)?;
+        let fixed = pieces(&mut input, end)?;
         let [series, symbols, losses] = fixed[..] else { return Err(CodecError("pieces are missing")) };
         let mut count = || input.small().map(|count| count as usize);
         let [series_count, string_count, location_count, stack_count] =
             [count()?, count()?, count()?, count()?];
         let entry_count = input.small()?;
-        let stacks = pieces(&mut input)?;
+        let stacks = pieces(&mut input, end)?;
         let hash_bits = input.small()?;
-        let pages = pieces(&mut input)?;
+        let pages = pieces(&mut input, end)?;
         let layout = Layout { pages: pages.len() as u64, hash_bits };
-        let at = pieces(&mut input)?;
+        let at = pieces(&mut input, end)?;
         let first_entries = input.column_below(at.len(), entry_count as usize + 1)?;
         let first_series = input.column_below(at.len(), series_count)?;
         let last_series = input.column_below(at.len(), series_count)?;
@@ -101,6 +104,17 @@ impl Footer {
             || first_entries.first().is_some_and(|n| *n != 0)
         {
             return Err(CodecError("parts do not fit together"));
+        }
+        // In the order in which they are written: no bytes are read twice, so reading all takes what the file is long.
+        let mut before = HEADER_BYTES;
+        for piece in stacks.iter().chain(&at).chain(&pages).chain([&series, &symbols, &losses]) {
+            if piece.offset < before || piece.stored == 0 {
+                return Err(CodecError("pieces are not side by side"));
+            }
+            before = piece.range().end;
+        }
+        if before > end {
+            return Err(CodecError("piece beyond the end"));
         }
         let block = |number: usize| {
             let start_ms = unzigzag(starts[number]);
@@ -148,9 +162,10 @@ fn put_pieces(out: &mut Vec<u8>, pieces: &[Piece]) {
     column(&|piece| u64::from(piece.sum));
 }
 
-fn pieces(input: &mut Input<'_>) -> Result<Vec<Piece>> {
+fn pieces(input: &mut Input<'_>, end: u64) -> Result<Vec<Piece>> {
     let count = input.small()? as usize;
-    if count > MAX_BLOCKS {
+    // Each takes a byte at least, in the file if not here.
+    if count > MAX_BLOCKS || count as u64 > end {
         return Err(CodecError("more pieces than a segment has"));
     }
     let offsets = input.column(count)?;
@@ -219,6 +234,9 @@ pub(super) fn open(stored: Vec<u8>, piece: &Piece) -> Result<Vec<u8>> {
     if piece.raw == piece.stored {
         return Ok(stored);
     }
+    if u64::from(piece.raw) > u64::from(piece.stored) * MAX_DEFLATED {
+        return Err(CodecError("cannot be inflated"));
+    }
     let mut raw = Vec::with_capacity(piece.raw as usize);
     let read = DeflateDecoder::new(&*stored).take(u64::from(piece.raw) + 1).read_to_end(&mut raw);
     match read {
@@ -242,8 +260,8 @@ pub(super) enum End {
     Version(u32),
 }
 
-/// Reads the end of a segment: footer and trailer.
-pub(super) fn read_end(end: &[u8]) -> Result<End> {
+/// Reads the end of a segment, which begins at `at`: footer and trailer.
+pub(super) fn read_end(end: &[u8], at: u64) -> Result<End> {
     let (footer, trailer) =
         end.split_at_checked(end.len().wrapping_sub(TRAILER_BYTES)).ok_or(CodecError("ends too early"))?;
     let number = |at: usize| u32::from_le_bytes(trailer[at..at + 4].try_into().expect("four bytes"));
@@ -254,7 +272,7 @@ pub(super) fn read_end(end: &[u8]) -> Result<End> {
         return Ok(End::Version(number(12)));
     }
     let piece = Piece { offset: 0, stored: number(0), raw: number(4), sum: number(8) };
-    Footer::decode(&open(footer.to_vec(), &piece)?).map(End::Footer)
+    Footer::decode(&open(footer.to_vec(), &piece)?, at).map(End::Footer)
 }
 
 #[cfg(test)]
@@ -262,6 +280,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// Where the pieces of [`footer`] end.
+    const END: u64 = 1290;
 
     fn footer() -> Footer {
         let piece = |number: u32| Piece {
@@ -271,24 +292,24 @@ mod tests {
             sum: number * 77_777,
         };
         let block = |number: u32| BlockAt {
-            piece: piece(number),
+            piece: piece(3 + number),
             first_entry: number * 10,
             first_series: 0,
             last_series: number,
             range: TimeRange { start_ms: -5, end_ms: i64::from(number) },
         };
         Footer {
-            series: piece(1),
-            symbols: piece(2),
-            losses: piece(3),
+            series: piece(10),
+            symbols: piece(11),
+            losses: piece(12),
             series_count: 6,
             string_count: 7,
             location_count: 8,
             stack_count: 300,
             entry_count: 60,
-            stacks: vec![piece(4), piece(5)],
+            stacks: vec![piece(1), piece(2)],
             layout: Layout { pages: 1, hash_bits: 17 },
-            pages: vec![piece(6)],
+            pages: vec![piece(9)],
             blocks: (0..6).map(block).collect(),
         }
     }
@@ -296,10 +317,12 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let bytes = footer().encode();
-        assert_eq!(Footer::decode(&bytes).unwrap(), footer());
-        assert!((0..bytes.len()).all(|end| Footer::decode(&bytes[..end]).is_err()));
-        let wrong = Footer { stack_count: 600, ..footer() };
-        assert!(Footer::decode(&wrong.encode()).is_err(), "stack traces that lie nowhere");
+        assert_eq!(Footer::decode(&bytes, END).unwrap(), footer());
+        assert!((0..bytes.len()).all(|cut| Footer::decode(&bytes[..cut], END).is_err()));
+        assert!(Footer::decode(&bytes, END - 1).is_err(), "a piece that lies in the footer");
+        let wrong = |footer: Footer| Footer::decode(&footer.encode(), END).is_err();
+        assert!(wrong(Footer { stack_count: 600, ..footer() }), "stack traces that lie nowhere");
+        assert!(wrong(Footer { losses: footer().symbols, ..footer() }), "two pieces at one place");
     }
 
     #[test]
@@ -311,7 +334,7 @@ mod tests {
         let stored = |sink: &Sink| sink.bytes[piece.offset as usize..][..piece.stored as usize].to_vec();
         assert_eq!(open(stored(&sink), &piece).unwrap(), raw);
         // A piece that says less or more than it holds is none, and takes no memory beyond what it says.
-        for raw in [999, 1001, 5] {
+        for raw in [999, 1001, 5, 1 << 29] {
             assert!(open(stored(&sink), &Piece { raw, ..piece }).is_err());
         }
         sink.bytes[piece.offset as usize] ^= 1;
@@ -326,7 +349,7 @@ mod tests {
                 let at = at.index(bytes.len());
                 bytes[at] = byte;
             }
-            if let Ok(footer) = Footer::decode(&bytes) {
+            if let Ok(footer) = Footer::decode(&bytes, END) {
                 assert_eq!(footer.layout.pages as usize, footer.pages.len());
                 assert!(footer.blocks.is_sorted_by_key(|block| block.first_entry));
             }
@@ -334,7 +357,7 @@ mod tests {
 
         #[test]
         fn no_end_panics(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
-            assert!(read_end(&bytes).is_err());
+            assert!(read_end(&bytes, 1000).is_err());
         }
     }
 }

@@ -149,7 +149,9 @@ impl Page {
     pub(super) fn decode(bytes: &[u8], blocks: usize) -> Result<Self> {
         let mut input = Input(bytes);
         let count = input.number()?;
-        if count > 1 << 32 {
+        // No two entries are the same, so each takes a bit at least, unless all are of one hash in one block each, or they
+        // are so few that chance put them side by side.
+        if count > (bytes.len() as u64 * 8).max(blocks as u64) {
             return Err(CodecError("more entries than a page has"));
         }
         let deltas = input.column(count as usize)?;

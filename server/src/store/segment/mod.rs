@@ -14,6 +14,7 @@ mod tables;
 mod write;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -22,13 +23,24 @@ pub(super) use self::read::Segment;
 pub(super) use self::write::{Recipe, write};
 use super::codec::{CodecError, Input, labels, put, put_labels, put_text, put_types, types};
 use super::source::SeriesEntry;
-use crate::model::{Loss, TenantId, TimeRange};
+use crate::model::{Loss, Profile, Symbols, TenantId, TimeRange};
 
 #[cfg(test)]
 mod tests;
 
 /// Version of the files that are written, and the only one that is read.
 pub(super) const VERSION: u32 = 1;
+
+/// Whether segments can hold these profiles. What they cannot is refused before it is kept anywhere.
+pub(super) fn can_hold(profiles: &[Profile]) -> bool {
+    let mut known: Option<&Arc<Symbols>> = None;
+    profiles.iter().all(|profile| {
+        let same = known.is_some_and(|known| Arc::ptr_eq(known, &profile.symbols));
+        known = Some(&profile.symbols);
+        let fits = same || profile.symbols.stacks.iter().all(|stack| stack.len() <= stacks::MAX_DEPTH);
+        fits && block::can_hold(profile.rows(), profile.values.len())
+    })
+}
 
 /// What the manifest says about a segment: all that is needed to decide whether to open it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -189,3 +201,6 @@ impl Piece {
         self.offset..self.offset + u64::from(self.stored)
     }
 }
+
+#[cfg(any(test, fuzzing))]
+pub(super) mod unpacked;

@@ -8,7 +8,7 @@ use super::super::cache::{BlockCache, Cached};
 use super::super::codec::{CodecError, Input, symbols};
 use super::super::objects::Objects;
 use super::super::source::{Chunk, FoundRun, SeriesEntry, Source, SpanEntry, SpanLookup};
-use super::block::Block;
+use super::block::{Block, Most};
 use super::footer::{End, Footer, open, read_end};
 use super::index::{Page, hash};
 use super::{Losses, Piece, SegmentMeta, SeriesTable, VERSION, at_end, decode_losses, stacks};
@@ -88,8 +88,9 @@ impl Segment {
     fn footer(&self) -> Result<Arc<Footer>, StoreError> {
         self.cache.get(self.number, 0, || {
             let SegmentMeta { bytes, footer_bytes, .. } = self.meta;
-            let end = self.read(bytes.saturating_sub(footer_bytes)..bytes)?;
-            match read_end(&end).map_err(|error| self.damage(Footer::WHAT, error))? {
+            let at = bytes.saturating_sub(footer_bytes);
+            let end = self.read(at..bytes)?;
+            match read_end(&end, at).map_err(|error| self.damage(Footer::WHAT, error))? {
                 End::Footer(footer) => Ok(footer),
                 End::Version(found) => Err(StoreError::Version {
                     path: self.meta.name.clone().into(),
@@ -127,7 +128,8 @@ impl Segment {
         let behind = footer.blocks.get(number + 1).map_or(footer.entry_count, |next| next.first_entry);
         self.piece(number, &at.piece, |raw| {
             let (strings, stacks) = (footer.string_count, footer.stack_count);
-            let block = Block::decode(raw, at.first_entry, &series.series, strings, stacks)?;
+            let most = Most::of(&self.meta);
+            let block = Block::decode(raw, at.first_entry, &series.series, strings, stacks, most)?;
             let fits = block.entries.len() == (behind - at.first_entry) as usize;
             if fits { Ok(block) } else { Err(MISCOUNTED) }
         })

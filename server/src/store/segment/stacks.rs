@@ -9,6 +9,11 @@ use crate::model::ListTable;
 /// Stack traces of one piece.
 pub(super) const STACKS: usize = 256;
 
+/// Locations of a stack trace at most.
+pub(super) const MAX_DEPTH: usize = 1 << 16;
+/// Locations that the stack traces of one piece have together; what they share takes no bytes.
+const MAX_LOCATIONS: usize = STACKS * MAX_DEPTH;
+
 /// The order of stack traces: by their locations from the root.
 pub(super) fn order(a: &[u32], b: &[u32]) -> Ordering {
     a.iter().rev().cmp(b.iter().rev())
@@ -45,6 +50,7 @@ pub(super) fn decode(bytes: &[u8], locations: usize) -> Result<ListTable<u32>, C
     let mut table = ListTable::default();
     // The root first, and the leaf first.
     let (mut stack, mut leaf_first): (Vec<u32>, Vec<u32>) = (Vec::new(), Vec::new());
+    let mut all = 0;
     for (shared, length) in shared.into_iter().zip(lengths) {
         if shared > stack.len() as u64 || length > input.0.len() as u64 {
             return Err(CodecError("reference to nothing"));
@@ -52,6 +58,10 @@ pub(super) fn decode(bytes: &[u8], locations: usize) -> Result<ListTable<u32>, C
         stack.truncate(shared as usize);
         for _ in 0..length {
             stack.push(input.below(locations)?);
+        }
+        all += stack.len();
+        if all > MAX_LOCATIONS {
+            return Err(CodecError("more locations than a piece has"));
         }
         leaf_first.clear();
         leaf_first.extend(stack.iter().rev());

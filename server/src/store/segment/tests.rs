@@ -1,51 +1,16 @@
 //! Segments against what they were made of.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::sync::Arc;
-
-use parking_lot::Mutex;
 
 use super::super::cache::BlockCache;
 use super::super::head::Partition;
+use super::super::memory_objects::Memory;
 use super::super::objects::Objects;
 use super::super::source::{Chunk, NO_SPAN, Source, SpanEntry, SpanLookup};
 use super::*;
 use crate::model::{Profile, SpanId, TraceId};
 use crate::testing::PprofBuilder;
-
-/// Objects in memory.
-#[derive(Default)]
-struct Memory(Mutex<BTreeMap<String, Vec<u8>>>);
-
-impl Objects for Memory {
-    fn create(&self, name: &str, bytes: Vec<u8>) -> io::Result<bool> {
-        Ok(self.0.lock().insert(name.to_owned(), bytes).is_none())
-    }
-
-    fn read(&self, name: &str, range: std::ops::Range<u64>) -> io::Result<Vec<u8>> {
-        let bytes = self.get(name)?;
-        let range = range.start as usize..range.end as usize;
-        bytes.get(range).map(<[u8]>::to_vec).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
-    }
-
-    fn get(&self, name: &str) -> io::Result<Vec<u8>> {
-        self.0.lock().get(name).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
-    }
-
-    fn list(&self, _: &str, _: &str) -> io::Result<Vec<String>> {
-        Ok(Vec::new())
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.0.lock().remove(name);
-        Ok(())
-    }
-
-    fn settle(&self, _: &str) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 /// Numbers that look random and are the same at every run.
 struct Numbers(u64);

@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import type { Browser, BrowserContextOptions, Page } from "playwright-core";
+import { answerOf } from "../support/answer.ts";
 import { audit } from "../support/axe.ts";
 import { launch, withPage } from "../support/browser.ts";
 import {
@@ -223,13 +224,8 @@ check("a token that is no longer good is asked for again", async (page) => {
 });
 
 check("an answer that breaks the encoding is refused with the place", async (page) => {
-  await page.route("**/profile?*", (route) =>
-    route.fulfill({
-      json: {
-        flamegraph: { names: ["total"], levels: [{ values: ["0", "1", "0", "0"] }, { values: ["0"] }] },
-      },
-    }),
-  );
+  const broken = answerOf({ names: ["total"], levels: [{ values: [0, 1, 0, 0] }, { values: [0] }] });
+  await page.route("**/SelectMergeStacktraces", (route) => route.fulfill({ body: Buffer.from(broken) }));
   await page.goto(`${server.url}/span/${span.spanId}`);
   await page.getByText("level 1: 1 numbers, expected a multiple of 4").waitFor();
 });
