@@ -2,6 +2,7 @@
 // through it, too.
 
 import { under } from "./base.ts";
+import { authorization, refused } from "./token.ts";
 
 export interface ProfileTypeSummary {
   /** `name:sample type:sample unit:period type:period unit`. */
@@ -163,6 +164,16 @@ export function fetchPprof(route: ProfileRoute, signal: AbortSignal): Promise<Ar
   return bytesOf(profileAddress(route, "pprof"), { signal });
 }
 
+/** A file and the name that the server gives it. */
+export async function fetchFile(
+  address: string,
+  signal: AbortSignal,
+): Promise<{ bytes: ArrayBuffer; fileName: string | undefined }> {
+  const response = await send(address, { signal });
+  const named = /filename="([^"/\\]+)"/.exec(response.headers.get("content-disposition") ?? "");
+  return { bytes: await response.arrayBuffer(), fileName: named?.[1] };
+}
+
 /** Why the server finds what it finds for a span, a trace or a selector. */
 export function explain(
   query: { span?: string; trace?: string; type?: string; selector?: string; from?: number; until?: number },
@@ -235,6 +246,11 @@ interface Request {
   headers?: Record<string, string>;
 }
 
+/** Fails unless the server knows a token. */
+export async function checkToken(token: string, signal: AbortSignal): Promise<void> {
+  await send(under("api/v1/status/buildinfo"), { signal, headers: authorization(token) }, () => {});
+}
+
 /** The JSON object at an address. */
 export async function answerOf(address: string, request: Request): Promise<object> {
   const response = await send(address, request);
@@ -255,10 +271,14 @@ export async function bytesOf(address: string, request: Request): Promise<ArrayB
   }
 }
 
-/** Sends a request; anything but success is an `ApiError`. */
-async function send(address: string, request: Request): Promise<Response> {
+/** Sends a request; anything but success is an `ApiError`, and a want of a good token is told. */
+async function send(address: string, request: Request, onRefused = refused): Promise<Response> {
+  const sent = authorization();
   const headers = {
     accept: "application/json",
+    // Whoever answers 401 is to leave the asking to the page rather than to the browser.
+    "x-requested-with": "XMLHttpRequest",
+    ...sent,
     ...(request.body === undefined ? {} : { "content-type": "application/json" }),
     ...request.headers,
   };
@@ -274,6 +294,9 @@ async function send(address: string, request: Request): Promise<Response> {
   const error = (typeof body === "object" && body !== null ? body : {}) as Partial<ErrorBody>;
   const message =
     typeof error.message === "string" ? error.message : `The server answered ${response.status}.`;
+  // Meanwhile the reader may have entered another.
+  if (response.status === 401 && sent["authorization"] === authorization()["authorization"])
+    onRefused(message);
   throw new ApiError(response.status, message, error);
 }
 
