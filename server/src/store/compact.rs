@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use super::StoreError;
 use super::cache::BlockCache;
 use super::flush::Flusher;
-use super::manifest::Change;
+use super::manifest::{Change, remove_old};
 use super::segment::{self, Recipe, Segment, SegmentMeta};
 use super::share::{Lease, SWEEP};
 use super::source::{Chunk, Source};
@@ -49,6 +49,9 @@ const MAX_SYMBOL_BYTES: u64 = 64 << 20;
 const CACHE_BYTES: u64 = 96 << 20;
 /// Time between looks for something to merge.
 const LOOK: Duration = Duration::from_secs(10);
+/// Time between two looks for old entries of the manifest, and how many go at a time.
+const PRUNE: Duration = Duration::from_secs(60);
+const PRUNED: usize = 1000;
 /// Time for which merging works or rests without a break.
 const SLICE: Duration = Duration::from_millis(20);
 
@@ -264,11 +267,23 @@ impl Flusher {
         Ok(found)
     }
 
+    /// Removes entries of the manifest that nobody needs any more.
+    pub(super) fn prune(&self) -> Result<(), StoreError> {
+        remove_old(&*self.objects, (self.clock)(), PRUNED, || !self.is_stopping())
+    }
+
     /// Merges what there is to merge, until told to stop.
     pub(super) fn run_compaction(&self) {
         let unnamed = Mutex::default();
         let mut swept: Option<Instant> = None;
+        let mut pruned: Option<Instant> = None;
         while !self.is_stopping() {
+            if pruned.is_none_or(|pruned| pruned.elapsed() >= PRUNE) {
+                pruned = Some(Instant::now());
+                if let Err(error) = self.prune() {
+                    tracing::warn!(%error, "old entries of the manifest cannot be removed, and stay");
+                }
+            }
             if self.sharing.is_some() && swept.is_none_or(|swept| swept.elapsed() >= SWEEP) {
                 swept = Some(Instant::now());
                 if let Err(error) = self.sweep(&unnamed) {

@@ -99,6 +99,7 @@ fn work_and_compact(disk: &FakeDisk) -> Outcome {
                 let _ = store.flusher.compact();
             }
             store.flusher.bury();
+            let _ = store.flusher.prune();
         }
     })
 }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -35,6 +35,8 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_
 pub(super) struct Flusher {
     pub(super) view: Arc<View>,
     pub(super) manifest: Mutex<Manifest>,
+    /// The manifest's position that queries see.
+    pub(super) shown: AtomicU64,
     pub(super) objects: Arc<dyn Objects>,
     pub(super) cache: Arc<BlockCache>,
     pub(super) dir: LogDir,
@@ -145,7 +147,7 @@ impl Flusher {
         // Another server may take them for what nobody needs any more. They are made anew unless they are in force.
         let too_late = self.sharing.is_some() && change.add.iter().any(too_old);
         let committed =
-            if too_late { manifest.poll().map(|_| false) } else { manifest.commit(change.clone()) };
+            if too_late { manifest.poll().map(|()| false) } else { manifest.commit(change.clone()) };
         let committed = match committed {
             Ok(committed) => committed,
             Err(error) => {
@@ -214,6 +216,7 @@ impl Flusher {
     /// Lets queries see what the manifest says, and acknowledges what is in it. Objects of segments that this server
     /// removed from it are its to remove.
     pub(super) fn show(&self, manifest: &Manifest, removed: &[String]) {
+        self.shown.store(manifest.position(), Ordering::Relaxed);
         let covered = manifest.state().logs_of(self.server);
         let gone = self.view.show(manifest.state(), &covered, |meta| {
             Segment::new(meta.clone(), Arc::clone(&self.objects), Arc::clone(&self.cache))

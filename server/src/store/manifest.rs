@@ -27,7 +27,7 @@ const ENTRIES: &str = "manifest";
 const CHECKPOINTS: &str = "checkpoints";
 /// A checkpoint is written after so many entries.
 const CHECKPOINT_ENTRIES: u64 = 64;
-/// Entries stay for so long after a checkpoint before the last: others may be about to read or to write behind them.
+/// Entries stay for so long after a checkpoint that stands for them: others may be about to read or to write behind them.
 const KEPT_MS: i64 = 3_600_000;
 /// Who has not looked for so long may have missed entries that are gone by now.
 const STALE_MS: i64 = KEPT_MS / 4;
@@ -172,10 +172,8 @@ pub(super) struct Manifest {
     state: State,
     /// The number of the next entry.
     next: u64,
-    /// The numbers of the last checkpoint, and of the one before with its time.
+    /// The number of the last checkpoint.
     checkpoint: u64,
-    checkpoint_before: Option<(u64, i64)>,
-    checkpoint_ms: i64,
 }
 
 impl Manifest {
@@ -195,8 +193,6 @@ impl Manifest {
             state: State::default(),
             next: 1,
             checkpoint: 1,
-            checkpoint_before: None,
-            checkpoint_ms: 0,
         };
         let checkpoints = manifest.list(CHECKPOINTS, "")?;
         let mut damage = None;
@@ -206,7 +202,6 @@ impl Manifest {
                     manifest.state = checkpoint.state;
                     manifest.next = number(name).unwrap_or(1);
                     manifest.checkpoint = manifest.next;
-                    manifest.checkpoint_ms = checkpoint.at_ms;
                     damage = None;
                     break;
                 }
@@ -228,6 +223,11 @@ impl Manifest {
     /// The same, of which others write entries, too.
     pub(super) fn shared(self) -> Self {
         Self { shared: true, ..self }
+    }
+
+    /// How many entries are known, those before the first included.
+    pub(super) fn position(&self) -> u64 {
+        self.next
     }
 
     /// What is known.
@@ -261,13 +261,13 @@ impl Manifest {
         Ok(())
     }
 
-    /// Reads what others wrote since, at the cost of one small request if they wrote nothing; tells whether they did.
-    pub(super) fn poll(&mut self) -> Result<bool, StoreError> {
+    /// Reads what others wrote since, at the cost of one small request if they wrote nothing. If it fails, what was read
+    /// until then is known.
+    pub(super) fn poll(&mut self) -> Result<(), StoreError> {
         if self.is_stale() {
-            return self.reload().map(|()| true);
+            return self.reload();
         }
         let now = (Instant::now(), (self.clock)());
-        let before = self.next;
         loop {
             let name = object(ENTRIES, self.next);
             match self.objects.get(&name) {
@@ -281,7 +281,7 @@ impl Manifest {
             }
         }
         self.looked = now;
-        Ok(self.next > before)
+        Ok(())
     }
 
     /// Whether entries may have come and gone since somebody looked. The next number may have been used then.
@@ -339,7 +339,7 @@ impl Manifest {
         }
     }
 
-    /// Writes a checkpoint if it is time, and removes what nobody needs any more. Neither has to succeed.
+    /// Writes a checkpoint if it is time. It need not succeed.
     fn write_checkpoint(&mut self) {
         if self.next < self.checkpoint + CHECKPOINT_ENTRIES {
             return;
@@ -348,25 +348,13 @@ impl Manifest {
         if self.shared && !(self.next - 1).is_multiple_of(CHECKPOINT_ENTRIES) {
             return;
         }
-        let now = (self.clock)();
-        let checkpoint = Checkpoint { at_ms: now, state: self.state.clone() };
+        let checkpoint = Checkpoint { at_ms: (self.clock)(), state: self.state.clone() };
         let name = object(CHECKPOINTS, self.next);
         if let Err(error) = self.objects.create(&name, frame(&checkpoint)) {
             tracing::warn!(name, %error, "checkpoint of the manifest cannot be written");
             return;
         }
-        if let Some((before, at_ms)) = self.checkpoint_before
-            && now.saturating_sub(at_ms) >= KEPT_MS
-        {
-            for prefix in [ENTRIES, CHECKPOINTS] {
-                let old = self.list(prefix, "").unwrap_or_default();
-                for name in old.iter().filter(|name| number(name).is_some_and(|number| number < before)) {
-                    let _ = self.objects.remove(name);
-                }
-            }
-        }
-        self.checkpoint_before = Some((self.checkpoint, self.checkpoint_ms));
-        (self.checkpoint, self.checkpoint_ms) = (self.next, now);
+        self.checkpoint = self.next;
     }
 
     /// Names with numbers below a prefix.
@@ -451,7 +439,10 @@ mod fuzzed {
 }
 
 mod audit;
+mod old;
 #[cfg(test)]
 mod tests;
+
+pub(super) use self::old::remove_old;
 
 pub(super) use self::audit::audit;

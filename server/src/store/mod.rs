@@ -31,7 +31,7 @@ mod writer;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -226,6 +226,7 @@ impl Store {
         let flusher = Arc::new(Flusher {
             view: Arc::clone(&view),
             manifest: Mutex::new(manifest),
+            shown: AtomicU64::default(),
             objects,
             cache: Arc::new(BlockCache::new(options.cache_bytes)),
             dir: dir.clone(),
@@ -398,7 +399,7 @@ impl Store {
 
     /// What the store did and how it stands.
     pub fn status(&self) -> StoreStatus {
-        let counted = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let counted = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let c = &self.counters;
         let SegmentCounts { segments, bytes: segment_bytes, damaged: damaged_segments } =
             self.view.segment_counts();

@@ -69,9 +69,12 @@ impl Flusher {
     pub(super) fn refresh(&self) -> Result<(), StoreError> {
         if self.sharing.is_some() {
             let mut manifest = self.manifest.lock();
-            if manifest.poll()? {
+            let read = manifest.poll();
+            // What was read before something failed counts, here or when others were in the way of a change.
+            if manifest.position() != self.shown.load(Ordering::Relaxed) {
                 self.show(&manifest, &[]);
             }
+            read?;
         }
         Ok(())
     }

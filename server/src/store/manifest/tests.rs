@@ -120,14 +120,47 @@ fn checkpoints_say_the_same_and_old_entries_go() {
     for number in 0..3 * CHECKPOINT_ENTRIES {
         assert!(later.commit(add(&format!("later-{number}"), 1000 + number)).unwrap());
     }
+    let go_on = || true;
+    remove_old(&*objects(&disk), 10 * KEPT_MS, usize::MAX, go_on).unwrap();
+    assert_eq!(count(&disk, "/objects/manifest") as u64, later.next - 1, "they were all of this hour");
+    remove_old(&*objects(&disk), 12 * KEPT_MS, 10, go_on).unwrap();
+    assert_eq!(count(&disk, "/objects/checkpoints"), 9 + 3 - 8, "first what leads to the others");
+    assert_eq!(count(&disk, "/objects/manifest") as u64, later.next - 1 - 2);
+    assert_eq!(load(&disk, 1).state(), later.state());
+    remove_old(&*objects(&disk), 12 * KEPT_MS, usize::MAX, || false).unwrap();
+    assert_eq!(count(&disk, "/objects/manifest") as u64, later.next - 1 - 2);
+    remove_old(&*objects(&disk), 12 * KEPT_MS, usize::MAX, go_on).unwrap();
     assert!(count(&disk, "/objects/manifest") as u64 <= 5 * CHECKPOINT_ENTRIES);
-    assert!(count(&disk, "/objects/checkpoints") <= 4);
+    assert_eq!(load(&disk, 1).state(), later.state());
+    remove_old(&*objects(&disk), 20 * KEPT_MS, usize::MAX, go_on).unwrap();
+    assert_eq!(count(&disk, "/objects/checkpoints"), 2, "the last may turn out damaged");
     assert_eq!(load(&disk, 1).state(), later.state());
 
     // The last checkpoint may be damaged: the one before leads to the same.
     let last = disk.paths().into_iter().rfind(|path| path.starts_with("/objects/checkpoints")).unwrap();
     disk.rot(&last, |bytes| bytes[30] ^= 1);
     assert_eq!(load(&disk, 1).state(), later.state());
+}
+
+#[test]
+fn what_is_kept_of_a_busy_manifest_does_not_grow() {
+    const STEP_MS: i64 = 20_000;
+    let disk = FakeDisk::default();
+    let now_ms = Arc::new(std::sync::atomic::AtomicI64::new(0));
+    let clock = Arc::clone(&now_ms);
+    let clock: Clock = Arc::new(move || clock.load(std::sync::atomic::Ordering::Relaxed));
+    let mut manifest = Manifest::load(objects(&disk), clock, Uuid::from_u128(1)).unwrap();
+    let hour = (KEPT_MS / STEP_MS) as u64;
+    for number in 1..=4 * hour {
+        assert!(manifest.commit(add(&number.to_string(), number)).unwrap());
+        let at_ms = now_ms.fetch_add(STEP_MS, std::sync::atomic::Ordering::Relaxed);
+        if number % 50 == 0 {
+            remove_old(&*objects(&disk), at_ms, 1000, || true).unwrap();
+            let entries = objects(&disk).list(ENTRIES, "").unwrap().len() as u64;
+            assert!(entries <= hour + 2 * CHECKPOINT_ENTRIES, "{entries} after {number}");
+        }
+    }
+    assert_eq!(load(&disk, 1).state(), manifest.state());
 }
 
 #[test]

@@ -20,6 +20,8 @@ use crate::testing::PprofBuilder;
 struct Reached {
     bucket: FakeObjects,
     server: FakeDisk,
+    /// How many reads are left until one fails; 0 if none does.
+    gets: Arc<AtomicI64>,
 }
 
 impl Reached {
@@ -47,7 +49,12 @@ impl Objects for Reached {
     }
 
     fn get(&self, name: &str) -> io::Result<Vec<u8>> {
-        self.bucket.get(name)
+        // The last one before there are none left fails.
+        match self.gets.load(Ordering::Relaxed) {
+            0 => self.bucket.get(name),
+            _ if self.gets.fetch_sub(1, Ordering::Relaxed) == 1 => Err(io::ErrorKind::TimedOut.into()),
+            _ => self.bucket.get(name),
+        }
     }
 
     fn list(&self, prefix: &str, after: &str) -> io::Result<Vec<String>> {
@@ -81,6 +88,7 @@ impl Objects for Reached {
 struct World {
     bucket: FakeDisk,
     now_ms: Arc<AtomicI64>,
+    gets: Arc<AtomicI64>,
 }
 
 impl World {
@@ -94,7 +102,8 @@ impl World {
         let bucket = Bucket::parse("s3://profiles").expect("a bucket");
         options.shared = Some(Shared { acknowledge, ..Shared::new(bucket) });
         let bucket = FakeObjects { disk: self.bucket.clone(), root: PathBuf::from("/bucket") };
-        let objects = |_: &Path| Ok(Arc::new(Reached { bucket, server: disk.clone() }) as Arc<dyn Objects>);
+        let reached = Reached { bucket, server: disk.clone(), gets: Arc::clone(&self.gets) };
+        let objects = |_: &Path| Ok(Arc::new(reached) as Arc<dyn Objects>);
         Store::open_on(Arc::new(disk.clone()), objects, options, false)
     }
 
@@ -234,6 +243,24 @@ fn an_error_at_any_step_loses_and_doubles_nothing() {
             check(&world.local(), &acknowledged, &context);
         }
     }
+}
+
+#[test]
+fn what_was_read_before_the_bucket_failed_is_shown() {
+    let world = World::default();
+    let (writer, reader) = (world.local(), world.local());
+    for number in 1..=3 {
+        append(&writer, number).unwrap();
+        writer.flush().unwrap();
+    }
+    // The first entry is read, the second is not.
+    world.gets.store(2, Ordering::Relaxed);
+    reader.flusher.refresh().unwrap_err();
+    assert_eq!(world.gets.load(Ordering::Relaxed), 0);
+    let entries: BTreeMap<u64, u64> = seen(&reader);
+    assert_eq!(entries.len(), 1, "{entries:?}");
+    reader.flusher.refresh().unwrap();
+    assert_eq!(seen(&reader).len(), 3);
 }
 
 #[test]

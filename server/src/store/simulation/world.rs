@@ -309,6 +309,7 @@ impl World {
         let compacted = self.during("merge", |store| store.flusher.compact());
         if compacted.is_ok() {
             self.store().flusher.bury();
+            let _ = self.store().flusher.prune();
         }
     }
 
