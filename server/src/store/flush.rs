@@ -17,12 +17,13 @@ use super::compact::Compaction;
 use super::log::{LogDir, LogWriter};
 use super::manifest::{Change, Manifest};
 use super::objects::Objects;
+use super::reserve::Reserve;
 use super::retain::{Leaving, Retention};
 use super::segment::{self, Recipe, Segment, SegmentMeta};
 use super::source::Source;
 use super::view::View;
 use super::writer::Counters;
-use super::{Clock, StoreError};
+use super::{Clock, ErrorKind, StoreError};
 
 /// How often the age of the open partition is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -50,6 +51,7 @@ pub(super) struct Flusher {
     /// One merging or deletion at a time.
     pub(super) rewriting: Mutex<()>,
     pub(super) segment_ids: fn() -> Uuid,
+    pub(super) reserve: Reserve,
     /// Whether a thread of its own flushes; else whoever waits for room does.
     pub(super) background: bool,
     pub(super) progress: Progress,
@@ -128,7 +130,12 @@ impl Flusher {
     /// whether the change is made: [`Self::settle`] finds out.
     pub(super) fn commit(&self, change: Change) -> Result<bool, StoreError> {
         let mut manifest = self.manifest.lock();
-        let committed = match manifest.commit(change.clone()) {
+        let committed = manifest.commit(change.clone()).or_else(|error| {
+            // Whatever it says, the entry is small, and most of them lead to files that go.
+            let room = error.kind() == ErrorKind::Full && self.reserve.release((self.clock)());
+            if room { manifest.commit(change.clone()) } else { Err(error) }
+        });
+        let committed = match committed {
             Ok(committed) => committed,
             Err(error) => {
                 self.unsettled.lock().push(change);

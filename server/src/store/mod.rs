@@ -20,6 +20,7 @@ mod memory_objects;
 mod objects;
 mod offline;
 mod options;
+mod reserve;
 mod retain;
 mod segment;
 mod server_id;
@@ -49,6 +50,7 @@ pub use self::offline::{
     inspect, verify,
 };
 pub use self::options::{Clock, StoreOptions, system_clock};
+use self::reserve::Reserve;
 pub use self::retain::{Keep, Retention};
 pub(crate) use self::source::{Chunk, FoundRun, NO_SPAN, SeriesEntry, Source, SpanEntry, SpanLookup};
 use self::view::{SegmentCounts, View};
@@ -209,6 +211,7 @@ impl Store {
             compaction: options.compaction,
             rewriting: Mutex::default(),
             segment_ids: options.segment_ids,
+            reserve: Reserve::open(Arc::clone(&dir.disk), &data_dir, options.reserve_bytes, clock()),
             background,
             progress: Progress::default(),
         });

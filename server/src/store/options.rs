@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
 
-use super::{Compaction, Retention};
+use super::{Compaction, Retention, reserve};
 
 /// Tells the time in Unix milliseconds. Everything that needs the time asks this, so that tests choose it.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
@@ -42,6 +42,8 @@ pub struct StoreOptions {
     pub retention: Retention,
     /// Tells the time.
     pub clock: Clock,
+    /// Room on the disk that is kept for entries of the manifest, in bytes.
+    pub(crate) reserve_bytes: usize,
     /// Makes ids for the names of segments, each another.
     pub(crate) segment_ids: fn() -> Uuid,
 }
@@ -60,6 +62,7 @@ impl StoreOptions {
             compaction: Compaction::default(),
             retention: Retention::default(),
             clock: system_clock(),
+            reserve_bytes: reserve::BYTES,
             segment_ids: Uuid::new_v4,
         }
     }

@@ -125,6 +125,8 @@ impl Flusher {
                 }
             }
         });
+        drop(leaving);
+        self.reserve.keep((self.clock)());
     }
 }
 

@@ -4,6 +4,7 @@
 //! asks the engine and writes the answer.
 
 mod causes;
+mod delete;
 mod exists;
 mod explain;
 mod format;
@@ -16,7 +17,7 @@ mod trace;
 
 use std::sync::Arc;
 
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 use axum::{Router, middleware};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -26,7 +27,7 @@ use crate::model::Labels;
 use crate::query::TypeTotal;
 
 /// Where the routes lie, as the document names them.
-const PATHS: [&str; 9] = [
+const PATHS: [&str; 10] = [
     "/api/v1/spans",
     "/api/v1/spans:exists",
     "/api/v1/spans/{span_id}",
@@ -34,6 +35,7 @@ const PATHS: [&str; 9] = [
     "/api/v1/traces/{trace_id}",
     "/api/v1/traces/{trace_id}/profile",
     "/api/v1/explain",
+    "/api/v1/profiles",
     "/api/v1/openapi.json",
     "/api/v1/openapi.yaml",
 ];
@@ -49,6 +51,7 @@ pub(super) fn router(app: &Arc<App>) -> Router<Arc<App>> {
         get(trace::trace),
         get(profile::of_trace),
         get(explain::explain),
+        delete(delete::profiles),
         get(openapi::json),
         get(openapi::yaml),
     ];

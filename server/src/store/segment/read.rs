@@ -68,6 +68,7 @@ impl Segment {
             // The object is shorter than the manifest says, or gone.
             std::io::ErrorKind::UnexpectedEof => self.damage("end", CodecError("ends too early")),
             std::io::ErrorKind::NotFound => self.damage("object", CodecError("is gone")),
+            std::io::ErrorKind::InvalidData => self.damage("bytes", CodecError("the disk cannot read them")),
             _ => StoreError::io("read", std::path::Path::new(name), error),
         })
     }

@@ -89,6 +89,7 @@ impl World {
         options.flush_after_ms = *chance.pick(&[60_000, 600_000]);
         options.log_file_bytes = *chance.pick(&[1500, 6000, 1 << 20]);
         options.cache_bytes = *chance.pick(&[0, 1 << 20]);
+        options.reserve_bytes = *chance.pick(&[0, 3000]);
         options.compaction.fan_out = *chance.pick(&[2, 3, 5]);
         let total_bytes = chance.one_in(5).then_some(40_000);
         let of_tenant = Arc::new(|tenant: &TenantId| match tenant.as_str() {
