@@ -18,7 +18,7 @@ use crate::config::{Config, TenantLimits};
 use crate::error::ServeError;
 use crate::model::TenantId;
 use crate::reload::{Poll, Watched, Watcher};
-use crate::store::{Compaction, Keep, Retention, Store, StoreOptions};
+use crate::store::{Compaction, Keep, Retention, Shared, Store, StoreOptions};
 use crate::telemetry;
 use crate::tokens::Tokens;
 use crate::traces::{TraceOptions, TraceStore};
@@ -96,6 +96,13 @@ pub fn store_options(config: &Config) -> StoreOptions {
             cpu_percent: u32::try_from(config.compaction_cpu_percent).unwrap_or(100),
             ..Compaction::default()
         },
+        shared: config.bucket().map(|bucket| Shared {
+            bucket,
+            acknowledge: config.acknowledge,
+            publish_ms: config.object_publish_ms,
+            refresh_ms: config.object_refresh_ms,
+            removal_ms: config.object_removal_ms,
+        }),
         ..StoreOptions::new(config.data_dir.clone())
     }
 }

@@ -12,7 +12,7 @@ use spanflame_server::ingest::Limits;
 use spanflame_server::model::{TenantId, TimeRange};
 use spanflame_server::selector::LabelSelector;
 use spanflame_server::serve::store_options;
-use spanflame_server::store::{self, Deletion, Inspection, Store, system_clock};
+use spanflame_server::store::{self, Deletion, Inspection, Place, Store, system_clock};
 use spanflame_server::transfer::{self, ExportOptions, ImportOptions};
 
 type Outcome = Result<ExitCode, Box<dyn Error + Send + Sync>>;
@@ -138,8 +138,9 @@ fn run_blocking(command: StoreCommand, runtime: &tokio::runtime::Handle) -> Outc
         StoreCommand::Verify { data, json } => verify(&config(*data)?, json),
         StoreCommand::Export { data, tenant, from, until, selector, out } => {
             let range = range(from.as_deref(), until.as_deref())?;
-            let data_dir = config(*data)?.data_dir;
-            export(&ExportOptions { data_dir, tenant, range, selector, out })
+            let config = config(*data)?;
+            let bucket = config.bucket();
+            export(&ExportOptions { data_dir: config.data_dir, bucket, tenant, range, selector, out })
         }
         StoreCommand::Delete { data, tenant, from, until, all: _ } => {
             let range = range(from.as_deref(), until.as_deref())?;
@@ -165,7 +166,8 @@ fn config(data: DataArgs) -> Result<Config, Box<dyn Error + Send + Sync>> {
 }
 
 fn inspect(config: &Config, json: bool) -> Outcome {
-    let found = store::inspect(&config.data_dir)?;
+    let bucket = config.bucket();
+    let found = store::inspect(Place { data_dir: &config.data_dir, bucket: bucket.as_ref() })?;
     let mut out = io::stdout().lock();
     if json {
         serde_json::to_writer_pretty(&mut out, &found)?;
@@ -268,7 +270,9 @@ fn print(out: &mut impl Write, found: &Inspection) -> io::Result<()> {
 
 fn verify(config: &Config, json: bool) -> Outcome {
     let mut damages = Vec::new();
-    let verified = store::verify(&config.data_dir, |damage| {
+    let bucket = config.bucket();
+    let place = Place { data_dir: &config.data_dir, bucket: bucket.as_ref() };
+    let verified = store::verify(place, |damage| {
         if !json {
             // As it is found: reading everything takes a while.
             println!("{}, byte {}: {}: {}", damage.object, damage.offset, damage.what, damage.means);

@@ -20,9 +20,10 @@ const HEADERS: [(HeaderName, HeaderValue); 3] = [
 ];
 
 /// Routes of the page, each with the HTML whose relative links fit its depth. The script tells them apart.
-const PAGES: [(&str, &str); 7] = [
+const PAGES: [(&str, &str); 8] = [
     ("/", "index.html"),
     ("/services", "index.html"),
+    ("/traces", "index.html"),
     ("/operation", "index.html"),
     ("/function", "index.html"),
     ("/compare", "index.html"),

@@ -56,6 +56,9 @@ fn fill(address: &str) {
     let span = get(&format!("{address}/api/v1/spans/{}", profile::SPAN));
     assert_eq!(span.status, 200, "{}", span.text());
     assert_eq!(span.json()["children"][0]["name"], "charge", "{}", span.text());
+    let json = [("content-type", "application/json")];
+    let answer = send("POST", &format!("{address}/v1/traces"), &json, profile::traces().into_bytes());
+    assert_eq!(answer.expect("an answer").status, 200);
     let trace = get(&format!("{address}/api/v1/traces/{}", profile::TRACE));
-    assert_eq!(trace.json()["spanCount"], 3, "{}", trace.text());
+    assert_eq!(trace.json()["spanCount"], 4, "{}", trace.text());
 }

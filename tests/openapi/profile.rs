@@ -27,6 +27,27 @@ pub(crate) fn payments() -> Vec<u8> {
     profile.message.encode_to_vec()
 }
 
+/// What both spans and one without samples say of themselves, in OpenTelemetry's JSON.
+pub(crate) fn traces() -> String {
+    let span = |id: &str, parent: &str, name: &str, nanos: i64| {
+        format!(
+            r#"{{"traceId":"{TRACE}","spanId":"{id}","parentSpanId":"{parent}","name":"{name}","kind":2,
+                "startTimeUnixNano":"{START}","endTimeUnixNano":"{}","status":{{"code":2}},
+                "attributes":[{{"key":"user","value":{{"stringValue":"ada"}}}}],
+                "events":[{{"timeUnixNano":"{START}","name":"began"}}]}}"#,
+            START + nanos
+        )
+    };
+    let spans = [
+        span(SPAN, "", "GET /pay", 90_000_000),
+        span("00000000000000c1", SPAN, "charge", 50_000_000),
+        span("00000000000000c3", SPAN, "look up", 1_000_000),
+    ];
+    let service = r#"{"attributes":[{"key":"service.name","value":{"stringValue":"checkout"}}]}"#;
+    let spans = spans.join(",");
+    format!(r#"{{"resourceSpans":[{{"resource":{service},"scopeSpans":[{{"spans":[{spans}]}}]}}]}}"#)
+}
+
 struct Builder {
     message: Profile,
 }

@@ -5,6 +5,12 @@ use std::process::{Command, Stdio};
 
 use crate::shell;
 
+/// Python with an S3 server for several servers to share.
+pub(crate) fn with_s3() -> anyhow::Result<PathBuf> {
+    let requirements = shell::root().join("tests/shared/requirements.txt");
+    Ok(programs("shared", &requirements)?.join("python"))
+}
+
 /// The directory of the programs that these requirements install, once installed.
 pub(crate) fn programs(name: &str, requirements: &Path) -> anyhow::Result<PathBuf> {
     shell::need("python3", &["python3", "python3-venv"])?;

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use anyhow::{Context as _, bail};
 use spanflame_bench_rig::Measurement;
 
-use crate::shell;
+use crate::{python, shell};
 
 const BRIDGE: &str = "spanflame-benches";
 const SERVER: &str = "spanflame-server";
@@ -28,7 +28,7 @@ const BENCHES: &[(&str, &str, &[&str])] = &[
     (SERVER, "server", SERVER_TARGETS),
 ];
 
-const SERVER_TARGETS: &[&str] = &["S1", "S2", "S3", "S4", "T1", "T2", "T3", "T4", "T5", "T6", "T8"];
+const SERVER_TARGETS: &[&str] = &["S1", "S2", "S3", "S4", "T1", "T2", "T3", "T4", "T5", "T6", "T8", "T10"];
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -87,6 +87,9 @@ fn measure(package: &str, bench: &str, args: &Args) -> anyhow::Result<Vec<Measur
         command.arg("--quick");
     }
     if package == SERVER {
+        if args.ids.is_empty() || args.ids.iter().any(|id| id == "T10") {
+            command.env("SPANFLAME_PYTHON", python::with_s3()?);
+        }
         // One program measures them all, each part on servers of its own.
         command.args(args.ids.iter().filter(|id| SERVER_TARGETS.contains(&id.as_str())));
         if let Some(url) = &args.pyroscope {

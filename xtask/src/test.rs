@@ -40,6 +40,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let document =
         ["test", "--package", "spanflame-tests", "--features", "schemathesis", "--test", "openapi"];
     shell::run(shell::cargo().args(document).env("SCHEMATHESIS", schemathesis))?;
+    let python = python::with_s3()?;
+    let shared = ["test", "--package", "spanflame-tests", "--features", "shared", "--test", "shared"];
+    shell::run(shell::cargo().args(shared).env("SPANFLAME_PYTHON", python))?;
     page::install()?;
     shell::need("chromium", &["chromium", "fonts-dejavu-core"])?;
     shell::run(&mut page::npm(&["run", "check"]))?;

@@ -1,4 +1,4 @@
-//! S1 to S4 and T1 to T8: what ingest, queries and keeping cost, over HTTP; ingest and queries beside a Grafana Pyroscope
+//! S1 to S4, T1 to T8 and T10: what ingest, queries and keeping cost, over HTTP; ingest and queries beside a Grafana Pyroscope
 //! server where one is named.
 
 mod corpus;
@@ -6,6 +6,7 @@ mod ingest;
 mod load;
 mod query;
 mod rig;
+mod shared;
 mod store;
 
 use std::process::ExitCode;
@@ -19,6 +20,7 @@ const PARTS: &[(&[&str], Measure)] = &[
     (&["S1", "S2"], ingest::measure),
     (&["S3", "S4"], query::measure),
     (&["T1", "T2", "T3", "T4", "T5", "T6", "T8"], store::measure),
+    (&["T10"], shared::measure),
 ];
 
 fn main() -> ExitCode {

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::Config;
 use crate::ingest::Limits;
 use crate::model::TenantId;
+use crate::store::{Acknowledge, Bucket};
 
 impl Config {
     /// Adds what cannot be.
@@ -60,6 +61,7 @@ impl Config {
                 problem(format!("{name} = {value}: expected between {least} and 86400000 milliseconds"));
             }
         }
+        self.check_object_store(&mut problem);
         limits(&self.limits, &mut problem);
         let unreachable = |tenant: &&TenantId| !self.multi_tenant && tenant.as_str() != TenantId::ANONYMOUS;
         for tenant in self.tenants.keys().filter(unreachable) {
@@ -68,6 +70,46 @@ impl Config {
         self.check_base_path(&mut problem);
         self.check_origins(&mut problem);
         self.check_files(&mut problem);
+    }
+
+    fn check_object_store(&self, problem: &mut impl FnMut(String)) {
+        for (name, value, least) in [
+            ("object_publish_ms", self.object_publish_ms, 10),
+            ("object_refresh_ms", self.object_refresh_ms, 10),
+        ] {
+            if !(least..=60_000).contains(&value) {
+                problem(format!("{name} = {value}: expected between {least} and 60000 milliseconds"));
+            }
+        }
+        // Servers read what they were about to read for as long as a query may last.
+        let least = self.query_timeout_ms.saturating_add(self.object_refresh_ms);
+        if !self.object_store.is_empty() && !(least..=3_600_000).contains(&self.object_removal_ms) {
+            problem(format!(
+                "object_removal_ms = {}: expected between {least}, which is query_timeout_ms and object_refresh_ms, and \
+                 3600000 milliseconds",
+                self.object_removal_ms
+            ));
+        }
+        if self.object_store.is_empty() {
+            if self.acknowledge == Acknowledge::Object {
+                problem("acknowledge = \"object\" needs an object_store".to_owned());
+            }
+            return;
+        }
+        if let Err(what) = Bucket::parse(&self.object_store) {
+            problem(format!("object_store: {what}"));
+        }
+        let endpoint = &self.object_endpoint;
+        if endpoint.starts_with("http://") && !self.object_allow_http {
+            problem(format!(
+                "object_endpoint = {endpoint:?} is not encrypted; set object_allow_http if that is meant"
+            ));
+        } else if !(endpoint.is_empty()
+            || endpoint.starts_with("http://")
+            || endpoint.starts_with("https://"))
+        {
+            problem(format!("object_endpoint = {endpoint:?}: expected a URL such as \"https://s3.example\""));
+        }
     }
 
     fn check_base_path(&self, problem: &mut impl FnMut(String)) {

@@ -22,6 +22,7 @@ pub use self::source::{Source, TenantLimits};
 use crate::ingest::Limits;
 use crate::model::TenantId;
 use crate::settings::{Kind, Setting, Settings, settings, suggest};
+use crate::store::{Acknowledge, Bucket};
 use crate::tokens::Tokens;
 
 #[cfg(test)]
@@ -79,6 +80,24 @@ settings! {
         compaction_cpu_percent: usize = 50, "PERCENT";
         /// Bytes of all tenants' segments on disk at which the oldest go; 0 keeps all
         retention_total_bytes: Option<i64> = None, "BYTES";
+        /// Bucket that has the segments in place of the data directory, as s3://bucket/prefix; any number of servers may share it
+        object_store: String = String::new(), "URL";
+        /// Where the object store is reached, as `https://s3.example:9000`; AWS if not named
+        object_endpoint: String = String::new(), "URL";
+        /// Region of the object store
+        object_region: String = String::new(), "REGION";
+        /// Reach the object store without TLS if the endpoint says http
+        object_allow_http: bool = false, "BOOL";
+        /// When a push is acknowledged where there is an object store: local, once it is in this server's log, or object, once
+        /// it is in the bucket and so for every server
+        acknowledge: Acknowledge = Acknowledge::Local, "WHEN";
+        /// Least time between two writes of new segments to the object store, in milliseconds; flush_after_ms does not count
+        /// there
+        object_publish_ms: u64 = 500, "MS";
+        /// Time between two looks for what other servers wrote to the object store, in milliseconds
+        object_refresh_ms: u64 = 1000, "MS";
+        /// How long merged and expired segments stay in the object store for servers that still read them, in milliseconds
+        object_removal_ms: u64 = 600_000, "MS";
         /// Bytes of traces of all tenants on disk at which the oldest go; 0 keeps all
         traces_retention_bytes: Option<i64> = Some(4 << 30), "BYTES";
         /// Connections that there may be at a time; on further ones nothing is answered but /ready and /metrics
@@ -156,6 +175,29 @@ impl Kind for LogFormat {
     }
 }
 
+impl Kind for Acknowledge {
+    const EXPECTED: &'static str = "local or object";
+
+    fn from_text(text: &str) -> Option<Value> {
+        String::from_text(text)
+    }
+
+    fn from_value(value: &Value) -> Option<Self> {
+        match value.as_str()? {
+            "local" => Some(Self::Local),
+            "object" => Some(Self::Object),
+            _ => None,
+        }
+    }
+
+    fn to_value(&self) -> Value {
+        Value::from(match self {
+            Self::Local => "local",
+            Self::Object => "object",
+        })
+    }
+}
+
 /// Settings that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -227,6 +269,14 @@ impl Config {
     /// The value of a setting of the server or of every tenant.
     pub fn value(&self, name: &str) -> Option<Value> {
         self.get(name).or_else(|| self.limits.get(name))
+    }
+
+    /// The bucket that has the objects, none if the data directory has them.
+    pub fn bucket(&self) -> Option<Bucket> {
+        let named = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+        let (endpoint, region) = (named(&self.object_endpoint), named(&self.object_region));
+        let bucket = Bucket::parse(&named(&self.object_store)?).ok()?;
+        Some(Bucket { endpoint, region, allow_http: self.object_allow_http, ..bucket })
     }
 
     /// Whether requests have to bring a token.

@@ -238,3 +238,40 @@ proptest::proptest! {
         let _ = load(&format!("{line}\n{table}\n"), &[]);
     }
 }
+
+#[test]
+fn an_object_store_is_checked_together_with_what_depends_on_it() {
+    let good = load(
+        "object_store = 's3://profiles/prod'\nobject_region = 'eu-central-1'\nacknowledge = 'object'",
+        &["--object-endpoint", "http://127.0.0.1:9000", "--object-allow-http"],
+    )
+    .unwrap();
+    let bucket = good.bucket().expect("one is named");
+    assert_eq!((bucket.to_string().as_str(), bucket.allow_http), ("s3://profiles/prod", true));
+    assert_eq!(bucket.endpoint.as_deref(), Some("http://127.0.0.1:9000"));
+    assert_eq!(bucket.region.as_deref(), Some("eu-central-1"));
+    assert_eq!(good.acknowledge, Acknowledge::Object);
+    assert_eq!(load("", &[]).unwrap().bucket(), None);
+    for (text, said) in [
+        ("object_store = 'profiles'", "object_store: expected s3://bucket or s3://bucket/prefix"),
+        ("acknowledge = 'object'", "acknowledge = \"object\" needs an object_store"),
+        ("acknowledge = 'both'", "acknowledge: expected local or object"),
+        (
+            "object_store = 's3://a'\nobject_endpoint = 'http://a'",
+            "is not encrypted; set object_allow_http if that is meant",
+        ),
+        (
+            "object_store = 's3://a'\nobject_endpoint = 'a:9000'",
+            "object_endpoint = \"a:9000\": expected a URL",
+        ),
+        (
+            "object_store = 's3://a'\nobject_removal_ms = 60000",
+            "object_removal_ms = 60000: expected between 61000",
+        ),
+        ("object_refresh_ms = 0", "object_refresh_ms = 0: expected between 10 and 60000"),
+        ("object_publish_ms = 70000", "object_publish_ms = 70000: expected between 10 and 60000"),
+    ] {
+        let error = wrong(text);
+        assert!(error.contains(said), "{text}: {error}");
+    }
+}

@@ -29,8 +29,9 @@ pub use self::points::{Exemplar, Grain, TimeQuery};
 pub use self::select::Selection;
 pub use self::series::{Aggregation, Point, TimeSeries};
 pub use self::spans::{
-    EmptyReason, ExplainQuery, Explanation, MatcherFinding, SpanCursor, SpanListFilter, SpanListItem,
-    SpanOrder, SpanSeries, SpanSummary, SpanTotals, Stages, TraceSummary, TreeSpan, TypeTotal,
+    EmptyReason, ExplainQuery, Explanation, KnownSpan, MatcherFinding, OperationCpu, SpanCursor,
+    SpanListFilter, SpanListItem, SpanOrder, SpanSeries, SpanSummary, SpanTotals, SpanUnder, Stages,
+    TraceSummary, TreeSpan, TypeTotal,
 };
 pub use self::stacks::StackFilter;
 use crate::cancel::Cancelled;

@@ -15,6 +15,7 @@ use super::cache::BlockCache;
 use super::flush::Flusher;
 use super::manifest::Change;
 use super::segment::{self, Recipe, Segment, SegmentMeta};
+use super::share::{Lease, SWEEP};
 use super::source::{Chunk, Source};
 use super::{ErrorKind, StoreError};
 use crate::model::{TenantId, TimeRange};
@@ -52,8 +53,12 @@ const LOOK: Duration = Duration::from_secs(10);
 const SLICE: Duration = Duration::from_millis(20);
 
 impl Compaction {
-    /// Segments of one tenant that are to become one; none if all is well.
-    fn pick<'a>(&self, segments: &[&'a SegmentMeta], now_ms: i64) -> Option<Vec<&'a SegmentMeta>> {
+    /// Segments of one tenant that are to become one, in groups with a name each; none if all is well.
+    fn picks<'a>(
+        &self,
+        segments: &[&'a SegmentMeta],
+        now_ms: i64,
+    ) -> impl Iterator<Item = (String, Vec<&'a SegmentMeta>)> {
         let small = |segment: &&&SegmentMeta| {
             segment.bytes < self.max_segment_bytes / 2 && segment.symbol_bytes < MAX_SYMBOL_BYTES / 2
         };
@@ -65,12 +70,14 @@ impl Compaction {
             by_level.entry((segment.level, window)).or_default().push(segment);
             by_day.entry(segment.start_ms.div_euclid(DAY_MS)).or_default().push(segment);
         }
-        let many = by_level.into_values().filter(|group| group.len() >= self.fan_out.max(2));
-        let quiet = by_day.into_iter().filter(|(day, group)| {
+        let many = by_level.into_iter().filter(|(_, group)| group.len() >= self.fan_out.max(2));
+        let quiet = by_day.into_iter().filter(move |(day, group)| {
             let last = group.iter().map(|segment| segment.created_ms).max().unwrap_or(i64::MAX);
             (day + 1).saturating_mul(DAY_MS) < now_ms && last.saturating_add(QUIET_MS) < now_ms
         });
-        many.chain(quiet.map(|(_, group)| group)).find_map(|group| self.fitting(group))
+        let many = many.map(|((level, window), group)| (format!("{level}-{window}"), group));
+        let quiet = quiet.map(|(day, group)| (format!("day-{day}"), group));
+        many.chain(quiet).filter_map(|(name, group)| Some((name, self.fitting(group)?)))
     }
 
     /// The smallest of a group that fit one segment, if they are two at least.
@@ -110,14 +117,21 @@ impl Deletion {
     }
 }
 
+/// Segments to merge, which no other server does meanwhile.
+struct Work<'a> {
+    inputs: Vec<Arc<Segment>>,
+    _lease: Lease<'a>,
+}
+
 impl Flusher {
     /// Merges some segments if there are any to merge; tells whether there were.
     pub(super) fn compact(&self) -> Result<bool, StoreError> {
         let _one = self.rewriting.lock();
         self.settle()?;
-        let Some(inputs) = self.pick_inputs() else { return Ok(false) };
+        let Some(work) = self.pick_inputs()? else { return Ok(false) };
+        let inputs = &work.inputs;
         let level = inputs.iter().map(|segment| segment.meta().level).max().unwrap_or(0) + 1;
-        let replaced = self.rewrite(&inputs, level, None)?;
+        let replaced = self.rewrite(inputs, level, None)?;
         if replaced.is_some() {
             self.counters.compactions.fetch_add(1, Ordering::Relaxed);
             self.counters.compacted_segments.fetch_add(inputs.len() as u64, Ordering::Relaxed);
@@ -125,19 +139,27 @@ impl Flusher {
         Ok(true)
     }
 
-    fn pick_inputs(&self) -> Option<Vec<Arc<Segment>>> {
+    /// What is to be merged next.
+    fn pick_inputs(&self) -> Result<Option<Work<'_>>, StoreError> {
         let now_ms = (self.clock)();
-        self.view.whole_segments().into_iter().find_map(|(_, segments)| {
+        for (tenant, segments) in self.view.whole_segments() {
             let metas: Vec<&SegmentMeta> = segments.iter().map(|segment| segment.meta()).collect();
-            let picked: BTreeSet<&str> = self
-                .compaction
-                .pick(&metas, now_ms)?
-                .into_iter()
-                .map(|segment| segment.name.as_str())
-                .collect();
-            let is_picked = |segment: &&Arc<Segment>| picked.contains(segment.meta().name.as_str());
-            Some(segments.iter().filter(is_picked).cloned().collect())
-        })
+            for (group, picked) in self.compaction.picks(&metas, now_ms) {
+                // Tenants may have names that objects may not.
+                let hash = crc32fast::hash(tenant.as_str().as_bytes());
+                let Some(lease) = self.lease(&format!("merging-{hash:08x}-{group}"))? else { continue };
+                // Who had the lease before may have just done it.
+                self.refresh()?;
+                let picked: BTreeSet<&str> = picked.iter().map(|segment| segment.name.as_str()).collect();
+                let is_picked = |segment: &&Arc<Segment>| picked.contains(segment.meta().name.as_str());
+                let inputs = self.view.segments_of(&tenant);
+                let inputs: Vec<_> = inputs.iter().filter(is_picked).cloned().collect();
+                if inputs.len() == picked.len() {
+                    return Ok(Some(Work { inputs, _lease: lease }));
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Puts one segment, or none if it would be empty, in the place of these; tells how many profiles went with a
@@ -208,6 +230,7 @@ impl Flusher {
             self.bury();
             self.flush_closed()?;
         }
+        self.refresh()?;
         let _one = self.rewriting.lock();
         loop {
             let segments = self.view.segments_of(&deletion.tenant);
@@ -219,8 +242,9 @@ impl Flusher {
             for segment in segments.iter().filter(overlaps) {
                 if deletion.takes_all(segment.meta()) {
                     let remove = vec![segment.meta().name.clone()];
-                    if self.commit(Change { remove, ..Change::default() })? {
-                        gone += segment.meta().profiles;
+                    match self.commit(Change { remove, ..Change::default() })? {
+                        true => gone += segment.meta().profiles,
+                        false => again = true,
                     }
                 } else if self.holds_any(segment, deletion)? {
                     let level = segment.meta().level;
@@ -260,7 +284,15 @@ impl Flusher {
 
     /// Merges what there is to merge, until told to stop.
     pub(super) fn run_compaction(&self) {
+        let unnamed = Mutex::default();
+        let mut swept: Option<Instant> = None;
         while !self.is_stopping() {
+            if self.sharing.is_some() && swept.is_none_or(|swept| swept.elapsed() >= SWEEP) {
+                swept = Some(Instant::now());
+                if let Err(error) = self.sweep(&unnamed) {
+                    tracing::warn!(%error, "objects that nobody needs cannot be looked for");
+                }
+            }
             match self.compact() {
                 Ok(true) => {}
                 Ok(false) => self.rest(LOOK),
@@ -330,7 +362,7 @@ mod tests {
 
     fn picked(segments: &[SegmentMeta]) -> Option<Vec<usize>> {
         let compaction = Compaction { fan_out: 3, max_segment_bytes: 100, cpu_percent: 50 };
-        let picked = compaction.pick(&segments.iter().collect::<Vec<_>>(), NOW)?;
+        let (_, picked) = compaction.picks(&segments.iter().collect::<Vec<_>>(), NOW).next()?;
         Some(picked.iter().map(|segment| segment.name.parse().unwrap()).collect())
     }
 

@@ -57,6 +57,12 @@ pub enum StoreError {
     /// Memory is full of profiles that cannot be written as segments.
     #[error("memory for new profiles (max_head_bytes) is full, and they cannot be moved to disk: {0}")]
     Unflushed(Arc<StoreError>),
+    /// Nothing is acknowledged that the object store does not take, and it takes nothing now.
+    #[error("the object store takes no profiles, and acknowledge = \"object\" waits for it: {0}")]
+    Unpublished(Arc<StoreError>),
+    /// The object is gone: segments were merged or have expired, and this server had not seen it yet.
+    #[error("{0} is no longer in the object store: ask again")]
+    Gone(String),
     /// A segment would have more blocks or span entries than it can count, or a profile larger than a block.
     #[error("more than one segment can hold: send fewer samples, and stack traces of 65536 frames at most")]
     TooManyForSegment,
@@ -86,9 +92,12 @@ impl StoreError {
             Self::TooLarge { .. } | Self::TooManyForSegment => ErrorKind::InvalidRequest,
             Self::NoSpace(_) => ErrorKind::Full,
             Self::Unflushed(error) if error.kind() == ErrorKind::Full => ErrorKind::Full,
-            Self::Io { .. } | Self::Closed | Self::Damaged { .. } | Self::Unflushed(_) => {
-                ErrorKind::Unavailable
-            }
+            Self::Io { .. }
+            | Self::Closed
+            | Self::Damaged { .. }
+            | Self::Gone(_)
+            | Self::Unpublished(_)
+            | Self::Unflushed(_) => ErrorKind::Unavailable,
             Self::Locked(_) | Self::Version { .. } => ErrorKind::Fatal,
         }
     }

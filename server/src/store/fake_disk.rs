@@ -479,6 +479,10 @@ impl Objects for FakeObjects {
         Ok(names)
     }
 
+    fn modified_ms(&self, name: &str) -> io::Result<i64> {
+        self.get(name).map(|_| 0)
+    }
+
     fn remove(&self, name: &str) -> io::Result<()> {
         match self.disk.remove(&self.root.join(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

@@ -12,14 +12,16 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use uuid::Uuid;
 
+use super::acknowledge::Unpublished;
 use super::cache::BlockCache;
 use super::compact::Compaction;
 use super::log::{LogDir, LogWriter};
 use super::manifest::{Change, Manifest};
 use super::objects::Objects;
 use super::reserve::Reserve;
-use super::retain::{Leaving, Retention};
+use super::retain::{Gone, Leaving, Retention};
 use super::segment::{self, Recipe, Segment, SegmentMeta};
+use super::share::{Sharing, TOO_OLD_MS};
 use super::source::Source;
 use super::view::View;
 use super::writer::Counters;
@@ -47,6 +49,9 @@ pub(super) struct Flusher {
     pub(super) leaving: Mutex<Leaving>,
     /// Changes of which it is not known whether they were made.
     pub(super) unsettled: Mutex<Vec<Change>>,
+    /// None where nobody else has the objects.
+    pub(super) sharing: Option<Sharing>,
+    pub(super) unpublished: Unpublished,
     pub(super) compaction: Compaction,
     /// One merging or deletion at a time.
     pub(super) rewriting: Mutex<()>,
@@ -64,7 +69,15 @@ pub(super) struct Progress {
     changed: Condvar,
     /// One flush at a time.
     busy: Mutex<()>,
+    turns: Mutex<Turns>,
     stopping: AtomicBool,
+}
+
+/// When things were done last that are not done in every turn.
+#[derive(Default)]
+struct Turns {
+    published: Option<Instant>,
+    kept: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -130,7 +143,12 @@ impl Flusher {
     /// whether the change is made: [`Self::settle`] finds out.
     pub(super) fn commit(&self, change: Change) -> Result<bool, StoreError> {
         let mut manifest = self.manifest.lock();
-        let committed = manifest.commit(change.clone()).or_else(|error| {
+        let too_old = |segment: &SegmentMeta| segment.created_ms.saturating_add(TOO_OLD_MS) < (self.clock)();
+        // Another server may take them for what nobody needs any more. They are made anew unless they are in force.
+        let too_late = self.sharing.is_some() && change.add.iter().any(too_old);
+        let committed =
+            if too_late { manifest.poll().map(|_| false) } else { manifest.commit(change.clone()) };
+        let committed = committed.or_else(|error| {
             // Whatever it says, the entry is small, and most of them lead to files that go.
             let room = error.kind() == ErrorKind::Full && self.reserve.release((self.clock)());
             if room { manifest.commit(change.clone()) } else { Err(error) }
@@ -145,13 +163,13 @@ impl Flusher {
         // What is not in force now never will be.
         let void = change.add.iter().filter(|segment| !manifest.state().segments.contains_key(&segment.name));
         self.discard(void);
-        self.show(&manifest);
+        self.show(&manifest, if committed { &change.remove } else { &[] });
         drop(manifest);
         if committed && !change.logs.is_empty() {
             self.counters.flushes.fetch_add(1, Ordering::Relaxed);
             self.counters.flushed_segments.fetch_add(change.add.len() as u64, Ordering::Relaxed);
         }
-        for sequence in change.logs {
+        for sequence in change.logs.into_iter().filter(|_| !too_late) {
             if let Err(error) = self.dir.remove(sequence) {
                 // It is covered by the manifest, and removed at the next start.
                 tracing::warn!(%error, log_file = sequence, "log file that is in segments stays on disk");
@@ -186,11 +204,11 @@ impl Flusher {
         let created = self.objects.create(name, bytes);
         let created = created.map_err(|error| StoreError::io("create", std::path::Path::new(name), error))?;
         self.counters.segment_written_bytes.fetch_add(length, Ordering::Relaxed);
-        if created {
-            return Ok(());
+        if !created {
+            // Names are random: an earlier try of the same request had got through.
+            tracing::debug!(segment = name, "segment had been kept already");
         }
-        // Names are random: this does not happen.
-        Err(StoreError::io("create", std::path::Path::new(name), std::io::ErrorKind::AlreadyExists.into()))
+        Ok(())
     }
 
     /// Removes segments that the manifest does not know; what cannot be removed goes at the next start.
@@ -200,13 +218,18 @@ impl Flusher {
         }
     }
 
-    /// Lets queries see what the manifest says.
-    pub(super) fn show(&self, manifest: &Manifest) {
+    /// Lets queries see what the manifest says, and acknowledges what is in it. Objects of segments that this server
+    /// removed from it are its to remove.
+    pub(super) fn show(&self, manifest: &Manifest, removed: &[String]) {
         let covered = manifest.state().logs_of(self.server);
         let gone = self.view.show(manifest.state(), &covered, |meta| {
             Segment::new(meta.clone(), Arc::clone(&self.objects), Arc::clone(&self.cache))
         });
+        let at_ms = (self.clock)();
+        let ours = |segment: &Segment| self.sharing.is_none() || removed.contains(&segment.meta().name);
+        let gone = gone.into_iter().map(|segment| Gone { ours: ours(&segment), segment, at_ms });
         self.leaving.lock().extend(gone);
+        self.unpublished.acknowledge(&covered);
     }
 
     /// Removes segments that the manifest does not know. Only for who has the objects for itself.
@@ -227,6 +250,11 @@ impl Flusher {
 
     /// Waits until the head has room, or says why it gets none.
     pub(super) fn wait_for_room(&self) -> Result<(), StoreError> {
+        if self.sharing.is_some_and(|sharing| sharing.acknowledge_published)
+            && let Some(failure) = &self.progress.state.lock().failure
+        {
+            return Err(StoreError::Unpublished(Arc::clone(failure)));
+        }
         while self.view.bytes() >= self.head_bytes {
             self.close_open();
             if !self.background {
@@ -259,22 +287,49 @@ impl Flusher {
         while !self.is_stopping() {
             let failed = self.turn();
             pause = if failed { (pause * 2).min(RETRY.1) } else { RETRY.0 };
-            self.sleep(if failed { pause } else { LOOK }, failed);
+            let until_due = self.until_due().unwrap_or(LOOK).min(LOOK);
+            self.sleep(if failed { pause } else { until_due }, failed);
         }
     }
 
     /// Closes what is old, flushes what is closed, lets go of what has reached its retention; tells whether flushing failed.
     pub(super) fn turn(&self) -> bool {
-        let old = |since_ms: i64| (self.clock)().saturating_sub(since_ms) >= self.flush_after_ms;
-        if self.view.open_since().is_some_and(old) {
+        if self.until_due() == Some(Duration::ZERO) {
             self.close_open();
+            self.progress.turns.lock().published = Some(Instant::now());
         }
-        let failed = !self.view.closed().is_empty() && self.flush_closed().is_err();
-        if let Err(error) = self.retain() {
-            tracing::warn!(%error, "segments that have reached their retention cannot be let go");
+        let work = !self.view.closed().is_empty() || self.is_failing();
+        let failed = work && self.flush_closed().is_err();
+        let kept = self.progress.turns.lock().kept;
+        // Whoever publishes is woken by every write.
+        if self.sharing.is_none() || kept.is_none_or(|kept| kept.elapsed() >= LOOK) {
+            self.progress.turns.lock().kept = Some(Instant::now());
+            if let Err(error) = self.retain() {
+                tracing::warn!(%error, "segments that have reached their retention cannot be let go");
+            }
+            self.bury();
         }
-        self.bury();
         failed
+    }
+
+    /// In how long the open partition is to be closed at the latest; none if there is none or nobody knows yet.
+    fn until_due(&self) -> Option<Duration> {
+        let since_ms = self.view.open_since()?;
+        match &self.sharing {
+            Some(sharing) => {
+                let published = self.progress.turns.lock().published;
+                Some(published.map_or(Duration::ZERO, |at| sharing.publish.saturating_sub(at.elapsed())))
+            }
+            None => {
+                let old = (self.clock)().saturating_sub(since_ms) >= self.flush_after_ms;
+                old.then_some(Duration::ZERO)
+            }
+        }
+    }
+
+    /// Whether the last flush failed.
+    fn is_failing(&self) -> bool {
+        self.progress.state.lock().failure.is_some()
     }
 
     /// Waits for so long, or until somebody wants something; after a failure nobody's wish makes the disk larger.
@@ -316,8 +371,8 @@ impl Flusher {
 }
 
 /// Where segments lie.
-const SEGMENTS: &str = "segments";
+pub(super) const SEGMENTS: &str = "segments";
 
-fn is_segment_name(name: &str) -> bool {
+pub(super) fn is_segment_name(name: &str) -> bool {
     name.ends_with(".segment")
 }

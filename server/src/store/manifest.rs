@@ -6,8 +6,10 @@
 //! `docs/storage.md` has the bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
@@ -27,6 +29,8 @@ const CHECKPOINTS: &str = "checkpoints";
 const CHECKPOINT_ENTRIES: u64 = 64;
 /// Entries stay for so long after a checkpoint before the last: others may be about to read or to write behind them.
 const KEPT_MS: i64 = 3_600_000;
+/// Who has not looked for so long may have missed entries that are gone by now.
+const STALE_MS: i64 = KEPT_MS / 4;
 
 /// What is to change.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -160,6 +164,11 @@ pub(super) struct Manifest {
     objects: Arc<dyn Objects>,
     clock: Clock,
     server: Uuid,
+    /// Whether others write entries.
+    shared: bool,
+    /// When it was last known to be all that there is: by a clock that nobody sets, and by one that goes on while the
+    /// machine sleeps.
+    looked: (Instant, i64),
     state: State,
     /// The number of the next entry.
     next: u64,
@@ -176,10 +185,13 @@ impl Manifest {
         for prefix in [ENTRIES, CHECKPOINTS] {
             objects.settle(prefix).map_err(|error| StoreError::io("sync", Path::new(prefix), error))?;
         }
+        let looked = (Instant::now(), clock());
         let mut manifest = Self {
             objects,
             clock,
             server,
+            shared: false,
+            looked,
             state: State::default(),
             next: 1,
             checkpoint: 1,
@@ -213,6 +225,11 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// The same, of which others write entries, too.
+    pub(super) fn shared(self) -> Self {
+        Self { shared: true, ..self }
+    }
+
     /// What is known.
     pub(super) fn state(&self) -> &State {
         &self.state
@@ -244,18 +261,63 @@ impl Manifest {
         Ok(())
     }
 
+    /// Reads what others wrote since, at the cost of one small request if they wrote nothing; tells whether they did.
+    pub(super) fn poll(&mut self) -> Result<bool, StoreError> {
+        if self.is_stale() {
+            return self.reload().map(|()| true);
+        }
+        let now = (Instant::now(), (self.clock)());
+        let before = self.next;
+        loop {
+            let name = object(ENTRIES, self.next);
+            match self.objects.get(&name) {
+                Ok(bytes) => {
+                    let entry: Entry = unframe(&name, &bytes)?;
+                    self.state.apply(entry.server, entry.change);
+                    self.next += 1;
+                }
+                Err(error) if error.kind() == ErrorKind::NotFound => break,
+                Err(error) => return Err(StoreError::io("read", Path::new(&name), error)),
+            }
+        }
+        self.looked = now;
+        Ok(self.next > before)
+    }
+
+    /// Whether entries may have come and gone since somebody looked. The next number may have been used then.
+    fn is_stale(&self) -> bool {
+        let (instant, ms) = self.looked;
+        let by_wall = (self.clock)().saturating_sub(ms);
+        let by_instant = i64::try_from(instant.elapsed().as_millis()).unwrap_or(i64::MAX);
+        self.shared && by_wall.max(by_instant) > STALE_MS
+    }
+
+    /// Reads all of it again.
+    fn reload(&mut self) -> Result<(), StoreError> {
+        *self = Self::load(Arc::clone(&self.objects), Arc::clone(&self.clock), self.server)?.shared();
+        Ok(())
+    }
+
     /// Makes a change durable and tells yes; or tells no, as what others wrote contradicts it. When it fails, the change
     /// may yet be found; whoever tries it again is told no then.
     pub(super) fn commit(&mut self, change: Change) -> Result<bool, StoreError> {
         let entry = Entry { id: Uuid::new_v4(), server: self.server, at_ms: (self.clock)(), change };
         let bytes = frame(&entry);
         loop {
+            if self.is_stale() {
+                self.reload()?;
+            }
             if self.state.contradicts(self.server, &entry.change) {
                 return Ok(false);
             }
             let name = object(ENTRIES, self.next);
             let created = self.objects.create(&name, bytes.clone());
-            if created.map_err(|error| StoreError::io("create", Path::new(&name), error))? {
+            let created = created.map_err(|error| StoreError::io("create", Path::new(&name), error))?;
+            if created && self.is_stale() {
+                // It took so long that the number may have been another's, whose entry is gone. What is in force shows it.
+                continue;
+            }
+            if created {
                 self.state.apply(entry.server, entry.change);
                 self.next += 1;
                 self.write_checkpoint();
@@ -266,14 +328,24 @@ impl Manifest {
                 .settle(ENTRIES)
                 .map_err(|error| StoreError::io("sync", Path::new(ENTRIES), error))?;
             let other = self.read::<Entry>(&name)?;
+            let own = other.id == entry.id;
             self.state.apply(other.server, other.change);
             self.next += 1;
+            if own {
+                // An earlier try of the same request had got through.
+                self.write_checkpoint();
+                return Ok(true);
+            }
         }
     }
 
     /// Writes a checkpoint if it is time, and removes what nobody needs any more. Neither has to succeed.
     fn write_checkpoint(&mut self) {
         if self.next < self.checkpoint + CHECKPOINT_ENTRIES {
+            return;
+        }
+        // Of many servers one does it: who wrote a certain entry. Should it die, the next one comes soon.
+        if self.shared && !(self.next - 1).is_multiple_of(CHECKPOINT_ENTRIES) {
             return;
         }
         let now = (self.clock)();

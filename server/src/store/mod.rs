@@ -4,6 +4,7 @@
 //! a segment, an immutable file, and leaves memory and log. Queries read `Source`s and do not know where those lie.
 //! `docs/storage.md` has formats, promises and invariants.
 
+mod acknowledge;
 mod cache;
 mod codec;
 mod compact;
@@ -24,6 +25,7 @@ mod reserve;
 mod retain;
 mod segment;
 mod server_id;
+mod share;
 mod source;
 mod view;
 mod writer;
@@ -32,10 +34,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use self::acknowledge::Unpublished;
 use self::cache::BlockCache;
 pub use self::compact::{Compaction, Deletion};
 use self::disk::{Disk, DiskLock, OsDisk};
@@ -44,14 +48,16 @@ use self::flush::{Flusher, Progress};
 pub(crate) use self::head::SampleCounts;
 use self::log::{LogDir, LogWriter, Recovered};
 use self::manifest::Manifest;
-use self::objects::{LocalObjects, Objects};
+pub use self::objects::Bucket;
+use self::objects::{BucketObjects, LocalObjects, Objects};
 pub use self::offline::{
-    Damage, Formats, Inspection, LogFacts, ManifestFacts, Offline, SegmentFacts, TenantFacts, Verified,
-    inspect, verify,
+    Damage, Formats, Inspection, LogFacts, ManifestFacts, Offline, Place, SegmentFacts, TenantFacts,
+    Verified, inspect, verify,
 };
-pub use self::options::{Clock, StoreOptions, system_clock};
+pub use self::options::{Acknowledge, Clock, Shared, StoreOptions, system_clock};
 use self::reserve::Reserve;
 pub use self::retain::{Keep, Retention};
+use self::share::Sharing;
 pub(crate) use self::source::{Chunk, FoundRun, NO_SPAN, SeriesEntry, Source, SpanEntry, SpanLookup};
 use self::view::{SegmentCounts, View};
 use self::writer::{Counters, Request, Writer, flush_bytes};
@@ -86,6 +92,8 @@ pub struct StoreStatus {
     pub flushes: u64,
     /// Times that this failed.
     pub failed_flushes: u64,
+    /// Times that it could not be seen what other servers wrote.
+    pub failed_refreshes: u64,
     /// Segments that were made of parts of the head.
     pub flushed_segments: u64,
     /// Bytes of segments written.
@@ -143,8 +151,17 @@ pub struct Store {
 impl Store {
     /// Opens the store in the data directory: takes the directory, reads manifest and log back, and starts the writer.
     pub fn open(options: StoreOptions) -> Result<Self, StoreError> {
-        let local = |dir: &Path| Ok(Arc::new(LocalObjects::open(dir)?) as Arc<dyn Objects>);
-        Self::open_on(Arc::new(OsDisk), local, options, true)
+        let bucket = options.shared.as_ref().map(|shared| shared.bucket.clone());
+        let objects = |dir: &Path| -> std::io::Result<Arc<dyn Objects>> {
+            let Some(bucket) = bucket else { return Ok(Arc::new(LocalObjects::open(dir)?)) };
+            if dir.join("manifest").is_dir() {
+                tracing::warn!(dir = %dir.display(), %bucket, "objects in the data directory are not served beside a bucket");
+            }
+            let objects = BucketObjects::open(&bucket)?;
+            objects.check()?;
+            Ok(Arc::new(objects))
+        };
+        Self::open_on(Arc::new(OsDisk), objects, options, true)
     }
 
     /// Opens the store with its files and objects on `disk`. Without `background` nothing becomes a segment before
@@ -181,10 +198,25 @@ impl Store {
             .ok_or_else(|| StoreError::Locked(data_dir.clone()))?;
         make(&dir.path)?;
         let objects_dir = data_dir.join("objects");
-        make(&objects_dir)?;
+        if options.shared.is_none() {
+            make(&objects_dir)?;
+        }
         let server = server_id::of(&*dir.disk, &data_dir)?;
-        let objects = objects(&objects_dir).map_err(|error| StoreError::io("open", &objects_dir, error))?;
-        let manifest = Manifest::load(Arc::clone(&objects), Arc::clone(&clock), server)?;
+        let place = match &options.shared {
+            Some(shared) => shared.bucket.to_string().into(),
+            None => objects_dir.clone(),
+        };
+        let objects = objects(&objects_dir).map_err(|error| StoreError::io("open", &place, error))?;
+        let mut manifest = Manifest::load(Arc::clone(&objects), Arc::clone(&clock), server)?;
+        let sharing = options.shared.as_ref().map(|shared| Sharing {
+            publish: Duration::from_millis(shared.publish_ms),
+            refresh: Duration::from_millis(shared.refresh_ms),
+            removal_ms: i64::try_from(shared.removal_ms).unwrap_or(i64::MAX),
+            acknowledge_published: shared.acknowledge == Acknowledge::Object,
+        });
+        if sharing.is_some() {
+            manifest = manifest.shared();
+        }
         manifest.check_versions()?;
         let covered = manifest.state().logs_of(server);
         log::check_versions(&dir, &covered)?;
@@ -208,6 +240,8 @@ impl Store {
             retention: options.retention,
             leaving: Mutex::default(),
             unsettled: Mutex::default(),
+            sharing,
+            unpublished: Unpublished::default(),
             compaction: options.compaction,
             rewriting: Mutex::default(),
             segment_ids: options.segment_ids,
@@ -215,8 +249,10 @@ impl Store {
             background,
             progress: Progress::default(),
         });
-        flusher.remove_strangers()?;
-        flusher.show(&flusher.manifest.lock());
+        if sharing.is_none() {
+            flusher.remove_strangers()?;
+        }
+        flusher.show(&flusher.manifest.lock(), &[]);
         let now_ms = clock();
         let recovered = log::recover(&dir, &clock, &covered, |sequence, payload| {
             let (tenant, profiles) = codec::decode(payload).map_err(|error| error.to_string())?;
@@ -275,6 +311,10 @@ impl Store {
             let (flushing, compacting) = (Arc::clone(&self.flusher), Arc::clone(&self.flusher));
             threads.push(spawn("flusher", Box::new(move || flushing.run()))?);
             threads.push(spawn("compactor", Box::new(move || compacting.run_compaction()))?);
+            if let Some(sharing) = self.flusher.sharing {
+                let refreshing = Arc::clone(&self.flusher);
+                threads.push(spawn("refresher", Box::new(move || refreshing.run_refresh(sharing.refresh)))?);
+            }
         }
         threads.push(spawn("log-writer", Box::new(move || writer.run(requests)))?);
         Ok(())
@@ -373,6 +413,7 @@ impl Store {
             syncs: counted(&c.syncs),
             flushes: counted(&c.flushes),
             failed_flushes: counted(&c.failed_flushes),
+            failed_refreshes: counted(&c.failed_refreshes),
             flushed_segments: counted(&c.flushed_segments),
             segment_written_bytes: counted(&c.segment_written_bytes),
             compactions: counted(&c.compactions),
@@ -404,6 +445,13 @@ impl Store {
             if thread.join().is_err() {
                 tracing::error!(thread = name, "a thread of the store had panicked");
             }
+        }
+        if self.flusher.sharing.is_some() && self.lock.lock().is_some() {
+            // Other servers go on, and this one's disk may be gone by its next start.
+            if let Err(error) = self.flush() {
+                tracing::error!(%error, "profiles are not in the object store; they stay in this server's log");
+            }
+            self.flusher.unpublished.close();
         }
         self.lock.lock().take();
     }

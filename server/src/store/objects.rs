@@ -12,6 +12,11 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path as Name;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
+mod bucket;
+
+pub use self::bucket::Bucket;
+pub(super) use self::bucket::BucketObjects;
+
 /// Keeps objects. Names are lower-case words, digits, hyphens and dots with `/` between.
 pub(super) trait Objects: Send + Sync {
     /// Keeps an object under a name that no other has; tells no if one has it. Once this returns yes the object is whole
@@ -28,8 +33,16 @@ pub(super) trait Objects: Send + Sync {
     /// The names that begin with `prefix/` and come after `after`, sorted.
     fn list(&self, prefix: &str, after: &str) -> io::Result<Vec<String>>;
 
+    /// When an object was created, in Unix milliseconds.
+    fn modified_ms(&self, name: &str) -> io::Result<i64>;
+
     /// Removes an object; it is no error if it is gone already.
     fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Whether other servers may create and remove objects meanwhile.
+    fn is_shared(&self) -> bool {
+        false
+    }
 
     /// Makes sure that every object below `prefix/` that is seen now is durable, whoever kept it.
     fn settle(&self, prefix: &str) -> io::Result<()>;
@@ -120,6 +133,12 @@ impl Objects for LocalObjects {
         Ok(names)
     }
 
+    fn modified_ms(&self, name: &str) -> io::Result<i64> {
+        let modified = self.open_file(name)?.metadata()?.modified()?;
+        let since = modified.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Ok(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+
     fn remove(&self, name: &str) -> io::Result<()> {
         match block_on(self.store.delete(&Name::from(name))) {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
@@ -151,21 +170,22 @@ fn of_device(error: io::Error) -> io::Error {
 
 /// The system's error behind one of the object store, so that a full disk is told as one.
 fn io_error(error: object_store::Error) -> io::Error {
-    let kind = match &error {
-        object_store::Error::NotFound { .. } => ErrorKind::NotFound,
-        _ => {
-            let mut kind = ErrorKind::Other;
-            let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
-            while let Some(error) = source {
-                if let Some(error) = error.downcast_ref::<io::Error>() {
-                    kind = error.kind();
-                }
-                source = error.source();
-            }
-            kind
+    io::Error::new(io_error_kind(&error), error)
+}
+
+fn io_error_kind(error: &object_store::Error) -> ErrorKind {
+    if matches!(error, object_store::Error::NotFound { .. }) {
+        return ErrorKind::NotFound;
+    }
+    let mut kind = ErrorKind::Other;
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            kind = error.kind();
         }
-    };
-    io::Error::new(kind, error)
+        source = error.source();
+    }
+    kind
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
 
-use super::{Compaction, Retention, reserve};
+use super::{Bucket, Compaction, Retention, reserve};
 
 /// Tells the time in Unix milliseconds. Everything that needs the time asks this, so that tests choose it.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
@@ -17,6 +17,40 @@ pub fn system_clock() -> Clock {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
     })
+}
+
+/// When a write is acknowledged where servers share their objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Acknowledge {
+    /// Once it is in this server's log.
+    #[default]
+    Local,
+    /// Once every server can read it.
+    Object,
+}
+
+/// Objects in a bucket, which any number of servers may share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shared {
+    /// Where they are.
+    pub bucket: Bucket,
+    /// When a write is acknowledged.
+    pub acknowledge: Acknowledge,
+    /// Least time between two publications of what is new, in milliseconds. It takes the place of
+    /// [`StoreOptions::flush_after_ms`].
+    pub publish_ms: u64,
+    /// Time between two looks for what other servers wrote, in milliseconds.
+    pub refresh_ms: u64,
+    /// How long objects stay in milliseconds once the manifest no longer names them: other servers may be reading them.
+    pub removal_ms: u64,
+}
+
+impl Shared {
+    /// The defaults for objects in this bucket.
+    pub fn new(bucket: Bucket) -> Self {
+        let acknowledge = Acknowledge::default();
+        Self { bucket, acknowledge, publish_ms: 500, refresh_ms: 1000, removal_ms: 600_000 }
+    }
 }
 
 /// How a store is set up.
@@ -40,6 +74,8 @@ pub struct StoreOptions {
     pub compaction: Compaction,
     /// How long profiles stay.
     pub retention: Retention,
+    /// The bucket that has the objects; none for a directory below `data_dir`, which nobody shares.
+    pub shared: Option<Shared>,
     /// Tells the time.
     pub clock: Clock,
     /// Room on the disk that is kept for entries of the manifest, in bytes.
@@ -61,6 +97,7 @@ impl StoreOptions {
             queue_bytes: 64 << 20,
             compaction: Compaction::default(),
             retention: Retention::default(),
+            shared: None,
             clock: system_clock(),
             reserve_bytes: reserve::BYTES,
             segment_ids: Uuid::new_v4,

@@ -86,13 +86,13 @@ impl Flusher {
     /// Lets go of what is not to be kept any longer.
     pub(super) fn retain(&self) -> Result<(), StoreError> {
         self.settle()?;
-        let (remove, profiles) = {
-            let manifest = self.manifest.lock();
-            let segments = &manifest.state().segments;
-            let go = self.retention.picks(segments.values(), (self.clock)());
-            let profiles: u64 = go.iter().filter_map(|name| segments.get(*name)).map(|s| s.profiles).sum();
-            (go.into_iter().map(str::to_owned).collect::<Vec<_>>(), profiles)
-        };
+        if self.expired().0.is_empty() {
+            return Ok(());
+        }
+        let Some(_lease) = self.lease("retention")? else { return Ok(()) };
+        // Another server may have just done it.
+        self.refresh()?;
+        let (remove, profiles) = self.expired();
         if remove.is_empty() {
             return Ok(());
         }
@@ -105,13 +105,33 @@ impl Flusher {
         Ok(())
     }
 
+    /// The names of segments that go, and how many profiles they hold.
+    fn expired(&self) -> (Vec<String>, u64) {
+        let manifest = self.manifest.lock();
+        let segments = &manifest.state().segments;
+        let go = self.retention.picks(segments.values(), (self.clock)());
+        let profiles = go.iter().filter_map(|name| segments.get(*name)).map(|segment| segment.profiles).sum();
+        (go.into_iter().map(str::to_owned).collect(), profiles)
+    }
+
     /// Removes the objects of segments that no query reads any more. What cannot be removed is tried again, and goes at the
     /// next start at the latest.
     pub(super) fn bury(&self) {
-        let mut leaving = self.leaving.lock();
-        leaving.retain(|segment| {
+        let now_ms = (self.clock)();
+        let removal_ms = self.sharing.map_or(0, |sharing| sharing.removal_ms);
+        // Removing may take a while, for which nobody should have to wait who has more to remove.
+        let mut leaving = std::mem::take(&mut *self.leaving.lock());
+        leaving.retain(|Gone { segment, ours, at_ms }| {
             // Nobody finds it any more, so the count never grows again.
             if Arc::strong_count(segment) > 1 {
+                return true;
+            }
+            if !ours {
+                segment.forget();
+                return false;
+            }
+            // Other servers may not know yet.
+            if now_ms.saturating_sub(*at_ms) < removal_ms {
                 return true;
             }
             match self.objects.remove(&segment.meta().name) {
@@ -125,13 +145,22 @@ impl Flusher {
                 }
             }
         });
-        drop(leaving);
+        self.leaving.lock().append(&mut leaving);
         self.reserve.keep((self.clock)());
     }
 }
 
+/// A segment that the manifest no longer names.
+pub(super) struct Gone {
+    pub(super) segment: Arc<Segment>,
+    /// Whether its object is ours to remove.
+    pub(super) ours: bool,
+    /// Since when.
+    pub(super) at_ms: i64,
+}
+
 /// Segments that the manifest no longer names, until nobody reads them.
-pub(super) type Leaving = Vec<Arc<Segment>>;
+pub(super) type Leaving = Vec<Gone>;
 
 #[cfg(test)]
 mod tests {

@@ -39,6 +39,7 @@ pub(super) struct Counters {
     pub(super) syncs: AtomicU64,
     pub(super) flushes: AtomicU64,
     pub(super) failed_flushes: AtomicU64,
+    pub(super) failed_refreshes: AtomicU64,
     pub(super) flushed_segments: AtomicU64,
     pub(super) segment_written_bytes: AtomicU64,
     pub(super) compactions: AtomicU64,
@@ -117,6 +118,19 @@ impl Writer {
                 refused_appends.fetch_add(batch.len() as u64, Ordering::Relaxed);
             }
         }
+        let mut done: Vec<_> = Vec::with_capacity(batch.len());
+        for Request { payload, permit, done: asked, .. } in batch {
+            self.queued_bytes.fetch_sub(payload.len(), Ordering::Relaxed);
+            drop(permit);
+            done.push(asked);
+        }
+        let sharing = self.flusher.sharing;
+        if let Ok((sequence, _)) = &written
+            && sharing.is_some_and(|sharing| sharing.acknowledge_published)
+        {
+            // Before anybody may close the log file and publish it.
+            self.flusher.unpublished.wait(*sequence, std::mem::take(&mut done));
+        }
         if let Some(log) = &mut log {
             let full = log.sequence().and_then(|sequence| view.existing(sequence));
             if full.is_some_and(|partition| partition.bytes() > self.flush_bytes) {
@@ -125,12 +139,10 @@ impl Writer {
             view.set_writing(log.writing());
         }
         drop(log);
-        if self.flusher.background && !view.closed().is_empty() {
+        if self.flusher.background && (sharing.is_some() || !view.closed().is_empty()) {
             self.flusher.wake();
         }
-        for Request { payload, permit, done, .. } in batch {
-            self.queued_bytes.fetch_sub(payload.len(), Ordering::Relaxed);
-            drop(permit);
+        for done in done {
             // Whoever asked may have gone; what was written stays.
             let _ = done.send(written.as_ref().map(|_| ()).map_err(StoreError::clone));
         }

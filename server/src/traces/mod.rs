@@ -31,6 +31,7 @@ pub use self::span::{
     Attribute, Attributes, Origin, SpanKind, SpanStatus, TracedEvent, TracedLink, TracedSpan,
 };
 use self::writer::{Request, Writer};
+use crate::cancel;
 use crate::ingest::SpanBatch;
 use crate::model::{SpanId, TenantId, TraceId};
 use crate::store::{Clock, system_clock};
@@ -46,6 +47,17 @@ const READING_CACHE_BYTES: usize = 4 << 20;
 
 /// Tells the age at which a tenant's spans go, in milliseconds; none for never.
 pub type AgeOfTenant = Arc<dyn Fn(&TenantId) -> Option<i64> + Send + Sync>;
+
+/// When a span ran and how it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TracedFacts {
+    /// When it began, in Unix nanoseconds.
+    pub start_nanos: i64,
+    /// How long it lasted, in nanoseconds.
+    pub duration_nanos: i64,
+    /// How it ended.
+    pub status: SpanStatus,
+}
 
 /// How a store of traces is set up.
 #[derive(Clone)]
@@ -227,6 +239,40 @@ impl TraceStore {
             return Ok(None);
         };
         Ok(self.trace(tenants, trace)?.into_iter().find(|found| found.span_id == span))
+    }
+
+    /// When spans ran and how they ended, of those that are known. With their traces they are found sooner.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn facts(
+        &self,
+        tenants: &[TenantId],
+        asked: &[(Option<TraceId>, SpanId)],
+    ) -> Result<HashMap<SpanId, TracedFacts>, TraceError> {
+        let mut facts = HashMap::new();
+        if !self.has_any(tenants) {
+            return Ok(facts);
+        }
+        let mut by_trace: HashMap<TraceId, Vec<SpanId>> = HashMap::new();
+        for &(trace, span) in asked {
+            cancel::check()?;
+            if let Some(trace) =
+                trace.map_or_else(|| self.trace_of(tenants, span), |trace| Ok(Some(trace)))?
+            {
+                by_trace.entry(trace).or_default().push(span);
+            }
+        }
+        for (trace, wanted) in by_trace {
+            for TracedSpan { span_id, start_nanos, duration_nanos, status, .. } in
+                self.trace(tenants, trace)?
+            {
+                if wanted.contains(&span_id) {
+                    facts.insert(span_id, TracedFacts { start_nanos, duration_nanos, status });
+                }
+            }
+        }
+        Ok(facts)
     }
 
     fn trace_of(&self, tenants: &[TenantId], span: SpanId) -> Result<Option<TraceId>, TraceError> {

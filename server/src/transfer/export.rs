@@ -13,7 +13,7 @@ use ring::digest;
 use super::message::{Part, message, parts};
 use crate::model::{Labels, Loss, TenantId, TimeRange};
 use crate::selector::LabelSelector;
-use crate::store::{Chunk, Offline, SeriesEntry, Source, StoreError};
+use crate::store::{Bucket, Chunk, Offline, Place, SeriesEntry, Source, StoreError};
 
 /// The longest part of a directory's name that is taken from one label, in bytes.
 const MAX_NAME_BYTES: usize = 64;
@@ -23,6 +23,8 @@ const MAX_NAME_BYTES: usize = 64;
 pub struct ExportOptions {
     /// The data directory. A server may be at work there.
     pub data_dir: PathBuf,
+    /// The bucket with the segments; none for the data directory itself.
+    pub bucket: Option<Bucket>,
     /// Whose profiles.
     pub tenant: TenantId,
     /// Those that overlap this time; none for all.
@@ -87,7 +89,8 @@ pub fn export(options: &ExportOptions) -> Result<Exported, ExportError> {
     let mut done: BTreeSet<String> = BTreeSet::new();
     let mut missing: BTreeSet<String> = BTreeSet::new();
     loop {
-        let directory = Offline::open(&options.data_dir)?;
+        let directory =
+            Offline::open(Place { data_dir: &options.data_dir, bucket: options.bucket.as_ref() })?;
         let mut look_again = false;
         directory.sources(&options.tenant, options.range, |name, source| {
             if done.contains(name) {

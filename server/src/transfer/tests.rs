@@ -28,7 +28,7 @@ fn export_to(
 ) -> Result<Exported, ExportError> {
     let selector = LabelSelector::parse(selector).unwrap();
     let (data_dir, out) = (data.to_owned(), out.to_owned());
-    export(&ExportOptions { data_dir, tenant: tenant(), range, selector, out })
+    export(&ExportOptions { data_dir, bucket: None, tenant: tenant(), range, selector, out })
 }
 
 async fn import_from(store: &Store, paths: &[&Path], labels: &[(&str, &str)]) -> (Imported, Vec<String>) {

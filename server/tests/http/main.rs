@@ -29,3 +29,4 @@ mod store;
 mod support;
 mod table;
 mod tls;
+mod traces;

@@ -216,8 +216,7 @@ fn wrong_methods_and_paths_are_connect_errors_and_head_works() {
         assert_eq!(wrong.header("allow"), "GET,HEAD");
     }
     server.get("/api/v1/spans:exists").refused(405, "unimplemented");
-    for path in ["/api/v1/span", "/api/v1/spans/", "/api/v1/traces", "/api/v2/spans", "/api/v1/spans:delete"]
-    {
+    for path in ["/api/v1/span", "/api/v1/spans/", "/api/v1/trace", "/api/v2/spans", "/api/v1/spans:delete"] {
         server.get(path).refused(404, "not_found");
     }
 }

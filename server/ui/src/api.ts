@@ -2,7 +2,7 @@
 // through it, too.
 
 import { under } from "./base.ts";
-import type { FlameGraphMessage } from "./flame/decode.ts";
+import { authorization, refused } from "./token.ts";
 
 export interface ProfileTypeSummary {
   /** `name:sample type:sample unit:period type:period unit`. */
@@ -159,15 +159,19 @@ export function profileAddress({ of, id, rollUp, type }: ProfileRoute, format: s
   return url.href;
 }
 
-/** The flame graph of a span or a trace, of its CPU type when the route names none. */
-export async function fetchFlameGraph(route: ProfileRoute, signal: AbortSignal): Promise<FlameGraphMessage> {
-  const address = `${profileAddress(route, "flamegraph")}&maxNodes=${MAX_NODES}`;
-  return ((await answerOf(address, { signal })) as { flamegraph?: FlameGraphMessage }).flamegraph ?? {};
+/** The gzipped pprof of a span or a trace. */
+export function fetchPprof(route: ProfileRoute, signal: AbortSignal): Promise<ArrayBuffer> {
+  return bytesOf(profileAddress(route, "pprof"), { signal });
 }
 
-/** The gzipped pprof of a span or a trace. */
-export async function fetchPprof(route: ProfileRoute, signal: AbortSignal): Promise<Blob> {
-  return (await send(profileAddress(route, "pprof"), { signal })).blob();
+/** A file and the name that the server gives it. */
+export async function fetchFile(
+  address: string,
+  signal: AbortSignal,
+): Promise<{ bytes: ArrayBuffer; fileName: string | undefined }> {
+  const response = await send(address, { signal });
+  const named = /filename="([^"/\\]+)"/.exec(response.headers.get("content-disposition") ?? "");
+  return { bytes: await response.arrayBuffer(), fileName: named?.[1] };
 }
 
 /** Why the server finds what it finds for a span, a trace or a selector. */
@@ -238,8 +242,13 @@ function get<Answer>(
 interface Request {
   signal: AbortSignal;
   method?: string;
-  body?: string;
+  body?: string | Uint8Array<ArrayBuffer>;
   headers?: Record<string, string>;
+}
+
+/** Fails unless the server knows a token. */
+export async function checkToken(token: string, signal: AbortSignal): Promise<void> {
+  await send(under("api/v1/status/buildinfo"), { signal, headers: authorization(token) }, () => {});
 }
 
 /** The JSON object at an address. */
@@ -251,10 +260,25 @@ export async function answerOf(address: string, request: Request): Promise<objec
   return body;
 }
 
-/** Sends a request; anything but success is an `ApiError`. */
-async function send(address: string, request: Request): Promise<Response> {
+/** The bytes at an address. */
+export async function bytesOf(address: string, request: Request): Promise<ArrayBuffer> {
+  const response = await send(address, request);
+  try {
+    return await response.arrayBuffer();
+  } catch (cause) {
+    if (request.signal.aborted) throw cause;
+    throw new ApiError(0, "The server's answer broke off.");
+  }
+}
+
+/** Sends a request; anything but success is an `ApiError`, and a want of a good token is told. */
+async function send(address: string, request: Request, onRefused = refused): Promise<Response> {
+  const sent = authorization();
   const headers = {
     accept: "application/json",
+    // Whoever answers 401 is to leave the asking to the page rather than to the browser.
+    "x-requested-with": "XMLHttpRequest",
+    ...sent,
     ...(request.body === undefined ? {} : { "content-type": "application/json" }),
     ...request.headers,
   };
@@ -270,6 +294,9 @@ async function send(address: string, request: Request): Promise<Response> {
   const error = (typeof body === "object" && body !== null ? body : {}) as Partial<ErrorBody>;
   const message =
     typeof error.message === "string" ? error.message : `The server answered ${response.status}.`;
+  // Meanwhile the reader may have entered another.
+  if (response.status === 401 && sent["authorization"] === authorization()["authorization"])
+    onRefused(message);
   throw new ApiError(response.status, message, error);
 }
 

@@ -2,6 +2,7 @@
 
 import { useEffect } from "preact/hooks";
 import { Link } from "./components/link.tsx";
+import { LoginPage } from "./components/login.tsx";
 import { ComparePage } from "./pages/compare.tsx";
 import { HomePage } from "./pages/home.tsx";
 import { MissingPage } from "./pages/missing.tsx";
@@ -10,8 +11,9 @@ import { RequestsPage } from "./pages/requests.tsx";
 import { ServicesPage } from "./pages/services.tsx";
 import { SpanPage } from "./pages/span.tsx";
 import { TracePage } from "./pages/trace.tsx";
-import { routeOf, useLocation } from "./router.ts";
+import { routeOf, useLocation, type Route } from "./router.ts";
 import { type Theme, useTheme } from "./theme.ts";
+import { logOut, useLogin } from "./token.ts";
 
 const NAVIGATION = [
   ["", "Spans"],
@@ -23,6 +25,7 @@ const NAVIGATION = [
 export function App() {
   const { path, query } = useLocation();
   const { theme, dark, setTheme } = useTheme();
+  const { hasToken, refusal } = useLogin();
   const route = routeOf(path);
   useEffect(() => {
     if (route.page === "home" || route.page === "missing") document.title = "Spanflame";
@@ -44,6 +47,11 @@ export function App() {
             </Link>
           ))}
         </nav>
+        {hasToken && (
+          <button type="button" onClick={logOut}>
+            Sign out
+          </button>
+        )}
         <label class="theme">
           Theme
           <select value={theme} onChange={(event) => setTheme(event.currentTarget.value as Theme)}>
@@ -54,15 +62,34 @@ export function App() {
         </label>
       </header>
       <main id="content" tabIndex={-1}>
-        {route.page === "home" && <HomePage query={query} />}
-        {route.page === "services" && <ServicesPage query={query} />}
-        {route.page === "operation" && <OperationPage query={query} dark={dark} />}
-        {route.page === "function" && <RequestsPage query={query} />}
-        {route.page === "compare" && <ComparePage query={query} dark={dark} />}
-        {route.page === "span" && <SpanPage key={route.id} id={route.id} query={query} dark={dark} />}
-        {route.page === "trace" && <TracePage key={route.id} id={route.id} query={query} dark={dark} />}
-        {route.page === "missing" && <MissingPage path={path} />}
+        {refusal !== undefined ? (
+          <LoginPage refusal={refusal} />
+        ) : (
+          <Page route={route} query={query} dark={dark} path={path} />
+        )}
       </main>
+    </>
+  );
+}
+
+interface PageProps {
+  route: Route;
+  path: string;
+  query: URLSearchParams;
+  dark: boolean;
+}
+
+function Page({ route, path, query, dark }: PageProps) {
+  return (
+    <>
+      {route.page === "home" && <HomePage query={query} />}
+      {route.page === "services" && <ServicesPage query={query} />}
+      {route.page === "operation" && <OperationPage query={query} dark={dark} />}
+      {route.page === "function" && <RequestsPage query={query} />}
+      {route.page === "compare" && <ComparePage query={query} dark={dark} />}
+      {route.page === "span" && <SpanPage key={route.id} id={route.id} query={query} dark={dark} />}
+      {route.page === "trace" && <TracePage key={route.id} id={route.id} query={query} dark={dark} />}
+      {route.page === "missing" && <MissingPage path={path} />}
     </>
   );
 }

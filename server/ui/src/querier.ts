@@ -1,8 +1,10 @@
-// `querier.v1.QuerierService` as the page uses it, in Connect's JSON: 64-bit integers are strings, absent lists are empty.
+// `querier.v1.QuerierService` as the page uses it: flame graphs in protobuf, which are large, everything else in Connect's
+// JSON, where 64-bit integers are strings and absent lists are empty.
 
-import { answerOf, MAX_NODES } from "./api.ts";
+import { answerOf, bytesOf, MAX_NODES, type ProfileRoute } from "./api.ts";
 import { under } from "./base.ts";
-import type { FlameGraphMessage } from "./flame/decode.ts";
+import { message } from "./protobuf.ts";
+import { CPU_TYPE } from "./selection.ts";
 
 /** A request for merged stack traces, as `querier.v1` has it; times are Unix milliseconds, 0 and 0 all there is. */
 export interface StackTraces {
@@ -48,30 +50,63 @@ export interface HeatmapSlot {
   exemplars?: Exemplar[];
 }
 
-/** The merged flame graph of a selection. */
-export async function selectStackTraces(
-  { rollUp, ...request }: StackTraces,
-  signal: AbortSignal,
-): Promise<FlameGraphMessage> {
-  const body = { ...request, maxNodes: MAX_NODES };
-  const headers: Record<string, string> = rollUp === false ? { "x-spanflame-roll-up": "false" } : {};
-  const answer = await ask<{ flamegraph?: FlameGraphMessage }>(
-    "SelectMergeStacktraces",
-    body,
-    signal,
-    headers,
-  );
-  return answer.flamegraph ?? {};
+/** The merged flame graph of a selection, as it travels. */
+export function selectStackTraces(request: StackTraces, signal: AbortSignal): Promise<ArrayBuffer> {
+  const headers: Record<string, string> = request.rollUp === false ? { "x-spanflame-roll-up": "false" } : {};
+  return askForGraph("SelectMergeStacktraces", encoded(request), signal, headers);
 }
 
-/** Two selections in one graph; spans include their descendants. */
-export async function selectDiff(
-  left: StackTraces,
-  right: StackTraces,
+/** The flame graph of a span or a trace, of its CPU type when the route names none. */
+export function selectRoute(
+  { of, id, rollUp, type }: ProfileRoute,
   signal: AbortSignal,
-): Promise<FlameGraphMessage> {
-  const body = { left: { ...left, maxNodes: MAX_NODES }, right: { ...right, maxNodes: MAX_NODES } };
-  return (await ask<{ flamegraph?: FlameGraphMessage }>("Diff", body, signal)).flamegraph ?? {};
+): Promise<ArrayBuffer> {
+  const request: StackTraces = {
+    profileTypeID: type ?? CPU_TYPE,
+    labelSelector: "{}",
+    start: 0,
+    end: 0,
+    ...(of === "spans" ? { spanSelector: [id] } : { traceIdSelector: [id] }),
+    ...(rollUp === undefined ? {} : { rollUp }),
+  };
+  return selectStackTraces(request, signal);
+}
+
+/** Two selections in one graph, as it travels; spans include their descendants. */
+export function selectDiff(left: StackTraces, right: StackTraces, signal: AbortSignal): Promise<ArrayBuffer> {
+  const body = message([
+    [1, encoded(left)],
+    [2, encoded(right)],
+  ]);
+  return askForGraph("Diff", body, signal);
+}
+
+/** `querier.v1.SelectMergeStacktracesRequest`. */
+function encoded({ profileTypeID, labelSelector, start, end, ...of }: StackTraces): Uint8Array<ArrayBuffer> {
+  return message([
+    [1, profileTypeID],
+    [2, labelSelector],
+    [3, start],
+    [4, end],
+    [5, MAX_NODES],
+    ...(of.traceIdSelector ?? []).map((id) => [10, id] as const),
+    ...(of.spanSelector ?? []).map((id) => [11, id] as const),
+  ]);
+}
+
+function askForGraph(
+  method: string,
+  body: Uint8Array<ArrayBuffer>,
+  signal: AbortSignal,
+  headers: Record<string, string> = {},
+): Promise<ArrayBuffer> {
+  const address = under(`querier.v1.QuerierService/${method}`);
+  return bytesOf(address, {
+    signal,
+    method: "POST",
+    body,
+    headers: { ...headers, "content-type": "application/proto" },
+  });
 }
 
 /** Values over time; with `frames`, only of stacks that hold all these functions. */

@@ -1,5 +1,6 @@
 //! Which spans there are: the top ones, of a service, of a name, of a time; page by page.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -7,14 +8,19 @@ use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 
 use super::params::{self, Params};
+use super::told::millis;
 use crate::api::App;
 use crate::api::access::Access;
 use crate::api::error::ApiError;
-use crate::query::{SpanCursor, SpanListFilter, SpanListItem, SpanOrder};
+use crate::model::SpanId;
+use crate::query::{SpanCursor, SpanListFilter, SpanListItem, SpanOrder, SpanUnder};
+use crate::traces::TracedFacts;
 
 /// Spans of one answer when the client names no number, and at most.
 const DEFAULT_SPANS: usize = 100;
 const MAX_SPANS: usize = 10_000;
+/// Spans of one answer whose traces are looked up.
+const MAX_TRACED: usize = 1000;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -29,6 +35,7 @@ pub(super) struct ListParams {
     until: Option<i64>,
     sort: Option<String>,
     after: Option<String>,
+    function: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -52,6 +59,18 @@ struct Row {
     total: Option<i64>,
     from: i64,
     until: i64,
+    /// From its trace, where that is known and not too many spans are asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    duration_nanos: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<&'static str>,
+    /// Under the function asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    function_nanos: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    function_samples: Option<u64>,
 }
 
 impl Row {
@@ -66,7 +85,27 @@ impl Row {
             total: typed.then_some(span.total),
             from: span.range.start_ms,
             until: span.range.end_ms,
+            start: None,
+            duration_nanos: None,
+            status: None,
+            function_nanos: None,
+            function_samples: None,
         }
+    }
+
+    fn with(self, traced: Option<&TracedFacts>) -> Self {
+        let Some(traced) = traced else { return self };
+        Self {
+            start: Some(millis(traced.start_nanos)),
+            duration_nanos: Some(traced.duration_nanos),
+            status: Some(traced.status.as_str()),
+            ..self
+        }
+    }
+
+    fn under(span: SpanUnder) -> Self {
+        let (nanos, samples) = (span.item.total, span.samples);
+        Self { function_nanos: Some(nanos), function_samples: Some(samples), ..Self::new(span.item, false) }
     }
 }
 
@@ -81,22 +120,87 @@ pub(super) async fn spans(
     }
     // One more tells whether there is another page.
     let asked = if limit == 0 { 0 } else { limit + 1 };
+    if params.function.is_some() {
+        return under(app, access, params, limit, asked).await;
+    }
     let spans = app.compute(move |app| {
-        let filter = params.filter()?;
-        let spans = app.engine(&access).spans(&filter, asked)?;
-        Ok::<_, ApiError>((filter.order, filter.kind.is_some(), spans))
+        let filter = params.filter(None)?;
+        let mut spans = app.engine(&access).spans(&filter, asked)?;
+        let (order, typed) = (filter.order, filter.kind.is_some());
+        let more = spans.len() > limit;
+        spans.truncate(limit);
+        let next = spans.last().filter(|_| more).map(|span| cursor_text(order, span.cursor(order)));
+        let known = known(app, &access, &spans)?;
+        let row = |span: SpanListItem| {
+            let traced = known.get(&span.span_id);
+            Row::new(span, typed).with(traced)
+        };
+        Ok::<_, ApiError>(Json(SpanList { spans: spans.into_iter().map(row).collect(), next }))
     });
-    let (order, typed, mut spans) = spans.await?;
-    let more = spans.len() > limit;
-    spans.truncate(limit);
-    let next = spans.last().filter(|_| more).map(|span| cursor_text(order, span.cursor(order)));
-    Ok(Json(SpanList { spans: spans.into_iter().map(|span| Row::new(span, typed)).collect(), next }))
+    spans.await
+}
+
+/// What traces tell of the spans of a list, if it is not too long.
+fn known<'a>(
+    app: &App,
+    access: &Access,
+    spans: impl IntoIterator<Item = &'a SpanListItem, IntoIter: ExactSizeIterator>,
+) -> Result<HashMap<SpanId, TracedFacts>, ApiError> {
+    let spans = spans.into_iter();
+    if spans.len() > MAX_TRACED {
+        return Ok(HashMap::new());
+    }
+    let asked: Vec<_> = spans.map(|span| (span.trace_id, span.span_id)).collect();
+    Ok(app.traces.facts(&access.readable(), &asked)?)
+}
+
+/// The spans with most CPU time under a function.
+async fn under(
+    app: Arc<App>,
+    access: Access,
+    mut params: ListParams,
+    limit: usize,
+    asked: usize,
+) -> Result<Json<SpanList>, ApiError> {
+    let function = params.function.take().unwrap_or_default();
+    if function.is_empty() {
+        return Err(ApiError::invalid_argument("function: expected a function's name, got an empty one"));
+    }
+    if params.profile_type.is_some() {
+        return Err(ApiError::invalid_argument(
+            "type: has no meaning with function, which is about CPU time",
+        ));
+    }
+    if let Some(sort) = params.sort.as_deref().filter(|sort| *sort != name_of(SpanOrder::Function)) {
+        let message = format!("sort: with function the list can only be sorted by it, got {sort:?}");
+        return Err(ApiError::invalid_argument(message));
+    }
+    let spans = app.compute(move |app| {
+        let filter = params.filter(Some(SpanOrder::Function))?;
+        let mut spans = app.engine(&access).spans_under(&function, &filter, asked)?;
+        let more = spans.len() > limit;
+        spans.truncate(limit);
+        let cursor = |span: &SpanUnder| {
+            let cursor = SpanCursor { samples: span.samples, ..span.item.cursor(SpanOrder::Function) };
+            cursor_text(SpanOrder::Function, cursor)
+        };
+        let next = spans.last().filter(|_| more).map(cursor);
+        let items: Vec<SpanListItem> = spans.iter().map(|span| span.item.clone()).collect();
+        let known = known(app, &access, &items)?;
+        let row = |span: SpanUnder| {
+            let traced = known.get(&span.item.span_id);
+            Row::under(span).with(traced)
+        };
+        Ok::<_, ApiError>(Json(SpanList { spans: spans.into_iter().map(row).collect(), next }))
+    });
+    spans.await
 }
 
 impl ListParams {
-    fn filter(self) -> Result<SpanListFilter, ApiError> {
+    fn filter(self, order: Option<SpanOrder>) -> Result<SpanListFilter, ApiError> {
         let kind = self.profile_type.as_deref().map(params::profile_type).transpose()?;
         let order = match self.sort.as_deref() {
+            _ if order == Some(SpanOrder::Function) => SpanOrder::Function,
             None if kind.is_some() => SpanOrder::Total,
             None => SpanOrder::Cpu,
             Some(name) => {
@@ -132,6 +236,9 @@ const ORDERS: [(&str, SpanOrder); 4] = [
 ];
 
 fn name_of(order: SpanOrder) -> &'static str {
+    if order == SpanOrder::Function {
+        return "function";
+    }
     ORDERS.into_iter().find(|(_, known)| *known == order).map_or("", |(name, _)| name)
 }
 

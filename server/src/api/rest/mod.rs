@@ -1,4 +1,4 @@
-//! Our own interface below `/api/v1`: spans and traces by their ids, and nothing else to be known of them.
+//! Our own interface below `/api/v1`: spans, traces and operations, and profiles of any selection.
 //!
 //! `docs/openapi.yaml` describes it; a test holds the two together. One file for each question, which reads the request,
 //! asks the engine and writes the answer.
@@ -10,10 +10,13 @@ mod explain;
 mod format;
 mod list;
 mod openapi;
+mod operations;
 mod params;
 mod profile;
 mod span;
+mod told;
 mod trace;
+mod traces;
 
 use std::sync::Arc;
 
@@ -27,13 +30,17 @@ use crate::model::Labels;
 use crate::query::TypeTotal;
 
 /// Where the routes lie, as the document names them.
-const PATHS: [&str; 10] = [
+const PATHS: [&str; 14] = [
     "/api/v1/spans",
     "/api/v1/spans:exists",
     "/api/v1/spans/{span_id}",
     "/api/v1/spans/{span_id}/profile",
+    "/api/v1/traces",
     "/api/v1/traces/{trace_id}",
     "/api/v1/traces/{trace_id}/profile",
+    "/api/v1/operations",
+    "/api/v1/operations/durations",
+    "/api/v1/profile",
     "/api/v1/explain",
     "/api/v1/profiles",
     "/api/v1/openapi.json",
@@ -48,8 +55,12 @@ pub(super) fn router(app: &Arc<App>) -> Router<Arc<App>> {
         post(exists::spans).route_layer(bounded),
         get(span::span),
         get(profile::of_span),
+        get(traces::traces),
         get(trace::trace),
         get(profile::of_trace),
+        get(operations::operations),
+        get(operations::durations),
+        get(profile::of_selection),
         get(explain::explain),
         delete(delete::profiles),
         get(openapi::json),

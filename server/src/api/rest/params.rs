@@ -1,8 +1,11 @@
 //! What requests say: ids in the path, and what follows the `?`. Refusals name the field and what was expected.
 
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{FromRequestParts, Path, Query};
+use axum::http::Uri;
 use axum::http::request::Parts;
 use connectrpc::ConnectError;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 
 use crate::api::bounds::OPEN;
@@ -21,6 +24,29 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
         let Query(params) = Query::try_from_uri(&parts.uri)
             .map_err(|error| ApiError::invalid_argument(format!("query: {}", error.body_text())))?;
         Ok(Self(params))
+    }
+}
+
+/// The same where `attribute` may be given several times.
+pub(super) struct Pairs<T> {
+    pub(super) params: T,
+    pub(super) several: Vec<String>,
+}
+
+impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Pairs<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let bad = |error: QueryRejection| ApiError::invalid_argument(format!("query: {}", error.body_text()));
+        let Query(pairs): Query<Vec<(String, String)>> = Query::try_from_uri(&parts.uri).map_err(bad)?;
+        let (several, once): (Vec<_>, Vec<_>) = pairs.into_iter().partition(|(name, _)| name == "attribute");
+        let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+        let once: Vec<String> =
+            once.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value))).collect();
+        let uri = Uri::builder().path_and_query(format!("/?{}", once.join("&"))).build();
+        let uri = uri.map_err(|error| ApiError::invalid_argument(format!("query: {error}")))?;
+        let Query(params) = Query::try_from_uri(&uri).map_err(bad)?;
+        Ok(Self { params, several: several.into_iter().map(|(_, value)| value).collect() })
     }
 }
 

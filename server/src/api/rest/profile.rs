@@ -191,6 +191,76 @@ pub(super) async fn of_trace(
     answer(app, access, asked, &trace.types, subject).await
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct SelectionParams {
+    #[serde(rename = "type")]
+    profile_type: Option<String>,
+    max_nodes: Option<i64>,
+    format: Option<String>,
+    roll_up: Option<bool>,
+    selector: Option<String>,
+    /// With commas between.
+    spans: Option<String>,
+    traces: Option<String>,
+    from: Option<i64>,
+    until: Option<i64>,
+}
+
+/// Ids of spans or traces of one selection.
+const MAX_IDS: usize = 1000;
+/// The type of a selection that names none.
+const CPU_TIME: &str = "process_cpu:cpu:nanoseconds:cpu:nanoseconds";
+
+pub(super) async fn of_selection(
+    State(app): State<Arc<App>>,
+    Extension(access): Extension<Access>,
+    Params(params): Params<SelectionParams>,
+) -> Result<Response, ApiError> {
+    let SelectionParams { profile_type, max_nodes, format, roll_up, selector, spans, traces, from, until } =
+        params;
+    let asked = ProfileParams { profile_type, max_nodes, format, roll_up }.read()?;
+    let kind = asked.kind.map_or_else(|| params::profile_type(CPU_TIME), Ok)?;
+    let filter = SpanFilter {
+        span_ids: ids("spans", spans.as_deref(), params::span_id)?,
+        trace_ids: ids("traces", traces.as_deref(), params::trace_id)?,
+        roll_up: asked.roll_up,
+    };
+    let named = params::range(from, until)?;
+    let range = if filter.is_empty() { params::seen(named)? } else { params::seen_by_id(named)? };
+    let selector_text = selector.unwrap_or_default();
+    let title = match (filter.span_ids.len(), filter.trace_ids.len()) {
+        (0, 0) if selector_text.is_empty() => "everything".to_owned(),
+        (0, 0) => selector_text.clone(),
+        (1, 0) => format!("span {}", filter.span_ids[0]),
+        (0, 1) => format!("trace {}", filter.trace_ids[0]),
+        (spans, traces) => format!("{spans} spans, {traces} traces"),
+    };
+    let selector = params::selector(Some(&selector_text))?;
+    let selection = Selection { selector, range, spans: filter, ..Selection::of(kind) };
+    let query = FlameQuery {
+        selection,
+        selector_text,
+        max_nodes: Some(asked.max_nodes),
+        graph_nodes: asked.max_nodes,
+    };
+    write(app, access, asked.format, &title, "profile", query).await
+}
+
+fn ids<T>(
+    field: &str,
+    list: Option<&str>,
+    read: fn(&str, &str) -> Result<T, ApiError>,
+) -> Result<Vec<T>, ApiError> {
+    let ids: Vec<&str> =
+        list.filter(|list| !list.is_empty()).map_or_else(Vec::new, |list| list.split(',').collect());
+    if ids.len() > MAX_IDS {
+        let message = format!("{field}: expected at most {MAX_IDS} ids, got {}", ids.len());
+        return Err(ApiError::invalid_argument(message));
+    }
+    ids.into_iter().enumerate().map(|(at, id)| read(&format!("{field}[{at}]"), id)).collect()
+}
+
 /// Whose profile it is.
 struct Subject {
     title: String,
@@ -215,13 +285,26 @@ async fn answer(
     };
     let Subject { title, file, spans } = subject;
     let Asked { format, max_nodes, .. } = asked;
-    let name = file_name(&file, &kind, format);
     let query = FlameQuery {
         selection: Selection { range: params::seen_by_id(None)?, spans, ..Selection::of(kind) },
         selector_text: String::new(),
         max_nodes: Some(max_nodes),
         graph_nodes: max_nodes,
     };
+    write(app, access, format, &title, &file, query).await
+}
+
+/// Answers what a query selects in this format.
+async fn write(
+    app: Arc<App>,
+    access: Access,
+    format: Format,
+    title: &str,
+    file: &str,
+    query: FlameQuery,
+) -> Result<Response, ApiError> {
+    let name = file_name(file, &query.selection.kind, format);
+    let title = title.to_owned();
     let body = app.compute(move |app| format.answer(&title, &query, app, &app.engine(&access))).await?;
     let place = if format.is_export() { "attachment" } else { "inline" };
     let disposition = HeaderValue::try_from(format!("{place}; filename=\"{name}\""))

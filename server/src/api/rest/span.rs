@@ -5,9 +5,10 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::{Extension, Json};
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::params::SpanPath;
+use super::told::Told;
 use super::{Total, causes, object};
 use crate::api::access::Access;
 use crate::api::error::ApiError;
@@ -39,6 +40,9 @@ pub(super) struct Span {
     own_cpu_nanos: i64,
     children: Vec<Child>,
     child_count: usize,
+    /// What the span says of itself, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traced: Option<Told>,
 }
 
 #[derive(Serialize)]
@@ -84,6 +88,7 @@ impl From<SpanSummary> for Span {
             cpu_nanos: span.cpu_nanos,
             own_samples: span.own_samples,
             own_cpu_nanos: span.own_cpu_nanos,
+            traced: None,
             child_count: span.children.len(),
             children: span.children.into_iter().take(MAX_CHILDREN).map(Child::from).collect(),
         }
@@ -122,13 +127,30 @@ pub(super) async fn span(
     Extension(access): Extension<Access>,
     SpanPath(id): SpanPath,
 ) -> Result<Json<Span>, ApiError> {
-    let engine = app.engine(&access).since(bounds::since());
-    let found = app.compute(move |_| engine.span(id)).await?;
+    let since = bounds::since();
+    let engine = app.engine(&access).since(since);
+    let tenants = access.readable();
+    let found = app.compute(move |app| {
+        let found = engine.span(id)?;
+        let trace = found.as_ref().and_then(|span| span.trace_id);
+        let traced = app.traces.span(&tenants, trace, id)?;
+        let since_nanos = since.map_or(i64::MIN, |ms| ms.saturating_mul(1_000_000));
+        Ok::<_, ApiError>((found, traced.filter(|span| span.end_nanos() >= since_nanos)))
+    });
+    let (found, traced) = found.await?;
     match found {
         Some(span) => {
             app.metrics.span_query(SpanOutcome::Hit);
-            Ok(Json(span.into()))
+            Ok(Json(Span { traced: traced.as_ref().map(Told::whole), ..span.into() }))
         }
-        None => Err(causes::unknown(&app, &access, "span", id.to_string(), SpanFilter::spans([id])).await),
+        None => {
+            let filter = SpanFilter::spans([id]);
+            let error = causes::unknown(&app, &access, "span", id.to_string(), filter).await;
+            let Some(traced) = traced else { return Err(error) };
+            let error = error.with("traceId", traced.trace_id.to_string());
+            let error =
+                error.with("service", traced.origin.service.clone()).with("name", traced.name.clone());
+            Err(error.with("traced", json!(Told::whole(&traced))))
+        }
     }
 }

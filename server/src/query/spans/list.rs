@@ -40,6 +40,8 @@ pub enum SpanOrder {
     Total,
     /// The latest profile.
     Newest,
+    /// The most CPU time under a function, which is the total then.
+    Function,
 }
 
 /// A place in a sorted list. It stays where it is when spans come and go.
@@ -80,7 +82,7 @@ impl SpanListItem {
         let rank = match order {
             SpanOrder::Cpu => self.cpu_nanos,
             SpanOrder::Samples => i64::try_from(self.samples).unwrap_or(i64::MAX),
-            SpanOrder::Total => self.total,
+            SpanOrder::Total | SpanOrder::Function => self.total,
             SpanOrder::Newest => self.range.end_ms,
         };
         SpanCursor { rank, samples: self.samples, span_id: self.span_id }
@@ -88,7 +90,7 @@ impl SpanListItem {
 }
 
 impl SpanCursor {
-    fn key(self) -> (Reverse<(i64, u64)>, SpanId) {
+    pub(super) fn key(self) -> (Reverse<(i64, u64)>, SpanId) {
         (Reverse((self.rank, self.samples)), self.span_id)
     }
 }

@@ -5,9 +5,11 @@
 mod exists;
 mod explain;
 mod list;
+mod operations;
 mod summary;
 mod trace;
 mod tree;
+mod under;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -17,9 +19,11 @@ use foldhash::fast::RandomState;
 pub use self::exists::SpanTotals;
 pub use self::explain::{EmptyReason, ExplainQuery, Explanation, MatcherFinding, Stages};
 pub use self::list::{SpanCursor, SpanListFilter, SpanListItem, SpanOrder};
+pub use self::operations::OperationCpu;
 pub use self::summary::{SpanSeries, SpanSummary};
 pub use self::trace::TraceSummary;
-pub use self::tree::TreeSpan;
+pub use self::tree::{KnownSpan, TreeSpan};
+pub use self::under::SpanUnder;
 use super::select::{entries, series_of};
 use super::{Engine, QueryError, SpanFilter};
 use crate::model::{ProfileType, TimeRange};

@@ -45,6 +45,8 @@ pub(super) struct SpanTree {
 
 struct Node {
     span: TreeSpan,
+    /// When it began, where it says so itself, in Unix nanoseconds.
+    start_nanos: Option<i64>,
     /// Where it hangs if its parent is not told.
     within: Option<SpanId>,
 }
@@ -60,6 +62,21 @@ pub(super) struct Told<'a> {
     pub(super) samples: u64,
     pub(super) cpu_nanos: i64,
     pub(super) range: TimeRange,
+}
+
+/// What a span says of itself, where its trace is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownSpan {
+    /// Its id.
+    pub span_id: SpanId,
+    /// Its parent.
+    pub parent: Option<SpanId>,
+    /// Its service.
+    pub service: String,
+    /// Its name.
+    pub name: String,
+    /// When it began and ended, in Unix nanoseconds.
+    pub nanos: (i64, i64),
 }
 
 impl SpanTree {
@@ -78,10 +95,23 @@ impl SpanTree {
                 total_cpu_nanos: 0,
                 range: None,
             };
-            self.nodes.push(Node { span, within: None });
+            self.nodes.push(Node { span, start_nanos: None, within: None });
             self.nodes.len() - 1
         });
         &mut self.nodes[number]
+    }
+
+    /// Takes in what a span says of itself, which is believed before what samples tell.
+    pub(super) fn add_known(&mut self, known: &KnownSpan) {
+        let node = self.node(known.span_id);
+        node.start_nanos = Some(known.nanos.0);
+        let span = &mut node.span;
+        span.parent = known.parent.filter(|&parent| parent != known.span_id);
+        span.service = Some(known.service.clone());
+        span.name = Some(known.name.clone());
+        if let Some(parent) = span.parent {
+            self.node(parent);
+        }
     }
 
     /// Takes in what an entry tells of its span, its parent and its local root.
@@ -114,7 +144,8 @@ impl SpanTree {
         }
     }
 
-    /// The spans from the roots down, each followed by those below it, the heaviest first.
+    /// The spans from the roots down, each followed by those below it: those first that began first, where that is known,
+    /// then the heaviest.
     pub(super) fn finish(mut self) -> Vec<TreeSpan> {
         let mut parents: Vec<Option<usize>> = self
             .nodes
@@ -151,8 +182,9 @@ impl SpanTree {
             }
         }
         let rank = |&at: &usize| {
-            let span = &self.nodes[at].span;
-            (Reverse((span.total_cpu_nanos, span.total_samples)), span.span_id)
+            let Node { span, start_nanos, .. } = &self.nodes[at];
+            let weight = Reverse((span.total_cpu_nanos, span.total_samples));
+            (start_nanos.unwrap_or(i64::MAX), weight, span.span_id)
         };
         roots.sort_by_key(rank);
         children.iter_mut().for_each(|of_node| of_node.sort_by_key(rank));
@@ -240,6 +272,39 @@ mod tests {
         assert_eq!(found, [(1, 0, 11), (6, 1, 6), (7, 1, 5), (5, 2, 5)]);
         assert_eq!((spans[0].name.as_deref(), spans[0].service.as_deref()), (Some("root"), None));
         assert_eq!((spans[1].parent, spans[2].range), (None, None));
+    }
+
+    #[test]
+    fn what_spans_say_of_themselves_goes_before_what_samples_tell() {
+        let known = |span: u64, parent: u64, start: i64| KnownSpan {
+            span_id: id(span),
+            parent: SpanId::new(parent),
+            service: "shop".to_owned(),
+            name: format!("span {span}"),
+            nanos: (start, start + 1),
+        };
+        let mut tree = SpanTree::default();
+        for span in [known(1, 0, 10), known(3, 1, 30), known(4, 1, 20), known(2, 9, 5)] {
+            tree.add_known(&span);
+        }
+        let range = TimeRange { start_ms: 0, end_ms: 1 };
+        for (span, samples) in [(3, 5), (4, 1)] {
+            tree.add(&Told {
+                span_id: id(span),
+                parent: None,
+                local_root: Some(id(1)),
+                name: Some("else"),
+                local_root_name: None,
+                service: "else",
+                samples,
+                cpu_nanos: 1,
+                range,
+            });
+        }
+        let spans = tree.finish();
+        let found: Vec<_> = spans.iter().map(|s| (s.span_id.get(), s.depth, s.total_samples)).collect();
+        assert_eq!(found, [(1, 0, 6), (4, 1, 1), (3, 1, 5), (9, 0, 0), (2, 1, 0)]);
+        assert_eq!((spans[1].service.as_deref(), spans[1].name.as_deref()), (Some("shop"), Some("span 4")));
     }
 
     #[test]

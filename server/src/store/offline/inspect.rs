@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::super::manifest;
 use super::super::{codec, segment};
-use super::{Offline, format};
+use super::{Offline, Place, format};
 use crate::model::{TenantId, TimeRange};
 use crate::store::StoreError;
 
@@ -160,8 +160,8 @@ impl TenantFacts {
 ///
 /// # Errors
 /// When it is none, when its manifest or log cannot be read, or when something is of a version that is not known.
-pub fn inspect(data_dir: &Path) -> Result<Inspection, StoreError> {
-    let directory = Offline::open(data_dir)?;
+pub fn inspect<'a>(place: impl Into<Place<'a>>) -> Result<Inspection, StoreError> {
+    let directory = Offline::open(place)?;
     let audit = manifest::audit(&*directory.objects, &mut |_, _| {})?;
     let listed = directory.objects.list("segments", "");
     let listed = listed.map_err(|error| StoreError::io("list", Path::new("segments"), error))?;

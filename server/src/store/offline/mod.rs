@@ -20,7 +20,7 @@ use super::codec;
 use super::head::Partition;
 use super::log::{LogDir, format};
 use super::manifest::{Manifest, State};
-use super::objects::{LocalObjects, Objects};
+use super::objects::{Bucket, BucketObjects, LocalObjects, Objects};
 use super::segment::{Segment, SegmentMeta};
 use super::source::Source;
 use super::{StoreError, server_id, system_clock};
@@ -33,6 +33,37 @@ mod tests;
 const LOOKS: usize = 100;
 /// Memory for pieces of segments.
 const CACHE_BYTES: u64 = 64 << 20;
+
+/// Where the data lies.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// The data directory, with the log and, without a bucket, with the objects.
+    pub data_dir: &'a Path,
+    /// The bucket with the objects. There may be no data directory then.
+    pub bucket: Option<&'a Bucket>,
+}
+
+impl<'a> From<&'a Path> for Place<'a> {
+    fn from(data_dir: &'a Path) -> Self {
+        Self { data_dir, bucket: None }
+    }
+}
+
+impl Place<'_> {
+    /// The objects, which have to be there.
+    fn objects(self) -> Result<Arc<dyn Objects>, StoreError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |error| StoreError::io("find a store: open", &path, error)
+        };
+        if let Some(bucket) = self.bucket {
+            let place = PathBuf::from(bucket.to_string());
+            return Ok(Arc::new(BucketObjects::open(bucket).map_err(failed(&place))?));
+        }
+        let root = self.data_dir.join("objects");
+        Ok(Arc::new(LocalObjects::shared(&root).map_err(failed(&root))?))
+    }
+}
 
 /// A data directory as it was at one moment.
 pub struct Offline {
@@ -73,8 +104,9 @@ impl Offline {
     ///
     /// # Errors
     /// When it is none, when its manifest cannot be read, or when something is of a version that is not known.
-    pub fn open(data_dir: &Path) -> Result<Self, StoreError> {
-        let objects = objects(data_dir)?;
+    pub fn open<'a>(place: impl Into<Place<'a>>) -> Result<Self, StoreError> {
+        let place = place.into();
+        let (objects, data_dir) = (place.objects()?, place.data_dir);
         let server = server_id::existing(data_dir)?;
         let mut looks = LOOKS;
         loop {
@@ -146,15 +178,6 @@ impl Offline {
     pub(crate) fn has(&self, part: &str) -> bool {
         let gone = |error: io::Error| error.kind() == ErrorKind::NotFound;
         part.starts_with("log/") || !self.objects.read(part, 0..1).is_err_and(gone)
-    }
-}
-
-/// The objects of a data directory, which has to be one.
-fn objects(data_dir: &Path) -> Result<Arc<dyn Objects>, StoreError> {
-    let root = data_dir.join("objects");
-    match LocalObjects::shared(&root) {
-        Ok(objects) => Ok(Arc::new(objects)),
-        Err(error) => Err(StoreError::io("find a store: open", &root, error)),
     }
 }
 

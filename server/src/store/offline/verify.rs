@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::super::segment::{self, Flaw, SegmentMeta};
 use super::super::{codec, manifest};
-use super::{LogFile, Offline, format, objects};
+use super::{LogFile, Offline, Place, format};
 use crate::store::StoreError;
 
 /// Bytes that are not those that were written, or say what cannot be.
@@ -52,14 +52,15 @@ pub struct Verified {
 ///
 /// # Errors
 /// When it is none, or something is of a version that is not known.
-pub fn verify(data_dir: &Path, mut tell: impl FnMut(Damage)) -> Result<Verified, StoreError> {
+pub fn verify<'a>(place: impl Into<Place<'a>>, mut tell: impl FnMut(Damage)) -> Result<Verified, StoreError> {
+    let place = place.into();
     let mut verified = Verified::default();
     let mut damages = 0;
     let mut tell = |damage| {
         damages += 1;
         tell(damage);
     };
-    let audit = manifest::audit(&*objects(data_dir)?, &mut |name, what| {
+    let audit = manifest::audit(&*place.objects()?, &mut |name, what| {
         let means = "a server does not start if it needs it".to_owned();
         tell(Damage { object: name.to_owned(), offset: 0, what, means });
     })?;
@@ -68,7 +69,7 @@ pub fn verify(data_dir: &Path, mut tell: impl FnMut(Damage)) -> Result<Verified,
     let mut checked = BTreeSet::new();
     let mut first = true;
     loop {
-        let directory = match Offline::open(data_dir) {
+        let directory = match Offline::open(place) {
             Ok(directory) => directory,
             Err(StoreError::Damaged { name, what, why }) => {
                 let what = format!("{what}: {why}");
@@ -108,7 +109,7 @@ pub fn verify(data_dir: &Path, mut tell: impl FnMut(Damage)) -> Result<Verified,
             break;
         }
         // It is damage if the manifest names it still. Whatever came in its place is looked at in the next round.
-        let now = Offline::open(data_dir)?;
+        let now = Offline::open(place)?;
         for meta in gone.iter().filter(|meta| now.state.segments.contains_key(&meta.name)) {
             let SegmentMeta { name, profiles, start_ms, end_ms, .. } = meta;
             let means = format!("its {profiles} profiles from {start_ms} to {end_ms} ms are lost");

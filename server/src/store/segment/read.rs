@@ -67,6 +67,11 @@ impl Segment {
         self.objects.read(name, range).map_err(|error| match error.kind() {
             // The object is shorter than the manifest says, or gone.
             std::io::ErrorKind::UnexpectedEof => self.damage("end", CodecError("ends too early")),
+            // Another server may have removed it. If the manifest names it still, it stays set aside.
+            std::io::ErrorKind::NotFound if self.objects.is_shared() => {
+                self.set_damaged();
+                StoreError::Gone(name.clone())
+            }
             std::io::ErrorKind::NotFound => self.damage("object", CodecError("is gone")),
             std::io::ErrorKind::InvalidData => self.damage("bytes", CodecError("the disk cannot read them")),
             _ => StoreError::io("read", std::path::Path::new(name), error),

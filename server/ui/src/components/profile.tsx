@@ -2,10 +2,11 @@
 
 import { useEffect, useState } from "preact/hooks";
 import { explain, fetchPprof, type Explanation, type ProfileRoute, type ProfileTypeSummary } from "../api.ts";
-import { decodeFlameGraph, type FlameGraphMessage } from "../flame/decode.ts";
+import { inBackground } from "../flame/background.ts";
 import { displayName } from "../flame/names.ts";
 import { FlamePanel } from "../flame/panel.tsx";
-import { readSources, type Sources } from "../flame/source.ts";
+import type { Graph } from "../flame/tasks.ts";
+import type { Sources } from "../flame/source.ts";
 import { formatTime } from "../format.ts";
 import { useLoad } from "../load.ts";
 import { CPU_TYPE } from "../selection.ts";
@@ -13,7 +14,8 @@ import { Failure, Loading, sentence } from "./states.tsx";
 
 /** A profile as it was loaded, with the samples behind it (0 if unknown). */
 export interface LoadedProfile {
-  graph: FlameGraphMessage;
+  /** As the server sent it; undefined where there was nothing to ask for. */
+  graph: ArrayBuffer | undefined;
   samples: number;
 }
 
@@ -37,20 +39,20 @@ interface Props {
 export function Profile({ load, subject, type, types, route, why, ...rest }: Props) {
   const { loaded, retry } = useLoad(load.key, async (signal) => {
     const { graph, samples } = await load.run(signal);
-    return { tree: decodeFlameGraph(graph, `whole ${subject}`), samples };
+    const task = graph && { what: "graph" as const, bytes: graph, root: `whole ${subject}` };
+    return { graph: task && (await inBackground(task)), samples };
   });
-  const isShown = loaded.state === "done" && loaded.value.tree !== undefined;
-  const sources = useSources(route, isShown);
+  const sources = useSources(route, loaded.state === "done" ? loaded.value.graph : undefined);
   if (loaded.state === "loading") return <Loading what="the flame graph" />;
   if (loaded.state === "failed") {
     return <Failure title="The flame graph cannot be shown" error={loaded.error} retry={retry} isPart />;
   }
-  const { tree, samples } = loaded.value;
-  if (!tree) return <Empty why={why} retry={retry} type={typeLabel(type)} />;
+  const { graph, samples } = loaded.value;
+  if (!graph) return <Empty why={why} retry={retry} type={typeLabel(type)} />;
   return (
     <FlamePanel
       {...rest}
-      full={tree}
+      graph={graph}
       subject={subject}
       unit={type?.unit ?? "nanoseconds"}
       samples={samples}
@@ -63,21 +65,20 @@ export function Profile({ load, subject, type, types, route, why, ...rest }: Pro
 }
 
 /** Files and lines, once the graph is there; without them everything else works. */
-function useSources(route: ProfileRoute | undefined, isShown: boolean): Sources | undefined {
-  const key = JSON.stringify(route);
-  const [known, setKnown] = useState<{ key: string; sources: Sources }>();
+function useSources(route: ProfileRoute | undefined, graph: Graph | undefined): Sources | undefined {
+  const [known, setKnown] = useState<{ graph: Graph; sources: Sources }>();
   useEffect(() => {
-    if (!route || !isShown) return;
+    if (!route || !graph) return;
     const abort = new AbortController();
     fetchPprof(route, abort.signal)
-      .then(readSources)
+      .then((bytes) => inBackground({ what: "sources", bytes, names: graph.names }))
       .then(
-        (sources) => !abort.signal.aborted && setKnown({ key, sources }),
+        (sources) => sources && !abort.signal.aborted && setKnown({ graph, sources }),
         () => {},
       );
     return () => abort.abort();
-  }, [key, isShown]);
-  return known && known.key === key ? known.sources : undefined;
+  }, [graph]);
+  return known && known.graph === graph ? known.sources : undefined;
 }
 
 /** Says why there is nothing, in the server's words, and what to change. */

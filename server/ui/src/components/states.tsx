@@ -46,20 +46,12 @@ export function Failure({ title, error, retry, isPart, children }: FailureProps)
           Reason: <code>{api.reason}</code>
         </p>
       )}
-      {api?.status === 401 && (
-        <p>Reload the page and enter the token as the password; any user name will do.</p>
-      )}
       {api?.status === 0 && (
         <p class="quiet">
           Is it running, and can this browser reach {location.host}? Nothing was lost on this page.
         </p>
       )}
       <p class="actions">
-        {api?.status === 401 && (
-          <button type="button" class="primary" onClick={() => location.reload()}>
-            Reload
-          </button>
-        )}
         {isRetryable && (
           <button type="button" class="primary" onClick={retry}>
             Try again

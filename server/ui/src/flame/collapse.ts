@@ -5,9 +5,9 @@
 // folds where it can only be the runtime's: called by a runtime frame, calling nothing but runtime frames, and without
 // a value of its own.
 
+import { withRuntime } from "./crates.ts";
 import { Merge } from "./merge.ts";
-import { crateOf, isRuntime } from "./names.ts";
-import { childrenEnd, nameOf, type FlameTree, type FoldedFrames } from "./tree.ts";
+import { childrenEnd, type FlameTree, type FoldedFrames } from "./tree.ts";
 
 /** Name of a folded bar; no function is called so. */
 export const FOLDED_NAME = "[runtime frames]";
@@ -24,7 +24,8 @@ export interface Collapsed {
 export function collapse(full: FlameTree): Collapsed {
   const foldedName = full.names.length;
   const { merge, of } = fold(full, runtimeBars(full), foldedName);
-  const { tree, order, position } = merge.arrange(full.root, [...full.names, FOLDED_NAME]);
+  const names = [...full.names, FOLDED_NAME];
+  const { tree, order, position } = merge.arrange(full.root, names, withRuntime(full.crates));
   return {
     tree: { ...tree, folded: foldedFrames(full, merge, of, foldedName, position) },
     shownAs: of.map((node) => position[node]!),
@@ -38,11 +39,10 @@ const UNKNOWN = 2;
 
 /** 1 for every bar that folds. */
 function runtimeBars(full: FlameTree): Uint8Array {
-  const kinds = full.names.map((name) => {
-    const crate = crateOf(name);
-    return isRuntime(name, crate) ? RUNTIME : crate === "" ? UNKNOWN : KEPT;
-  });
-  const bars = new Uint8Array(full.size).map((_none, bar) => (bar === 0 ? KEPT : kinds[full.name[bar]!]!));
+  const { of, runtime } = full.crates;
+  const kinds = runtime.map((isRuntime, name) => (isRuntime ? RUNTIME : of[name] === 0 ? UNKNOWN : KEPT));
+  const bars = new Uint8Array(full.size);
+  for (let bar = 1; bar < full.size; bar++) bars[bar] = kinds[full.name[bar]!]!;
   // From the leaves upwards: what is of its own or calls something that is not the runtime's stays.
   for (let bar = full.size - 1; bar > 0; bar--) {
     const isLeaf = full.firstChild[bar]! === childrenEnd(full, bar);
@@ -97,7 +97,7 @@ function foldedFrames(
   for (let bar = 1; bar < full.size; bar++) {
     const node = of[bar]!;
     if (merge.name[node] !== foldedName) continue;
-    const crate = crateOf(nameOf(full, bar));
+    const crate = full.crates.list[full.crates.of[full.name[bar]!]!]!;
     const names = functions.get(node) ?? new Set();
     const weight = weights.get(node) ?? new Map<string, number>();
     names.add(full.name[bar]!);

@@ -64,8 +64,8 @@ function inShares(tree: FlameTree, left: Side, right: Side): FlameTree {
       at += total[child]!;
     }
   }
-  const { root, names, name, parent, levelStart, folded } = tree;
-  return buildTree({ root, names, name, start, total, self, parent, levelStart, folded });
+  const { root, names, crates, name, parent, levelStart, folded } = tree;
+  return buildTree({ root, names, crates, name, start, total, self, parent, levelStart, folded });
 }
 
 /** How a share changed from left to right, and whether more than chance explains it. */

@@ -1,8 +1,10 @@
 // The menu of files: made here of what is shown, or by the server of everything where it has a route for it.
 
-import { useRef } from "preact/hooks";
-import { profileAddress, type ProfileRoute } from "../api.ts";
+import { useRef, useState } from "preact/hooks";
+import { fetchFile, profileAddress, type ProfileRoute } from "../api.ts";
+import { sentence } from "../components/states.tsx";
 import { formatCount, formatValue } from "../format.ts";
+import { useLogin } from "../token.ts";
 import { foldedText, htmlText, svgText, type Shown } from "./export.ts";
 
 interface Props {
@@ -52,9 +54,12 @@ export function Exports({ shown, samples, route, dark }: Props) {
       <div class="menu-items" onClick={close}>
         {route ? (
           SERVER_FORMATS.map(([format, title]) => (
-            <a key={format} href={profileAddress(route, format)} download="">
-              {title}
-            </a>
+            <ServerFile
+              key={format}
+              address={profileAddress(route, format)}
+              title={title}
+              name={shown.title}
+            />
           ))
         ) : (
           <button type="button" onClick={() => save(shown, "folded.txt", "text/plain", foldedText(shown))}>
@@ -72,6 +77,28 @@ export function Exports({ shown, samples, route, dark }: Props) {
         </button>
       </div>
     </details>
+  );
+}
+
+/** A file that the server makes: a link, which the browser cannot follow where a token of this page's has to go along. */
+function ServerFile({ address, title, name }: { address: string; title: string; name: string }) {
+  const { hasToken } = useLogin();
+  const [problem, setProblem] = useState("");
+  const fetchIt = async (event: Event) => {
+    if (!hasToken) return;
+    event.preventDefault();
+    try {
+      const { bytes, fileName: told } = await fetchFile(address, new AbortController().signal);
+      saveBlob(new Blob([bytes]), told ?? `${fileName(name)}.${title}`);
+    } catch (error) {
+      setProblem(error instanceof Error ? error.message : String(error));
+    }
+  };
+  return (
+    <a href={address} download="" onClick={(event) => void fetchIt(event)}>
+      {title}
+      {problem !== "" && <span role="alert"> {sentence(problem)}</span>}
+    </a>
   );
 }
 
@@ -105,10 +132,14 @@ function fileName(title: string): string {
 }
 
 function save({ title }: Shown, extension: string, type: string, text: string): void {
-  const address = URL.createObjectURL(new Blob([text], { type }));
+  saveBlob(new Blob([text], { type }), `${fileName(title)}.${extension}`);
+}
+
+function saveBlob(blob: Blob, name: string): void {
+  const address = URL.createObjectURL(blob);
   const link = document.createElement("a");
   link.href = address;
-  link.download = `${fileName(title)}.${extension}`;
+  link.download = name;
   link.click();
   // The browser has taken hold of it by the time the next task runs.
   setTimeout(() => URL.revokeObjectURL(address), 10_000);

@@ -4,8 +4,8 @@ import { formatShare, formatValue } from "../format.ts";
 import { shareInterval } from "../stats.ts";
 import { barLabel } from "./labels.ts";
 import { displayName } from "./names.ts";
-import type { Source, Sources } from "./source.ts";
-import { childrenEnd, depthOf, nameOf, type FlameTree } from "./tree.ts";
+import { sourceOf, type Source, type Sources } from "./source.ts";
+import { childrenEnd, depthOf, type FlameTree } from "./tree.ts";
 
 export interface Facts {
   name: string;
@@ -38,7 +38,8 @@ export function factsOf(tree: FlameTree, bar: number, measure: Measure): Facts {
   const self = tree.self[bar]!;
   const share = total / whole;
   const folded = tree.folded.get(bar);
-  const source = folded || bar === 0 ? undefined : measure.sources?.get(nameOf(tree, bar));
+  const source =
+    folded || bar === 0 ? undefined : measure.sources && sourceOf(measure.sources, tree.name[bar]!);
   const notes: string[] = [];
   if (folded) notes.push(`${folded.functions} folded ${folded.functions === 1 ? "function" : "functions"}`);
   if (source) notes.push(sourceText(source));

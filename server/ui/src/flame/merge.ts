@@ -1,6 +1,7 @@
 // Builds a tree by adding nodes in any order, a parent before its children: nodes of one name below one parent are one
 // node. The columns hold what the maker of a tree sums up; `arrange` brings them into the order in which they are drawn.
 
+import type { Crates } from "./crates.ts";
 import { buildTree, type FlameTree } from "./tree.ts";
 
 export class Merge {
@@ -48,12 +49,14 @@ export class Merge {
   arrange(
     root: string,
     names: readonly string[],
+    crates: Crates,
   ): { tree: FlameTree; order: Uint32Array; position: Uint32Array } {
     const { order, start, levelStart, position } = this.#place();
     const values = (column: Float64Array) => start.map((_start, bar) => column[order[bar]!]!);
     const tree = buildTree({
       root,
       names,
+      crates,
       name: order.map((node) => this.name[node]!),
       start,
       total: values(this.total),

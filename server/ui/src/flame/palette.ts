@@ -1,8 +1,6 @@
 // Colours: one hue per crate, chosen by the crate's name so that a crate looks the same in every span; runtime crates and
 // the root are grey, code without a crate is a bluish grey. Text on a bar keeps a contrast of at least 4.5:1 in both themes.
 
-import { FOLDED_NAME } from "./collapse.ts";
-import { crateOf, isRuntime } from "./names.ts";
 import type { FlameTree } from "./tree.ts";
 
 /** Hues (degrees, OKLCH) far enough apart to be told from each other. */
@@ -34,19 +32,26 @@ const MIDDLE = 2;
 
 /** Chooses colours for a tree. */
 export function paletteFor(tree: FlameTree, dark: boolean): Palette {
-  const crates = tree.names.map((name, i) => legendEntry(name, i));
-  const self = new Map<string, number>();
-  const weight = new Map<string, number>();
+  const { list, of, runtime } = tree.crates;
+  // What the legend tells apart: code in no crate, each crate, the runtime.
+  const entries = [NO_CRATE, ...list.slice(1), RUNTIME];
+  const entryOf = (name: number) => (name === 0 || runtime[name] ? entries.length - 1 : of[name]!);
+  const self = new Float64Array(entries.length);
+  const weight = new Float64Array(entries.length);
   for (let bar = 1; bar < tree.size; bar++) {
-    const crate = crates[tree.name[bar]!]!;
-    self.set(crate, (self.get(crate) ?? 0) + tree.self[bar]!);
-    weight.set(crate, (weight.get(crate) ?? 0) + tree.total[bar]!);
+    const entry = entryOf(tree.name[bar]!);
+    self[entry]! += tree.self[bar]!;
+    weight[entry]! += tree.total[bar]!;
   }
-  const shades = shadesOf([...weight], dark);
-  const shadesOfName = (i: number) => shades.get(crates[i]!) ?? shades.get(RUNTIME)!;
+  const used = entries.map((crate, entry): [string, number] => [crate, weight[entry]!]);
+  const shades = shadesOf(
+    used.filter(([, value]) => value > 0),
+    dark,
+  );
+  const shadesByEntry = entries.map((crate) => shades.get(crate) ?? shades.get(RUNTIME)!);
   return {
     // A small change of lightness from function to function keeps neighbours of one crate apart.
-    fills: tree.names.map((name, i) => shadesOfName(i)[variant(name)]!),
+    fills: tree.names.map((name, i) => shadesByEntry[entryOf(i)]![variant(name)]!),
     faded: dark ? "oklch(0.3 0.008 250)" : "oklch(0.94 0.004 250)",
     text: dark ? "#f3f5f7" : "#16191d",
     fadedText: dark ? "#9aa3ad" : "#5c6570",
@@ -54,17 +59,12 @@ export function paletteFor(tree: FlameTree, dark: boolean): Palette {
     matchText: "#1a1400",
     strip: dark ? "oklch(0.42 0.02 250)" : "oklch(0.82 0.015 250)",
     outline: dark ? "#ffffff" : "#0b1320",
-    legend: [...self]
+    legend: entries
+      .map((crate, entry): [string, number] => [crate, self[entry]!])
       .filter(([, value]) => value > 0)
       .sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1))
       .map(([crate, value]) => ({ crate, self: value, fill: shades.get(crate)![MIDDLE]! })),
   };
-}
-
-function legendEntry(name: string, index: number): string {
-  const crate = crateOf(name);
-  if (index === 0 || name === FOLDED_NAME || isRuntime(name, crate)) return RUNTIME;
-  return crate || NO_CRATE;
 }
 
 /** Five shades for every crate: of the hue its name picks or, where a heavier crate holds it, of the next free one. */

@@ -9,7 +9,6 @@ import { Link } from "../components/link.tsx";
 import { formatCount, formatShare, formatValue } from "../format.ts";
 import { setQuery } from "../router.ts";
 import { FlameCanvas } from "./canvas.tsx";
-import { collapse } from "./collapse.ts";
 import { Exports } from "./exports.tsx";
 import { factsOf, intervalText, sourceText, type Measure } from "./facts.ts";
 import { barLabel } from "./labels.ts";
@@ -17,15 +16,15 @@ import { displayName } from "./names.ts";
 import { NO_CRATE, paletteFor, RUNTIME, type Palette } from "./palette.ts";
 import { SandwichView } from "./sandwichview.tsx";
 import { projectMatches, search } from "./search.ts";
-import type { Sources } from "./source.ts";
+import { sourceOf, type Sources } from "./source.ts";
 import { Toolbar } from "./toolbar.tsx";
-import { sortOf, topRows, type TopRow } from "./top.ts";
+import type { Graph } from "./tasks.ts";
+import { heaviest, sortOf } from "./top.ts";
 import { TopTable } from "./toptable.tsx";
 import { barId, findBar, linkName, MAX_LINKED_NAME, nameOf, type FlameTree } from "./tree.ts";
 
 interface Props {
-  /** The graph as the server sent it. */
-  full: FlameTree;
+  graph: Graph;
   /** What it is of, in a word: "span", "trace". */
   subject: string;
   /** What it is of, for the names of files. */
@@ -45,7 +44,8 @@ interface Props {
 }
 
 export function FlamePanel(props: Props) {
-  const { full, subject, unit, samples, query, dark, sources } = props;
+  const { graph, subject, unit, samples, query, dark, sources } = props;
+  const { full, collapsed } = graph;
   const isFolded = query.get("runtime") !== "show";
   const flipped = query.get("view") === "flame";
   const term = query.get("q") ?? "";
@@ -53,7 +53,6 @@ export function FlamePanel(props: Props) {
   const [focused, setFocused] = useState(-1);
   const [copied, setCopied] = useState("");
 
-  const collapsed = useMemo(() => collapse(full), [full]);
   const tree = isFolded ? collapsed.tree : full;
   const palette = useMemo(() => paletteFor(tree, dark), [tree, dark]);
   const result = useMemo(() => search(full, term), [full, term]);
@@ -64,15 +63,18 @@ export function FlamePanel(props: Props) {
   const zoomId = query.get("zoom") ?? "";
   const zoomedFull = useMemo(() => (zoomId === "" ? 0 : (findBar(full, zoomId) ?? 0)), [full, zoomId]);
   const zoomed = isFolded ? collapsed.shownAs[zoomedFull]! : zoomedFull;
-  const rows = useMemo(() => topRows(tree), [tree]);
-  const description = useMemo(() => describe(tree, rows, unit, samples), [rows, unit, samples]);
+  const description = useMemo(() => describe(tree, unit, samples), [tree, unit, samples]);
 
   const inlined = useMemo(
-    () => sources && Uint8Array.from(tree.names, (name) => ((sources.get(name)?.inlined ?? 0) > 0.5 ? 1 : 0)),
-    [tree, sources],
+    () => sources && Uint8Array.from(sources.inlined, (share) => (share > 0.5 ? 1 : 0)),
+    [sources],
   );
 
-  const measure: Measure = { subject, unit, whole: tree.total[0]!, samples, sources };
+  const whole = tree.total[0]!;
+  const measure: Measure = useMemo(
+    () => ({ subject, unit, whole, samples, sources }),
+    [subject, unit, whole, samples, sources],
+  );
   const zoomTo = (bar: number) => {
     const target = isFolded ? collapsed.origin[bar]! : bar;
     if (target !== zoomedFull) setQuery({ zoom: target === 0 ? undefined : barId(full, target) }, "push");
@@ -86,6 +88,32 @@ export function FlamePanel(props: Props) {
     [tree, linked],
   );
   const showAround = (name: string | undefined) => setQuery({ fn: name && linkName(name) }, "push");
+  const legend = useMemo(
+    () => <Legend palette={palette} whole={whole} hasInlined={inlined?.includes(1) ?? false} />,
+    [palette, whole, inlined],
+  );
+  // The same element as before is not looked at again: a zoom leaves the table alone.
+  const table = useMemo(
+    () => (
+      <TopTable
+        tree={tree}
+        palette={palette}
+        measure={measure}
+        matches={matches}
+        column={column}
+        descending={descending}
+        onSort={(next, isDescending) =>
+          setQuery(
+            { sort: next === "self" ? undefined : next, order: isDescending ? undefined : "asc" },
+            "replace",
+          )
+        }
+        onSearch={(name) => setQuery({ q: name.slice(0, 2000) }, "replace")}
+        onAround={showAround}
+      />
+    ),
+    [tree, palette, measure, matches, column, descending],
+  );
   const requestsOf = (name: string) => (name.length > MAX_LINKED_NAME ? undefined : props.requestsOf?.(name));
   const found =
     term.trim() === ""
@@ -150,28 +178,12 @@ export function FlamePanel(props: Props) {
             />
           </>
         )}
-        <Legend palette={palette} whole={tree.total[0]!} hasInlined={inlined?.includes(1) ?? false} />
+        {legend}
         <span class="visually-hidden" role="status">
           {copied}
         </span>
       </section>
-      <TopTable
-        tree={tree}
-        rows={rows}
-        palette={palette}
-        measure={measure}
-        matches={matches}
-        column={column}
-        descending={descending}
-        onSort={(next, isDescending) =>
-          setQuery(
-            { sort: next === "self" ? undefined : next, order: isDescending ? undefined : "asc" },
-            "replace",
-          )
-        }
-        onSearch={(name) => setQuery({ q: name.slice(0, 2000) }, "replace")}
-        onAround={showAround}
-      />
+      {table}
     </>
   );
 }
@@ -197,7 +209,7 @@ function Readout({
   const interval = intervalText(share, samples);
   const name = isFunction(tree, bar) ? nameOf(tree, bar) : undefined;
   const link = name === undefined ? undefined : requests(name);
-  const source = name === undefined ? undefined : sources?.get(name);
+  const source = name === undefined ? undefined : sources && sourceOf(sources, tree.name[bar]!);
   return (
     <div class="readout" data-testid="readout">
       <span class="name">{barLabel(tree, bar)}</span>
@@ -259,15 +271,8 @@ function Legend({ palette, whole, hasInlined }: { palette: Palette; whole: numbe
 }
 
 /** The graph in a sentence or two: its size and where the time went. */
-function describe(tree: FlameTree, rows: readonly TopRow[], unit: string, samples: number): string {
-  const heaviest: TopRow[] = [];
-  for (const row of rows) {
-    const at = heaviest.findIndex((other) => other.self < row.self);
-    if (at >= 0) heaviest.splice(at, 0, row);
-    else heaviest.push(row);
-    if (heaviest.length > 3) heaviest.pop();
-  }
-  const shares = heaviest.map(
+function describe(tree: FlameTree, unit: string, samples: number): string {
+  const shares = heaviest(tree, 3).map(
     (row) => `${displayName(tree.names[row.name]!, 120)} ${formatShare(row.self / tree.total[0]!)}`,
   );
   const counted = samples > 0 ? ` in ${formatCount(samples)} samples` : "";

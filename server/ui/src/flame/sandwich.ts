@@ -42,7 +42,7 @@ function calleesOf(tree: FlameTree, name: number): FlameTree {
     merge.total[node]! += tree.total[bar]!;
     merge.self[node]! += tree.self[bar]!;
   }
-  return merge.arrange(tree.names[name]!, tree.names).tree;
+  return merge.arrange(tree.names[name]!, tree.names, tree.crates).tree;
 }
 
 function callersOf(tree: FlameTree, name: number, outermost: readonly number[]): FlameTree {
@@ -58,5 +58,5 @@ function callersOf(tree: FlameTree, name: number, outermost: readonly number[]):
     }
     merge.self[node]! += value;
   }
-  return merge.arrange(tree.names[name]!, tree.names).tree;
+  return merge.arrange(tree.names[name]!, tree.names, tree.crates).tree;
 }

@@ -1,6 +1,8 @@
 // Where functions are written: reads file, line and inlining out of a pprof, of which the flame graph's own encoding has
 // nothing. It skips every field that it does not need and trusts no number: what points nowhere has no source.
 
+import { fields, packed as varints } from "../protobuf.ts";
+
 /** Where a function is, as far as its samples tell. */
 export interface Source {
   file: string;
@@ -10,11 +12,24 @@ export interface Source {
   inlined: number;
 }
 
-export type Sources = ReadonlyMap<string, Source>;
+/** Sources of a graph's functions, by the index of their name. */
+export interface Sources {
+  files: readonly string[];
+  /** Index into the files; the first is "". */
+  file: Uint32Array;
+  line: Uint32Array;
+  inlined: Float64Array;
+}
+
+/** Where the function of that name is; undefined where nothing is known of it. */
+export function sourceOf({ files, file, line, inlined }: Sources, name: number): Source | undefined {
+  const known = file[name] || inlined[name];
+  return known ? { file: files[file[name]!]!, line: line[name]!, inlined: inlined[name]! } : undefined;
+}
 
 /** Reads a gzipped pprof of one sample type. */
-export async function readSources(pprof: Blob): Promise<Sources> {
-  const plain = pprof.stream().pipeThrough(new DecompressionStream("gzip"));
+export async function readSources(pprof: ArrayBuffer): Promise<Map<string, Source>> {
+  const plain = new Blob([pprof]).stream().pipeThrough(new DecompressionStream("gzip"));
   return sourcesOf(new Uint8Array(await new Response(plain).arrayBuffer()));
 }
 
@@ -24,14 +39,15 @@ interface Line {
 }
 
 /** Reads `perftools.profiles.Profile`. */
-export function sourcesOf(bytes: Uint8Array): Sources {
+export function sourcesOf(bytes: Uint8Array): Map<string, Source> {
+  const text = new TextDecoder();
   const strings: string[] = [];
   const functions = new Map<number, { name: number; file: number; line: number }>();
   const locations = new Map<number, Line[]>();
   const samples: { locations: number[]; value: number }[] = [];
   for (const field of fields(bytes)) {
     if (field.bytes === undefined) continue;
-    if (field.number === 6) strings.push(new TextDecoder().decode(field.bytes));
+    if (field.number === 6) strings.push(text.decode(field.bytes));
     else if (field.number === 5) {
       const of = numbers(field.bytes);
       functions.set(of[1] ?? 0, { name: of[2] ?? 0, file: of[4] ?? 0, line: of[5] ?? 0 });
@@ -87,7 +103,7 @@ function sampleOf(bytes: Uint8Array): { locations: number[]; value: number } {
     const into = number === 1 ? locations : number === 2 ? values : undefined;
     if (!into) continue;
     if (packed === undefined) into.push(value);
-    else for (let at = { offset: 0 }; at.offset < packed.length;) into.push(varint(packed, at));
+    else for (const each of varints(packed)) into.push(each);
   }
   return { locations, value: values[0] ?? 0 };
 }
@@ -99,42 +115,4 @@ function numbers(bytes: Uint8Array): number[] {
     if (text === undefined && number < 16) found[number] = value;
   }
   return found;
-}
-
-interface Field {
-  number: number;
-  value: number;
-  /** Set for what has a length: texts, messages, packed numbers. */
-  bytes: Uint8Array | undefined;
-}
-
-/** The fields of a protobuf message, up to where it breaks off. */
-function* fields(bytes: Uint8Array): Generator<Field> {
-  const at = { offset: 0 };
-  while (at.offset < bytes.length) {
-    const tag = varint(bytes, at);
-    const number = Math.floor(tag / 8);
-    const kind = tag % 8;
-    if (kind === 0) yield { number, value: varint(bytes, at), bytes: undefined };
-    else if (kind === 1) at.offset += 8;
-    else if (kind === 5) at.offset += 4;
-    else if (kind === 2) {
-      const length = varint(bytes, at);
-      yield { number, value: 0, bytes: bytes.subarray(at.offset, at.offset + length) };
-      at.offset += length;
-    } else return;
-  }
-}
-
-/** Reads a varint; what exceeds 53 bits loses its lowest ones, which no line, index or value needs. */
-function varint(bytes: Uint8Array, at: { offset: number }): number {
-  let value = 0;
-  let scale = 1;
-  while (at.offset < bytes.length) {
-    const byte = bytes[at.offset++]!;
-    value += (byte & 0x7f) * scale;
-    if (byte < 0x80) break;
-    scale *= 128;
-  }
-  return value;
 }

@@ -1,6 +1,6 @@
 // The top table: one row per function with its self and total value. It says in text what the canvas shows.
 
-import type { FlameTree } from "./tree.ts";
+import { childrenEnd, type FlameTree } from "./tree.ts";
 
 export interface TopRow {
   /** Index into the tree's names. */
@@ -16,11 +16,18 @@ export type TopColumn = "name" | "self" | "total";
 export function topRows(tree: FlameTree): TopRow[] {
   const self = new Float64Array(tree.names.length);
   const total = new Float64Array(tree.names.length);
-  for (let bar = 1; bar < tree.size; bar++) {
-    const name = tree.name[bar]!;
-    self[name]! += tree.self[bar]!;
-    if (!isCalledByItself(tree, bar)) total[name]! += tree.total[bar]!;
-  }
+  // How many calls of each function are on the way from the root to the bar that is looked at.
+  const open = new Uint32Array(tree.names.length);
+  walk(tree, {
+    enter(bar) {
+      const name = tree.name[bar]!;
+      self[name]! += tree.self[bar]!;
+      if (open[name]!++ === 0) total[name]! += tree.total[bar]!;
+    },
+    leave(bar) {
+      open[tree.name[bar]!]!--;
+    },
+  });
   const rows: TopRow[] = [];
   for (let name = 0; name < total.length; name++) {
     if (total[name]! > 0) rows.push({ name, self: self[name]!, total: total[name]! });
@@ -28,11 +35,38 @@ export function topRows(tree: FlameTree): TopRow[] {
   return rows;
 }
 
-/** Whether the same function stands further up on the bar's path, directly or not. */
-function isCalledByItself(tree: FlameTree, bar: number): boolean {
-  const name = tree.name[bar]!;
-  for (let at = tree.parent[bar]!; at > 0; at = tree.parent[at]!) if (tree.name[at] === name) return true;
-  return false;
+/** Visits every bar below the root, depth first. */
+function walk(tree: FlameTree, { enter, leave }: Record<"enter" | "leave", (bar: number) => void>): void {
+  let bar = 0;
+  let isNew = true;
+  for (;;) {
+    if (isNew && bar > 0) enter(bar);
+    if (isNew && tree.firstChild[bar]! < childrenEnd(tree, bar)) {
+      bar = tree.firstChild[bar]!;
+      continue;
+    }
+    if (bar === 0) return;
+    leave(bar);
+    const parent = tree.parent[bar]!;
+    isNew = bar + 1 < childrenEnd(tree, parent);
+    bar = isNew ? bar + 1 : parent;
+  }
+}
+
+/** The functions with most self value, heaviest first. */
+export function heaviest(tree: FlameTree, count: number): { name: number; self: number }[] {
+  const self = new Float64Array(tree.names.length);
+  for (let bar = 1; bar < tree.size; bar++) self[tree.name[bar]!]! += tree.self[bar]!;
+  const found: { name: number; self: number }[] = [];
+  let least = 0;
+  for (let name = 0; name < self.length; name++) {
+    if (self[name]! <= least) continue;
+    const at = found.findIndex((other) => other.self < self[name]!);
+    found.splice(at < 0 ? found.length : at, 0, { name, self: self[name]! });
+    found.length = Math.min(found.length, count);
+    if (found.length === count) least = found.at(-1)!.self;
+  }
+  return found;
 }
 
 /** Sorts rows. Among equal self values the larger total stands first, among equal totals the larger self value. */

@@ -7,13 +7,11 @@ import { FOLDED_NAME } from "./collapse.ts";
 import { intervalText, type Measure } from "./facts.ts";
 import { displayName } from "./names.ts";
 import type { Palette } from "./palette.ts";
-import { sortRows, type TopColumn, type TopRow } from "./top.ts";
+import { sortRows, topRows, type TopColumn } from "./top.ts";
 import type { FlameTree } from "./tree.ts";
 
 interface Props {
   tree: FlameTree;
-  /** Every function of the tree. */
-  rows: readonly TopRow[];
   palette: Palette;
   measure: Measure;
   matches: Uint8Array | undefined;
@@ -34,19 +32,23 @@ const COLUMNS: { column: TopColumn; title: string }[] = [
   { column: "total", title: "Total" },
 ];
 
-export function TopTable({
-  tree,
-  rows: all,
-  palette,
-  measure,
-  matches,
-  column,
-  descending,
-  onSort,
-  onSearch,
-  onAround,
-}: Props) {
+/** The table, once the graph above it is painted: nobody waits for the picture because of it. */
+export function TopTable(props: Props) {
+  const [isPainted, setPainted] = useState(false);
+  useEffect(() => {
+    let timer: ReturnType<typeof setTimeout>;
+    const frame = requestAnimationFrame(() => (timer = setTimeout(() => setPainted(true))));
+    return () => {
+      cancelAnimationFrame(frame);
+      clearTimeout(timer);
+    };
+  }, []);
+  return isPainted ? <Table {...props} /> : null;
+}
+
+function Table({ tree, palette, measure, matches, column, descending, onSort, onSearch, onAround }: Props) {
   const [limit, setLimit] = useState(PAGE);
+  const all = useMemo(() => topRows(tree), [tree]);
   useEffect(() => setLimit(PAGE), [tree, matches]);
   const rows = useMemo(() => {
     if (!matches) return sortRows(all, tree.names, column, descending);

@@ -1,6 +1,8 @@
 // The one in-memory form of a flame graph: typed arrays, one entry per bar, in level order and from left to right
 // within a level. It holds no drawing state; layouts, tables and searches read it and never change it.
 
+import { cratesOf, type Crates } from "./crates.ts";
+
 /** What a bar stands for when runtime frames are folded together; see `collapse.ts`. */
 export interface FoldedFrames {
   /** Distinct functions that the bar stands for. */
@@ -14,6 +16,8 @@ export interface FlameTree {
   readonly root: string;
   /** Function names; bars refer to them by index. `names[0]` is the root's. */
   readonly names: readonly string[];
+  /** What is known of those functions. */
+  readonly crates: Crates;
   /** Number of bars, the root included. At least 1. */
   readonly size: number;
   /** Index into `names`. */
@@ -47,6 +51,8 @@ export interface TreeColumns {
   parent: Int32Array;
   levelStart: Uint32Array;
   folded?: ReadonlyMap<number, FoldedFrames>;
+  /** Of the names, where it is known already. */
+  crates?: Crates;
 }
 
 /** Completes columns into a tree. The columns must already be in level order with every parent one level up. */
@@ -66,7 +72,8 @@ export function buildTree(columns: TreeColumns): FlameTree {
     }
   }
   firstChild[size] = size;
-  return { ...columns, size, level, firstChild, folded: columns.folded ?? new Map() };
+  const { folded = new Map(), crates = cratesOf(columns.names) } = columns;
+  return { ...columns, size, level, firstChild, folded, crates };
 }
 
 /** Number of levels, the root's included. */

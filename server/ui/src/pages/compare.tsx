@@ -4,7 +4,7 @@ import { useEffect, useState } from "preact/hooks";
 import { selectDiff } from "../querier.ts";
 import { Link } from "../components/link.tsx";
 import { Failure, Loading } from "../components/states.tsx";
-import { decodeDiff } from "../flame/decode.ts";
+import { inBackground } from "../flame/background.ts";
 import { DiffPanel } from "../flame/diffpanel.tsx";
 import { formatCount } from "../format.ts";
 import { useLoad } from "../load.ts";
@@ -47,7 +47,10 @@ function Compared({ left, right, query, dark }: Props & { left: Selection; right
       resolveSide(left, right, signal),
       resolveSide(right, left, signal),
     ]);
-    const diff = decodeDiff(await selectDiff(baseline.request, compared.request, signal));
+    const diff = await inBackground({
+      what: "diff",
+      bytes: await selectDiff(baseline.request, compared.request, signal),
+    });
     return { baseline, compared, diff, samples: { left: baseline.samples, right: compared.samples } };
   });
   if (loaded.state === "loading") return <Loading what="both sides" />;

@@ -220,7 +220,7 @@ function Merged(props: PartProps & { spans: SpanListEntry[] | undefined }) {
       return { graph, samples: explanation.samples.inWindow };
     }
     // No id at all would select everything.
-    if (ids.length === 0) return { graph: {}, samples: 0 };
+    if (ids.length === 0) return { graph: undefined, samples: 0 };
     const request = { ...stackTraces({}), spanSelector: ids, rollUp: withChildren };
     const [graph, costs] = await Promise.all([
       selectStackTraces(request, signal),

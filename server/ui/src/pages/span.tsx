@@ -1,21 +1,13 @@
 // The page of one span: what it is, how much CPU it burned, and in which code.
 
 import { useEffect, useRef } from "preact/hooks";
-import {
-  ApiError,
-  explain,
-  fetchFlameGraph,
-  fetchSpan,
-  type ProfileRoute,
-  type SpanSummary,
-} from "../api.ts";
-import { selectStackTraces } from "../querier.ts";
+import { ApiError, explain, fetchSpan, type ProfileRoute, type SpanSummary } from "../api.ts";
+import { selectRoute, selectStackTraces } from "../querier.ts";
 import { Fact, IdFact, TimeFact } from "../components/facts.tsx";
 import { Link } from "../components/link.tsx";
 import { LookUp } from "../components/lookup.tsx";
 import { chooseType, lossText, Profile, type LoadedProfile } from "../components/profile.tsx";
 import { Failure, Loading } from "../components/states.tsx";
-import type { FlameGraphMessage } from "../flame/decode.ts";
 import { displayName } from "../flame/names.ts";
 import { formatCount, formatNanos, formatRate, formatShare } from "../format.ts";
 import { parseId } from "../ids.ts";
@@ -108,14 +100,14 @@ function routeOf(id: string, focus: Focus, type: string | undefined): ProfileRou
 
 interface EarlyGraph {
   key: string;
-  graph: Promise<FlameGraphMessage>;
+  graph: Promise<ArrayBuffer>;
 }
 
 /** Asks for the graph that the span will most likely need before its profile types are known. */
 function startEarly(id: string, query: URLSearchParams, signal: AbortSignal): EarlyGraph | undefined {
   const route = routeOf(id, focusOf(query), query.get("type") || CPU_TYPE);
   if (!route) return undefined;
-  const graph = fetchFlameGraph(route, signal);
+  const graph = selectRoute(route, signal);
   // Whoever needs it sees the failure; nobody may.
   graph.catch(() => {});
   return { key: JSON.stringify(route), graph };
@@ -142,7 +134,7 @@ export function SpanProfile({ span, query, dark, early }: ProfileProps) {
       const begun = early?.current?.key === JSON.stringify(route) ? early.current.graph : undefined;
       // Once: what is asked for again is to be new.
       if (early) early.current = undefined;
-      return { graph: await (begun ?? fetchFlameGraph(route, signal)), samples };
+      return { graph: await (begun ?? selectRoute(route, signal)), samples };
     }
     return serviceProfile(service, type?.id, signal);
   };

@@ -1,14 +1,7 @@
 // A trace: its spans as a waterfall with the CPU each burned, and beside it the flame graph of one of them or of all.
 
 import { useEffect } from "preact/hooks";
-import {
-  ApiError,
-  fetchFlameGraph,
-  fetchSpan,
-  fetchTrace,
-  type TraceSpan,
-  type TraceSummary,
-} from "../api.ts";
+import { ApiError, fetchSpan, fetchTrace, type TraceSpan, type TraceSummary } from "../api.ts";
 import { Fact, IdFact, TimeFact } from "../components/facts.tsx";
 import { Link } from "../components/link.tsx";
 import { LookUp } from "../components/lookup.tsx";
@@ -18,6 +11,7 @@ import { Waterfall } from "../components/waterfall.tsx";
 import { displayName } from "../flame/names.ts";
 import { formatCount, formatNanos } from "../format.ts";
 import { parseId } from "../ids.ts";
+import { selectRoute } from "../querier.ts";
 import { useLoad } from "../load.ts";
 import { around } from "../range.ts";
 import { navigate, setQuery } from "../router.ts";
@@ -149,7 +143,7 @@ function WholeTrace({ trace, query, dark }: { trace: TraceSummary; query: URLSea
         load={{
           key: `${trace.traceId} ${type?.id}`,
           run: async (signal) => ({
-            graph: await fetchFlameGraph(route, signal),
+            graph: await selectRoute(route, signal),
             samples: type?.samples ?? trace.samples,
           }),
         }}

@@ -1,8 +1,10 @@
 // The rest of the page against the real server: list, look-up, failures, hostile names, themes, accessibility, sub-path.
 
 import assert from "node:assert/strict";
+import { join } from "node:path";
 import { after, before, test } from "node:test";
 import type { Browser, BrowserContextOptions, Page } from "playwright-core";
+import { answerOf } from "../support/answer.ts";
 import { audit } from "../support/axe.ts";
 import { launch, withPage } from "../support/browser.ts";
 import {
@@ -16,6 +18,7 @@ import {
   SIGN,
   type TestSpan,
 } from "../support/dataset.ts";
+import { withDist } from "../support/dist.ts";
 import { canvas } from "../support/graph.ts";
 import { eventually } from "../support/poll.ts";
 import { mountUnder } from "../support/proxy.ts";
@@ -216,20 +219,17 @@ check("a token that is no longer good is asked for again", async (page) => {
     route.fulfill({ status: 401, json: { code: "unauthenticated", message: "this server wants a token" } }),
   );
   await page.goto(`${server.url}/span/${span.spanId}`);
-  await page.getByText("enter the token as the password").waitFor();
+  await page.getByRole("heading", { name: "Sign in" }).waitFor();
+  await page.getByText("This server wants a token.").waitFor();
   await page.unroute("**/api/**");
-  await page.getByRole("button", { name: "Reload" }).click();
+  await page.getByLabel("Token").fill("a-new-one");
+  await page.getByRole("button", { name: "Sign in" }).click();
   await canvas(page).waitFor();
 });
 
 check("an answer that breaks the encoding is refused with the place", async (page) => {
-  await page.route("**/profile?*", (route) =>
-    route.fulfill({
-      json: {
-        flamegraph: { names: ["total"], levels: [{ values: ["0", "1", "0", "0"] }, { values: ["0"] }] },
-      },
-    }),
-  );
+  const broken = answerOf({ names: ["total"], levels: [{ values: [0, 1, 0, 0] }, { values: [0] }] });
+  await page.route("**/SelectMergeStacktraces", (route) => route.fulfill({ body: Buffer.from(broken) }));
   await page.goto(`${server.url}/span/${span.spanId}`);
   await page.getByText("level 1: 1 numbers, expected a multiple of 4").waitFor();
 });
@@ -377,7 +377,7 @@ test("asks for a token, and works below the server's own prefix", { skip: !binar
   const { origin } = new URL(locked.url);
   try {
     await push(locked, span.service, profileOf(span), { authorization: `Bearer ${token}` });
-    assert.equal((await fetch(`${locked.url}/`)).status, 401);
+    assert.equal((await fetch(`${locked.url}/api/v1/spans`)).status, 401);
     // What a user types into the browser's own dialogue.
     const httpCredentials = { username: "anyone", password: token };
     await withPage(
@@ -395,6 +395,57 @@ test("asks for a token, and works below the server's own prefix", { skip: !binar
       { httpCredentials },
     );
   } finally {
+    await locked.stop();
+  }
+});
+
+test("the page asks for a token itself, keeps it for the tab and forgets it", { skip: !binary }, async () => {
+  const token = "a-token-for-the-page";
+  const writer = "a-token-that-only-writes";
+  const locked = await startServer(binary!, [], {
+    SPANFLAME_TOKENS: `page = { token = "${token}", admin = true }\nagent = { token = "${writer}", write = true }`,
+  });
+  // The page's files, which hold no data, come from in front of the server.
+  const front = await withDist(join(import.meta.dirname, "../../dist"), locked.url, {
+    authorization: `Bearer ${token}`,
+  });
+  try {
+    await push(locked, span.service, profileOf(span), { authorization: `Bearer ${token}` });
+    await withPage(browser, front.url, async (page) => {
+      const enter = async (text: string) => {
+        await page.getByLabel("Token").fill(text);
+        await page.keyboard.press("Enter");
+      };
+      await page.goto(`${front.url}/span/${span.spanId}?view=flame`);
+      await page.getByRole("heading", { name: "Sign in" }).waitFor();
+      await audit(page, "sign in");
+      await enter("two words");
+      await page.getByText("A token is one word").waitFor();
+      await enter("not-the-right-token");
+      await page.getByText("The server does not know this token.").waitFor();
+      await audit(page, "sign in with a wrong token");
+      await enter(writer);
+      await page.getByText("lacks the right read").waitFor();
+      await page.getByRole("button", { name: "Sign out" }).click();
+      await page.getByText("You have signed out.").waitFor();
+      await enter(` ${token} `);
+      await canvas(page).waitFor();
+      assert.equal(path(page), `/span/${span.spanId}`, "the address is the one that was opened");
+      await page.reload();
+      await canvas(page).waitFor();
+      await page.locator(".menu summary").click();
+      const download = page.waitForEvent("download");
+      await page.getByRole("link", { name: "pprof" }).click();
+      assert.equal((await download).suggestedFilename(), `span-${span.spanId}.cpu.pb.gz`);
+      await page.getByRole("button", { name: "Sign out" }).click();
+      await page.getByRole("heading", { name: "Sign in" }).waitFor();
+      assert.equal(await canvas(page).count(), 0);
+      await page.reload();
+      await page.getByRole("heading", { name: "Sign in" }).waitFor();
+      assert.equal(await page.evaluate(() => JSON.stringify([sessionStorage, localStorage])), "[{},{}]");
+    });
+  } finally {
+    front.stop();
     await locked.stop();
   }
 });

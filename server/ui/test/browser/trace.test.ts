@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import type { Browser, Page } from "playwright-core";
+import { answerOf } from "../support/answer.ts";
 import { launch, withPage } from "../support/browser.ts";
 import {
   hostileSpan,
@@ -237,9 +238,8 @@ check(
 );
 
 check("an empty graph says why, in the server's words", async (page) => {
-  await page.route("**/profile?*", (route) =>
-    route.fulfill({ json: { flamegraph: { names: ["total"], levels: [{ values: ["0", "0", "0", "0"] }] } } }),
-  );
+  const nothing = answerOf({ names: ["total"], levels: [{ values: [0, 0, 0, 0] }] });
+  await page.route("**/SelectMergeStacktraces", (route) => route.fulfill({ body: Buffer.from(nothing) }));
   await page.route("**/api/v1/explain?*", async (route) => {
     const url = new URL(route.request().url());
     url.searchParams.set("selector", '{service_name="payments"}');

@@ -13,10 +13,15 @@ const TYPES: Record<string, string> = {
   ".svg": "image/svg+xml",
 };
 
-/** Serves the files of `dist` and passes everything else on to `target`. */
-export async function withDist(dist: string, target: string): Promise<{ url: string; stop: () => void }> {
+/** Serves the files of `dist` and passes everything else on to `target`, which may want headers for its own page. */
+export async function withDist(
+  dist: string,
+  target: string,
+  headers: Record<string, string> = {},
+): Promise<{ url: string; stop: () => void }> {
   // The headers, the security policy above all, are those that the server sends with its own page.
-  const policy = (await fetch(`${target}/`)).headers.get("content-security-policy") ?? "default-src 'none'";
+  const policy =
+    (await fetch(`${target}/`, { headers })).headers.get("content-security-policy") ?? "default-src 'none'";
   const server = createServer((incoming, outgoing) => {
     void answer(incoming, outgoing, dist, target, policy);
   });
@@ -52,7 +57,10 @@ async function answer(
   }
   const { method, headers } = incoming;
   const upstream = request(new URL(incoming.url ?? "/", target), { method, headers }, (answer) => {
-    outgoing.writeHead(answer.statusCode ?? 502, answer.headers);
+    const { "www-authenticate": challenge, ...told } = answer.headers;
+    // The page asks for a token itself; with this header the browser would, too.
+    const isAsked = challenge === undefined || headers["x-requested-with"] !== undefined;
+    outgoing.writeHead(answer.statusCode ?? 502, isAsked ? told : answer.headers);
     answer.pipe(outgoing);
   });
   upstream.on("error", () => outgoing.destroy());
