@@ -121,8 +121,8 @@ fn a_full_disk_refuses_writes_loses_nothing_and_recovers_by_itself() {
     };
     let mut acknowledged = Vec::new();
     let server = disk.server(&ARGS);
-    assert!(push(&server, 0).is_some_and(|answer| answer.status == 200));
-    acknowledged.push(0);
+    assert!(push(&server, 1).is_some_and(|answer| answer.status == 200));
+    acknowledged.push(1);
     disk.fill("ballast", BALLAST);
     let refused = push_until_refused(&server, &mut acknowledged);
     let message = refused.refused(503, "unavailable");
