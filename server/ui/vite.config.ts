@@ -28,9 +28,21 @@ function nestedPages(): Plugin {
   };
 }
 
+/** The same links while developing, where one HTML serves every address and is always mounted at the root. */
+function rootedPage(): Plugin {
+  return {
+    name: "spanflame-rooted-page",
+    apply: "serve",
+    transformIndexHtml: { order: "pre", handler: (html) => html.replaceAll('"./', '"/') },
+  };
+}
+
+/** Where `npm run dev` finds the server. */
+const SERVER = process.env["SPANFLAME_URL"] ?? "http://127.0.0.1:4040";
+
 export default defineConfig({
   base: "./",
-  plugins: [nestedPages()],
+  plugins: [nestedPages(), rootedPage()],
   build: {
     target: "es2022",
     outDir: "dist",
@@ -41,6 +53,6 @@ export default defineConfig({
   },
   server: {
     // `SPANFLAME_URL=http://127.0.0.1:4040 npm run dev` develops the page against a running server.
-    proxy: { "/api": process.env["SPANFLAME_URL"] ?? "http://127.0.0.1:4040" },
+    proxy: { "/api": SERVER, "/querier.v1.QuerierService": SERVER },
   },
 });

@@ -1,4 +1,4 @@
-//! The main job in one command: server, demo service, load, and a link to one span's flame graph.
+//! The main job in one command: server, demo service, load, and links to one span's flame graph and its trace.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, Stdio};
@@ -49,6 +49,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         Command::new(binaries.join("example-axum-tracing"))
             .args(["--listen", "127.0.0.1:0", "--demo-load", &args.seconds.to_string()])
             .env("PYROSCOPE_SERVER_ADDRESS", &address)
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", &address)
             .env("SPANFLAME_UPLOAD_INTERVAL", "2")
             .env("OTEL_SERVICE_NAME", "checkout"),
     )?;
@@ -61,6 +62,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let cpu = summary["cpuNanos"].as_u64().unwrap_or_default() as f64 / 1e6;
     println!("page:  {address}/");
     println!("span:  {address}/span/{span}");
+    let trace = summary["traceId"].as_str().unwrap_or_default();
+    if !trace.is_empty() {
+        println!("trace: {address}/trace/{trace}?span={span}");
+    }
     println!(
         "       {} of {}: {} samples, {cpu:.0} ms of CPU",
         summary["name"], summary["service"], summary["samples"]
@@ -99,6 +104,9 @@ fn check(address: &str, span: &str) -> anyhow::Result<()> {
     let names = graph["names"].as_array().context("the answer holds no flame graph")?;
     let total: i64 = graph["total"].as_str().unwrap_or("0").parse()?;
     ensure!(total > 0 && names.len() > 1, "the span's flame graph is empty: {answer}");
+    let summary = get(&format!("{address}/api/v1/spans/{span}"))?;
+    let lasted = summary["traced"]["durationNanos"].as_u64();
+    ensure!(lasted.is_some_and(|nanos| nanos > 0), "no trace tells how long the span lasted: {summary}");
     println!("smoke: the span's flame graph holds {} functions and {total} ns of CPU", names.len() - 1);
     Ok(())
 }

@@ -9,7 +9,7 @@ use super::names::FrameNames;
 use super::stacks::{StackFilter, StackMatcher};
 use super::{Engine, QueryError, SpanFilter};
 use crate::cancel;
-use crate::model::{ProfileId, ProfileType, SpanId, Symbols, TimeRange};
+use crate::model::{ProfileId, ProfileType, SpanId, SpanRef, Symbols, TimeRange};
 use crate::selector::LabelSelector;
 use crate::store::{Chunk, FoundRun, SampleCounts, SeriesEntry, Source, SpanEntry, SpanLookup, StoreError};
 
@@ -135,19 +135,21 @@ pub(super) fn entries(
     let mut pending: VecDeque<SpanId> = seen.iter().copied().collect();
     while let Some(id) = pending.pop_front() {
         for (at, source) in sources.iter().enumerate() {
-            source.spans(SpanLookup::Span(id), &mut |entry| take(at, entry))?;
             if !filter.roll_up {
+                source.spans(SpanLookup::Span(id), &mut |entry| take(at, entry))?;
                 continue;
             }
-            source.spans(SpanLookup::LocalRoot(id), &mut |entry| take(at, entry))?;
-            source.spans(SpanLookup::Children(id), &mut |entry| {
-                // A local root with a parent has it in another process, whose work is not this span's.
-                let Some(child) = entry.span.span_id else { return };
-                if entry.span.local_root != Some(child) {
+            source.spans(SpanLookup::Family(id), &mut |entry| {
+                let SpanRef { span_id, parent, local_root, .. } = entry.span;
+                if [span_id, local_root].contains(&Some(id)) {
                     take(at, entry);
-                    if seen.insert(child) {
-                        pending.push_back(child);
-                    }
+                }
+                // A local root with a parent has it in another process, whose work is not this span's.
+                let child = span_id.filter(|_| parent == Some(id) && local_root != span_id);
+                let Some(child) = child else { return };
+                take(at, entry);
+                if seen.insert(child) {
+                    pending.push_back(child);
                 }
             })?;
         }

@@ -86,6 +86,12 @@ impl BlockCache {
         Ok(piece.value.downcast().expect("a kind has one type"))
     }
 
+    /// The piece with this number if it is here.
+    pub(super) fn peek<T: Cached>(&self, segment: u64, number: u32) -> Option<Arc<T>> {
+        let piece = self.pieces.get(&(segment, T::KIND, number))?;
+        Some(piece.value.downcast().expect("a kind has one type"))
+    }
+
     /// Bytes of all pieces.
     pub(super) fn bytes(&self) -> u64 {
         self.pieces.weight()

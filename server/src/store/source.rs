@@ -116,6 +116,8 @@ pub(crate) enum SpanLookup {
     Children(SpanId),
     /// Those whose local root is this span.
     LocalRoot(SpanId),
+    /// Those of this span, of its children, and those whose local root it is, each once.
+    Family(SpanId),
 }
 
 impl SpanLookup {
@@ -126,6 +128,7 @@ impl SpanLookup {
             Self::Trace(id) => span.trace_id == Some(id),
             Self::Children(id) => span.parent == Some(id),
             Self::LocalRoot(id) => span.local_root == Some(id),
+            Self::Family(id) => [span.span_id, span.parent, span.local_root].contains(&Some(id)),
         }
     }
 }

@@ -323,6 +323,8 @@ async fn the_index_knows_traces_roots_and_children() {
     assert_eq!(find(SpanLookup::Span(id(2))), [(2, 0, 2), (2, 1, 2)]);
     assert_eq!(find(SpanLookup::Children(id(1))), [(2, 0, 2), (2, 1, 2)]);
     assert_eq!(find(SpanLookup::LocalRoot(id(1))), [(1, 0, 1), (1, 1, 1), (2, 0, 2), (2, 1, 2)]);
+    assert_eq!(find(SpanLookup::Family(id(1))), find(SpanLookup::LocalRoot(id(1))));
+    assert_eq!(find(SpanLookup::Family(id(2))), find(SpanLookup::Span(id(2))));
     assert_eq!(find(SpanLookup::Trace(trace.parse::<TraceId>().unwrap())).len(), 4);
     let mut all = 0;
     sources[0].all_spans(&mut |_| all += 1).unwrap();

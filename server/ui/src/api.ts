@@ -12,13 +12,31 @@ export interface ProfileTypeSummary {
   samples: number;
 }
 
-/** How long a span took, where the server knows its trace. */
-interface MayHaveDuration {
-  durationNanos?: number | null;
+export type SpanStatus = "unset" | "ok" | "error";
+
+/** When a span ran and how it ended, where its trace was sent to the server. `start` is Unix milliseconds with fractions. */
+export interface Ran {
+  start: number;
+  durationNanos: number;
+  status: SpanStatus;
+}
+
+export type Attributes = Record<string, unknown>;
+
+/** What a span says of itself. */
+export interface Traced extends Ran {
+  kind: string;
+  statusMessage: string;
+  attributes: Attributes;
+  events: { at: number; name: string; attributes: Attributes }[];
+  links: { traceId: string; spanId: string; attributes: Attributes }[];
+  dropped: { attributes: number; events: number; links: number };
+  /** With a single span. */
+  resource?: Attributes;
 }
 
 /** What the server knows about a span. Times are Unix milliseconds, CPU time is nanoseconds. */
-export interface SpanSummary extends MayHaveDuration {
+export interface SpanSummary {
   spanId: string;
   traceId: string | null;
   parentSpanId: string | null;
@@ -35,6 +53,7 @@ export interface SpanSummary extends MayHaveDuration {
   ownCpuNanos: number;
   children: SpanChild[];
   childCount: number;
+  traced?: Traced;
 }
 
 /** A span directly below another, with all that lies below it. */
@@ -47,7 +66,7 @@ export interface SpanChild {
 }
 
 /** A span in its trace; the `own` values are without those of the spans below it. */
-export interface TraceSpan extends MayHaveDuration {
+export interface TraceSpan {
   spanId: string;
   parentSpanId: string | null;
   depth: number;
@@ -57,8 +76,7 @@ export interface TraceSpan extends MayHaveDuration {
   cpuNanos: number;
   totalSamples: number;
   totalCpuNanos: number;
-  /** When the span itself began (Unix milliseconds), where the server knows the trace. */
-  start?: number | null;
+  traced?: Traced;
 }
 
 export interface TraceSummary {
@@ -71,6 +89,7 @@ export interface TraceSummary {
   cpuNanos: number;
   spans: TraceSpan[];
   spanCount: number;
+  traced?: { start: number; durationNanos: number; spanCount: number; errorCount: number };
 }
 
 /** Why a query is empty, or that it is not, and what its senders lost. */
@@ -85,7 +104,7 @@ export interface Explanation {
   store: StoreSummary;
 }
 
-export interface SpanListEntry extends MayHaveDuration {
+export interface SpanListEntry extends Partial<Ran> {
   spanId: string;
   traceId: string | null;
   service: string;
@@ -94,6 +113,65 @@ export interface SpanListEntry extends MayHaveDuration {
   cpuNanos: number;
   from: number;
   until: number;
+  /** Under the function that was asked for. */
+  functionNanos?: number;
+}
+
+/** A trace that a search found. */
+export interface FoundTrace {
+  traceId: string;
+  service: string;
+  name: string;
+  start: number;
+  durationNanos: number;
+  services: string[];
+  spanCount: number;
+  errorCount: number;
+  matchCount: number;
+  matched: Ran & { spanId: string; service: string; name: string };
+  samples: number;
+  cpuNanos: number;
+}
+
+/** What an operation cost, and how long its spans lasted where traces tell. */
+export interface OperationSummary {
+  service: string;
+  name: string | null;
+  cpuNanos: number;
+  samples: number;
+  sampledSpans: number;
+  cpuNanosPerRequest: number | null;
+  traced: {
+    count: number;
+    errorCount: number;
+    p50Nanos: number;
+    p95Nanos: number;
+    p99Nanos: number;
+    maxNanos: number;
+  } | null;
+}
+
+export interface Operations {
+  cpuNanos: number;
+  services: {
+    service: string;
+    cpuNanos: number;
+    samples: number;
+    outsideCpuNanos: number;
+    outsideSamples: number;
+  }[];
+  operations: OperationSummary[];
+  operationCount: number;
+  tracesKnown: boolean;
+}
+
+/** Spans counted by when they began and how long they lasted; rows from the shortest. */
+export interface DurationsOverTime {
+  from: number;
+  until: number;
+  edges: number[];
+  columns: number[][];
+  count: number;
 }
 
 export interface StoreSummary {
@@ -111,6 +189,8 @@ export class ApiError extends Error {
   readonly reason: string | undefined;
   readonly hints: readonly string[];
   readonly store: StoreSummary | undefined;
+  /** What a span without samples says of itself. */
+  readonly traced: (Traced & { traceId: string; service: string; name: string }) | undefined;
 
   constructor(status: number, message: string, body: Partial<ErrorBody> = {}) {
     super(message);
@@ -119,6 +199,8 @@ export class ApiError extends Error {
     this.reason = typeof body.reason === "string" ? body.reason : undefined;
     this.hints = Array.isArray(body.hints) ? body.hints.filter((hint) => typeof hint === "string") : [];
     this.store = body.store;
+    const { traced, traceId = "", service = "", name = "" } = body;
+    this.traced = traced && { ...traced, traceId, service, name };
   }
 }
 
@@ -128,6 +210,10 @@ interface ErrorBody {
   reason: string;
   hints: string[];
   store: StoreSummary;
+  traced: Traced;
+  traceId: string;
+  service: string;
+  name: string;
 }
 
 /** How many nodes a flame graph may have; the server folds the lightest beyond that into `other`. */
@@ -141,21 +227,43 @@ export function fetchTrace(traceId: string, signal: AbortSignal): Promise<TraceS
   return get<TraceSummary>(`traces/${encodeURIComponent(traceId)}`, {}, signal);
 }
 
-/** A profile that has a route of its own. */
-export interface ProfileRoute {
-  of: "spans" | "traces";
-  id: string;
-  /** Whether descendants' samples in the same process belong to the span; only for spans. */
+interface RouteParams {
+  /** Whether descendants' samples in the same process belong to spans; not for traces. */
   rollUp?: boolean;
   type: string | undefined;
 }
 
+/** The profile of a span or a trace. */
+export type OwnRoute = RouteParams & { of: "spans" | "traces"; id: string };
+
+/** A profile that the server writes in its formats: of a span, a trace, or any selection. */
+export type ProfileRoute =
+  | OwnRoute
+  | (RouteParams & {
+      of: "selection";
+      selector?: string;
+      spans?: string[];
+      from?: number;
+      until?: number;
+    });
+
 /** The address of a profile in one of the server's formats. */
-export function profileAddress({ of, id, rollUp, type }: ProfileRoute, format: string): string {
-  const url = new URL(under(`api/v1/${of}/${encodeURIComponent(id)}/profile`));
-  url.searchParams.set("format", format);
-  if (type !== undefined) url.searchParams.set("type", type);
-  if (rollUp === false) url.searchParams.set("rollUp", "false");
+export function profileAddress(route: ProfileRoute, format: string): string {
+  const { of, rollUp, type } = route;
+  const url = new URL(
+    under(of === "selection" ? "api/v1/profile" : `api/v1/${of}/${encodeURIComponent(route.id)}/profile`),
+  );
+  const set = (name: string, value: string | number | undefined) =>
+    value !== undefined && url.searchParams.set(name, String(value));
+  set("format", format);
+  set("type", type);
+  if (rollUp === false) set("rollUp", "false");
+  if (of === "selection") {
+    set("selector", route.selector);
+    set("spans", route.spans?.join(","));
+    set("from", route.from);
+    set("until", route.until);
+  }
   return url.href;
 }
 
@@ -205,6 +313,8 @@ export interface SpanFilter {
   until?: number | undefined;
   /** By CPU unless told. */
   sort?: "cpu" | "samples" | "newest";
+  /** Only those with CPU time under this function, by that. */
+  function?: string | undefined;
   limit: number;
   /** Where the page before ended. */
   after?: string | undefined;
@@ -222,6 +332,56 @@ export async function fetchSpanPage(
     signal,
   );
   return { spans: answer.spans ?? [], next: answer.next ?? undefined };
+}
+
+/** Which traces to find; durations as people write them (`250ms`), attributes as `key=value`. */
+export interface TraceFilter {
+  service?: string | undefined;
+  name?: string | undefined;
+  minDuration?: string | undefined;
+  maxDuration?: string | undefined;
+  status?: string | undefined;
+  attributes?: string[];
+  from?: number | undefined;
+  until?: number | undefined;
+  limit: number;
+  after?: string | undefined;
+}
+
+/** Traces by what their spans say, and where the next page begins if there is one. */
+export async function fetchTraces(
+  { attributes = [], ...filter }: TraceFilter,
+  signal: AbortSignal,
+): Promise<{ traces: FoundTrace[]; next: string | undefined; known: boolean }> {
+  const url = new URL(under("api/v1/traces"));
+  for (const [key, value] of Object.entries(filter))
+    if (value !== undefined) url.searchParams.set(key, String(value));
+  for (const attribute of attributes) url.searchParams.append("attribute", attribute);
+  const answer = (await answerOf(url.href, { signal })) as {
+    traces: FoundTrace[];
+    next: string | null;
+    known: boolean;
+  };
+  return { ...answer, next: answer.next ?? undefined };
+}
+
+/** What operations cost and how long they lasted, of one service or of all. */
+export function fetchOperations(
+  query: { service?: string | undefined; from: number; until: number; limit: number },
+  signal: AbortSignal,
+): Promise<Operations> {
+  const { service, from, until, limit } = query;
+  const texts = { service, from: String(from), until: String(until), limit: String(limit) };
+  return get<Operations>("operations", texts, signal);
+}
+
+/** An operation's spans over time by how long they lasted. */
+export function fetchDurations(
+  query: { service: string; name: string; from: number; until: number; columns: number; rows: number },
+  signal: AbortSignal,
+): Promise<DurationsOverTime> {
+  const texts = Object.entries(query).map(([key, value]) => [key, String(value)] as const);
+  return get<DurationsOverTime>("operations/durations", Object.fromEntries(texts), signal);
 }
 
 /** The first page alone. */

@@ -11,12 +11,14 @@ import { RequestsPage } from "./pages/requests.tsx";
 import { ServicesPage } from "./pages/services.tsx";
 import { SpanPage } from "./pages/span.tsx";
 import { TracePage } from "./pages/trace.tsx";
+import { TracesPage } from "./pages/traces.tsx";
 import { routeOf, useLocation, type Route } from "./router.ts";
 import { type Theme, useTheme } from "./theme.ts";
 import { logOut, useLogin } from "./token.ts";
 
 const NAVIGATION = [
   ["", "Spans"],
+  ["traces", "Traces"],
   ["services", "Services"],
   ["function", "Functions"],
   ["compare", "Compare"],
@@ -83,6 +85,7 @@ function Page({ route, path, query, dark }: PageProps) {
   return (
     <>
       {route.page === "home" && <HomePage query={query} />}
+      {route.page === "traces" && <TracesPage query={query} />}
       {route.page === "services" && <ServicesPage query={query} />}
       {route.page === "operation" && <OperationPage query={query} dark={dark} />}
       {route.page === "function" && <RequestsPage query={query} />}

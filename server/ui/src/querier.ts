@@ -1,7 +1,7 @@
 // `querier.v1.QuerierService` as the page uses it: flame graphs in protobuf, which are large, everything else in Connect's
 // JSON, where 64-bit integers are strings and absent lists are empty.
 
-import { answerOf, bytesOf, MAX_NODES, type ProfileRoute } from "./api.ts";
+import { answerOf, bytesOf, MAX_NODES, type OwnRoute } from "./api.ts";
 import { under } from "./base.ts";
 import { message } from "./protobuf.ts";
 import { CPU_TYPE } from "./selection.ts";
@@ -45,7 +45,10 @@ export interface Series {
 export interface HeatmapSlot {
   /** The end of the step, Unix milliseconds. */
   timestamp?: string;
+  /** Where rows begin. */
   yMin?: number[];
+  /** Where the last row ends, if rows are not all of one height. */
+  yEnd?: number;
   counts?: number[];
   exemplars?: Exemplar[];
 }
@@ -57,10 +60,7 @@ export function selectStackTraces(request: StackTraces, signal: AbortSignal): Pr
 }
 
 /** The flame graph of a span or a trace, of its CPU type when the route names none. */
-export function selectRoute(
-  { of, id, rollUp, type }: ProfileRoute,
-  signal: AbortSignal,
-): Promise<ArrayBuffer> {
+export function selectRoute({ of, id, rollUp, type }: OwnRoute, signal: AbortSignal): Promise<ArrayBuffer> {
   const request: StackTraces = {
     profileTypeID: type ?? CPU_TYPE,
     labelSelector: "{}",
@@ -134,6 +134,22 @@ export async function selectSpanHeatmap(
   };
   const body = { ...request, ...more };
   return (await ask<{ series?: { slots?: HeatmapSlot[] }[] }>("SelectHeatmap", body, signal)).series ?? [];
+}
+
+/** A type of profile that is stored. */
+export interface StoredType {
+  id: string;
+  unit: string;
+}
+
+/** The types of all profiles that are stored. */
+export async function storedTypes(signal: AbortSignal): Promise<StoredType[]> {
+  const { profileTypes = [] } = await ask<{ profileTypes?: { ID?: string; sampleUnit?: string }[] }>(
+    "ProfileTypes",
+    { start: 0, end: 0 },
+    signal,
+  );
+  return profileTypes.map(({ ID = "", sampleUnit = "" }) => ({ id: ID, unit: sampleUnit }));
 }
 
 /** From when to when there are profiles; undefined without any. Unix milliseconds. */

@@ -11,7 +11,7 @@ export interface Location {
 }
 
 /** Pages that stand directly below the base. */
-const PAGES = ["services", "operation", "function", "compare"] as const;
+const PAGES = ["traces", "services", "operation", "function", "compare"] as const;
 
 export type Route =
   | { page: "home" }

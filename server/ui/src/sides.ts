@@ -1,6 +1,6 @@
 // One side of a comparison: what a selection stands for on the server, and how people name it.
 
-import { costOfSpans, explain, fetchSpan, fetchSpans } from "./api.ts";
+import { costOfSpans, explain, fetchSpan, fetchSpans, type SpanSummary } from "./api.ts";
 import { type StackTraces } from "./querier.ts";
 import { displayName } from "./flame/names.ts";
 import { formatInterval } from "./format.ts";
@@ -24,24 +24,25 @@ const MAX_RANKED = 1000;
 export async function resolveSide(
   side: Selection,
   other: Selection,
+  type: string,
   signal: AbortSignal,
 ): Promise<ResolvedSide> {
   const { span, trace, service, name, from, until } = side;
   const path = pathOf(side);
-  const request = stackTraces(side);
+  const request = stackTraces(side, type);
   if (span !== undefined) {
     const found = await fetchSpan(span, signal);
-    const samples = found.profileTypes.find(({ id }) => id === CPU_TYPE)?.samples ?? 0;
+    const samples = samplesOf(found, type);
     const title = found.name === null ? `span ${span}` : displayName(found.name, 120);
     return { request, samples, title, detail: `${displayName(found.service, 80)}, span ${span}`, path };
   }
-  if (side.typical) return typicalSpans(side, other, signal);
+  if (side.typical) return typicalSpans(side, other, type, signal);
   const found = await explain(
     {
       ...(trace === undefined ? { selector: labelSelector(side) } : { trace }),
       ...(from === undefined ? {} : { from }),
       ...(until === undefined ? {} : { until }),
-      type: CPU_TYPE,
+      type,
     },
     signal,
   );
@@ -58,16 +59,28 @@ export async function resolveSide(
   return { request, samples: found.samples.inWindow, title, detail, path };
 }
 
+function samplesOf({ profileTypes }: SpanSummary, type: string): number {
+  return profileTypes.find(({ id }) => id === type)?.samples ?? 0;
+}
+
 /** The spans in the middle half of an operation by CPU time, those around the median first. */
-async function typicalSpans(side: Selection, other: Selection, signal: AbortSignal): Promise<ResolvedSide> {
+async function typicalSpans(
+  side: Selection,
+  other: Selection,
+  type: string,
+  signal: AbortSignal,
+): Promise<ResolvedSide> {
   const { service, name, from, until } = side;
   const spans = await fetchSpans({ service, name, from, until, limit: MAX_RANKED }, signal);
   const ids = middle(spans.map(({ spanId }) => spanId).filter((id) => id !== other.span));
-  const samples =
-    ids.length === 0 ? 0 : (await costOfSpans(ids, signal)).reduce((sum, each) => sum + each.samples, 0);
+  const counts =
+    type === CPU_TYPE && ids.length > 0
+      ? (await costOfSpans(ids, signal)).map((each) => each.samples)
+      : await Promise.all(ids.map(async (id) => samplesOf(await fetchSpan(id, signal), type)));
+  const samples = counts.reduce((sum, each) => sum + each, 0);
   return {
     // Without any id the request would select everything; an id of no span selects nothing.
-    request: { ...stackTraces({}), spanSelector: ids.length === 0 ? ["ffffffffffffffff"] : ids },
+    request: { ...stackTraces({}, type), spanSelector: ids.length === 0 ? ["ffffffffffffffff"] : ids },
     samples,
     title: `typical ${displayName(name ?? "spans", 100)}`,
     detail:

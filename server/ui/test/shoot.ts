@@ -42,6 +42,7 @@ async function shootAll(browser: Browser, url: string, demo: string): Promise<vo
     env: {
       ...process.env,
       PYROSCOPE_SERVER_ADDRESS: url,
+      OTEL_EXPORTER_OTLP_ENDPOINT: url,
       SPANFLAME_UPLOAD_INTERVAL: "2",
       // Enough samples for a picture, on a busy machine too.
       SPANFLAME_FREQUENCY: "997",
@@ -78,6 +79,7 @@ async function shootAll(browser: Browser, url: string, demo: string): Promise<vo
     ["span-flame-graph-dark", `span/${root.spanId}`, "dark"],
     ["trace", `trace/${traceId}?span=${spanId}`, "light"],
     ["services", `services?${during}`, "light"],
+    ["traces", `traces?${during}`, "light"],
     ["operation", `operation?${operation(name)}&${during}`, "light"],
     [
       "compare",
@@ -97,7 +99,7 @@ async function shoot(browser: Browser, address: string, file: string, colorSchem
   await mkdir(dirname(file), { recursive: true });
   const page = await browser.newPage({ viewport: { width: 1280, height: 800 }, colorScheme });
   await page.goto(address, { waitUntil: "networkidle" });
-  await page.locator("canvas, .operations, .requests").first().waitFor();
+  await page.locator("canvas, .operations, .requests, .traces").first().waitFor();
   await page.evaluate(() => document.fonts.ready);
   // The second frame after the canvas appeared has been painted.
   await page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));

@@ -9,7 +9,7 @@ use opentelemetry::Context;
 use opentelemetry::trace::{TraceContextExt as _, Tracer as _, TracerProvider as _};
 use opentelemetry_sdk::trace::{SdkTracerProvider, SimpleSpanProcessor, SpanData, SpanExporter};
 use parking_lot::Mutex;
-use spanflame::{ExportError, Profile, ProfileExporter, Profiler};
+use spanflame::{ExportError, Profile, ProfileExporter, Profiler, Stats};
 
 /// What runs between start and stop.
 struct Plugin {
@@ -71,9 +71,17 @@ pub extern "C" fn spanflame_plugin_burn(millis: u64) -> u64 {
 /// Milliseconds of CPU time that were charged to spans so far.
 #[unsafe(no_mangle)]
 pub extern "C" fn spanflame_plugin_charged() -> u64 {
-    with(|plugin| {
-        plugin.as_ref().map_or(0, |plugin| plugin.profiler.stats().labelled_cpu_time.as_millis() as u64)
-    })
+    stat(|stats| stats.labelled_cpu_time)
+}
+
+/// Milliseconds of CPU time that samples stand for so far.
+#[unsafe(no_mangle)]
+pub extern "C" fn spanflame_plugin_sampled() -> u64 {
+    stat(|stats| stats.cpu_time)
+}
+
+fn stat(of: impl FnOnce(Stats) -> Duration) -> u64 {
+    with(|plugin| plugin.as_ref().map_or(0, |plugin| of(plugin.profiler.stats()).as_millis() as u64))
 }
 
 /// Stops the profiler; 0 if there was none or it did not end well.

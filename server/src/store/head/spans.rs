@@ -104,13 +104,29 @@ impl SpanIndex {
         self.nodes.len() > start + limit
     }
 
-    /// Visits the entries of a chain.
+    /// Visits the entries that a look-up is about.
     pub(super) fn visit(&self, lookup: SpanLookup, visit: &mut dyn FnMut(&SpanEntry)) {
+        let SpanLookup::Family(id) = lookup else { return self.visit_chain(lookup, visit) };
+        self.visit_chain(SpanLookup::Span(id), visit);
+        self.visit_chain(SpanLookup::Children(id), &mut |entry| {
+            if entry.span.span_id != Some(id) {
+                visit(entry);
+            }
+        });
+        self.visit_chain(SpanLookup::LocalRoot(id), &mut |entry| {
+            if ![entry.span.span_id, entry.span.parent].contains(&Some(id)) {
+                visit(entry);
+            }
+        });
+    }
+
+    fn visit_chain(&self, lookup: SpanLookup, visit: &mut dyn FnMut(&SpanEntry)) {
         let (first, next): (Option<&u32>, fn(&Node) -> u32) = match lookup {
             SpanLookup::Span(id) => (self.by_span.get(&id), |node| node.next_of_span),
             SpanLookup::Trace(id) => (self.by_trace.get(&id), |node| node.next_of_trace),
             SpanLookup::Children(id) => (self.by_parent.get(&id), |node| node.next_child),
             SpanLookup::LocalRoot(id) => (self.by_root.get(&id), |node| node.next_of_root),
+            SpanLookup::Family(_) => return,
         };
         let mut at = first.copied().unwrap_or(NONE);
         while at != NONE {

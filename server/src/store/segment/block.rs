@@ -10,7 +10,7 @@ use foldhash::fast::RandomState;
 
 use super::super::codec::{CodecError, Input, put};
 use super::super::head::SampleCounts;
-use super::super::source::{Chunk, NO_SPAN, SeriesEntry, SpanEntry, SpanRun};
+use super::super::source::{Chunk, NO_SPAN, SeriesEntry, SpanEntry, SpanLookup, SpanRun};
 use super::SegmentMeta;
 use super::columns::{put_column, unzigzag, zigzag};
 use crate::model::{ProfileId, ProfileType, SpanId, SpanRef, TraceId};
@@ -21,6 +21,11 @@ type Result<T> = std::result::Result<T, CodecError>;
 const ROWS: usize = 2048;
 /// More rows or values than this is no block that was ever written.
 const MOST: usize = 1 << 26;
+
+/// Low bits of ids that an entry names.
+type Ids = [u32; 4];
+/// Entries that are looked through at a time.
+const BATCH: usize = 16;
 
 /// A block in the making.
 #[derive(Default)]
@@ -180,6 +185,8 @@ pub(super) struct Block {
     pub(super) chunks: Vec<Arc<Chunk>>,
     /// Its span entries, numbered on from the block's first.
     pub(super) entries: Vec<SpanEntry>,
+    /// The low bits of each entry's span, parent, local root and trace, 0 for none: a look-up reads these alone.
+    ids: Vec<Ids>,
     /// Entry within the block, chunk and run of each run that has a span, sorted.
     runs: Vec<(u32, u32, u32)>,
 }
@@ -192,10 +199,27 @@ impl Block {
         of_entry.map(|&(_, chunk, run)| (&self.chunks[chunk as usize], run as usize))
     }
 
+    /// The entries that a look-up is about.
+    pub(super) fn find(&self, lookup: SpanLookup) -> impl Iterator<Item = &SpanEntry> {
+        let id = match lookup {
+            SpanLookup::Span(id)
+            | SpanLookup::Children(id)
+            | SpanLookup::LocalRoot(id)
+            | SpanLookup::Family(id) => id.get() as u32,
+            SpanLookup::Trace(id) => id.get() as u32,
+        };
+        // No branch within a batch, so that several ids are compared at a time.
+        let is_named = move |ids: &[Ids]| ids.as_flattened().iter().fold(false, |is, of| is | (*of == id));
+        let batches = self.entries.chunks(BATCH).zip(self.ids.chunks(BATCH));
+        let near = batches.filter(move |(_, ids)| is_named(ids)).flat_map(|(entries, _)| entries);
+        near.filter(move |entry| lookup.finds(&entry.span))
+    }
+
     /// Bytes that it takes in memory.
     pub(super) fn bytes(&self) -> usize {
         self.chunks.iter().map(|chunk| chunk.bytes() + 24).sum::<usize>()
             + size_of_val(&*self.entries)
+            + size_of_val(&*self.ids)
             + size_of_val(&*self.runs)
     }
 
@@ -219,7 +243,7 @@ impl Block {
         let [spans, runs, rows] = [count(most.rows)?, count(most.rows)?, count(most.rows)?];
         let numbered = u32::try_from(spans).ok().and_then(|spans| first_entry.checked_add(spans));
         numbered.ok_or(CodecError("more entries than numbers"))?;
-        let ids: Vec<[u8; 16]> = (0..profiles).map(|_| input.array()).collect::<Result<_>>()?;
+        let profile_ids: Vec<[u8; 16]> = (0..profiles).map(|_| input.array()).collect::<Result<_>>()?;
         let of_series = input.column_below(profiles, series.len())?;
         let starts = input.column(profiles)?;
         let durations = input.column(profiles)?;
@@ -247,8 +271,14 @@ impl Block {
             return Err(CodecError("bytes after the end"));
         }
 
-        let mut block =
-            Self { chunks: Vec::with_capacity(profiles), entries, runs: Vec::with_capacity(runs) };
+        let of_entry = |entry: &SpanEntry| {
+            let SpanRef { span_id, parent, local_root, trace_id, .. } = entry.span;
+            let low = |id: Option<SpanId>| id.map_or(0, |id| id.get() as u32);
+            [low(span_id), low(parent), low(local_root), trace_id.map_or(0, |id| id.get() as u32)]
+        };
+        let ids = entries.iter().map(of_entry).collect();
+        let chunks = Vec::with_capacity(profiles);
+        let mut block = Self { chunks, entries, ids, runs: Vec::with_capacity(runs) };
         let (mut next_run, mut next_row) = (0, 0);
         for profile in 0..profiles {
             let (count, rows) = (run_counts[profile] as usize, row_counts[profile] as usize);
@@ -281,7 +311,7 @@ impl Block {
                 totals.push(of_types[start..].iter().fold(0i64, |sum, value| sum.saturating_add(*value)));
             }
             let chunk = Chunk {
-                id: ProfileId::from_bytes(ids[profile]),
+                id: ProfileId::from_bytes(profile_ids[profile]),
                 series: of_series[profile],
                 start_nanos: unzigzag(starts[profile]),
                 duration_nanos: durations[profile] as i64,
@@ -300,7 +330,7 @@ impl Block {
 
     /// Tells each entry its series, time and sums, which all follow from its runs.
     fn add_up(&mut self, first_entry: u32, series: &[SeriesEntry]) -> Result<()> {
-        let Self { chunks, entries, runs } = self;
+        let Self { chunks, entries, runs, .. } = self;
         let mut at = 0;
         for (local, entry) in entries.iter_mut().enumerate() {
             let mut first = true;

@@ -41,7 +41,10 @@ fn of_trace(id: TraceId) -> u64 {
 /// The hash that a look-up asks for.
 pub(super) fn hash(lookup: SpanLookup) -> u64 {
     match lookup {
-        SpanLookup::Span(id) | SpanLookup::Children(id) | SpanLookup::LocalRoot(id) => of_span(id),
+        SpanLookup::Span(id)
+        | SpanLookup::Children(id)
+        | SpanLookup::LocalRoot(id)
+        | SpanLookup::Family(id) => of_span(id),
         SpanLookup::Trace(id) => of_trace(id),
     }
 }

@@ -125,6 +125,10 @@ impl Segment {
     }
 
     fn block(&self, footer: &Footer, number: usize) -> Result<Arc<Block>, StoreError> {
+        if let Some(block) = self.cache.peek(self.number, number as u32) {
+            return Ok(block);
+        }
+        // First, so that who waits for the block waits for nothing else.
         let series = self.series_table(footer)?;
         let at = &footer.blocks[number];
         let behind = footer.blocks.get(number + 1).map_or(footer.entry_count, |next| next.first_entry);
@@ -204,7 +208,7 @@ impl Source for Segment {
         let page = self.piece(number, &footer.pages[number], |raw| Page::decode(raw, blocks))?;
         for number in page.blocks(footer.layout, hash) {
             let block = self.block(&footer, number)?;
-            block.entries.iter().filter(|entry| lookup.finds(&entry.span)).for_each(&mut *visit);
+            block.find(lookup).for_each(&mut *visit);
         }
         Ok(())
     }

@@ -195,7 +195,10 @@ fn assert_found_alike(a: &[Arc<dyn Source>], b: &[Arc<dyn Source>]) {
         let mut lookups = vec![SpanLookup::Trace(TraceId::new(u128::from(trace + 1)).unwrap())];
         for number in 0..5 {
             let id = span(trace * 100 + number + 1);
-            lookups.extend([SpanLookup::Span(id), SpanLookup::Children(id), SpanLookup::LocalRoot(id)]);
+            lookups.extend(
+                [SpanLookup::Span, SpanLookup::Children, SpanLookup::LocalRoot, SpanLookup::Family]
+                    .map(|of| of(id)),
+            );
         }
         for lookup in lookups {
             let expected = found(a, lookup);

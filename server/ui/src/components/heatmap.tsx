@@ -1,4 +1,4 @@
-// A heat map of spans: columns of time, rows of CPU time, the number of spans as strength of colour. A rectangle of cells
+// A heat map of spans: columns of time, rows of CPU time or duration, the number of spans as strength of colour. A rectangle of cells
 // is chosen by dragging, or with the arrow keys, Shift and Enter.
 
 import { useMemo, useRef, useState } from "preact/hooks";
@@ -6,7 +6,7 @@ import type { HeatmapSlot } from "../querier.ts";
 import { formatCount, formatInterval, formatNanos, formatTime } from "../format.ts";
 import type { TimeRange } from "../range.ts";
 
-/** A rectangle of the map: of time (Unix milliseconds) and CPU time (nanoseconds), ends included. */
+/** A rectangle of the map: of time (Unix milliseconds) and CPU time or duration (nanoseconds), ends included. */
 export interface Brush extends TimeRange {
   min: number;
   max: number;
@@ -14,6 +14,8 @@ export interface Brush extends TimeRange {
 
 interface Props {
   slots: HeatmapSlot[];
+  /** What rows are of. */
+  of: string;
   /** Where the first step ends, how long a step is (both in milliseconds), and how many there are. */
   start: number;
   step: number;
@@ -35,7 +37,7 @@ interface Corner {
   row: number;
 }
 
-export function Heatmap({ slots, start, step, columns, brush, onBrush }: Props) {
+export function Heatmap({ slots, of, start, step, columns, brush, onBrush }: Props) {
   const grid = useMemo(() => gridOf(slots, start, step, columns), [slots, start, step, columns]);
   const [drag, setDrag] = useState<{ anchor: Corner; at: Corner }>();
   const [cursor, setCursor] = useState<{ anchor: Corner; at: Corner }>();
@@ -46,8 +48,8 @@ export function Heatmap({ slots, start, step, columns, brush, onBrush }: Props) 
   const toBrush = ({ left, right, low, high }: Cells): Brush => ({
     from: start + (left - 1) * step + 1,
     until: start + right * step,
-    min: Math.floor(grid.floor + low * grid.height),
-    max: Math.ceil(grid.floor + (high + 1) * grid.height),
+    min: Math.floor(grid.edges[low]!),
+    max: Math.ceil(grid.edges[high + 1]!),
   });
   const shown = drag ?? cursor;
   const cells = shown
@@ -100,8 +102,8 @@ export function Heatmap({ slots, start, step, columns, brush, onBrush }: Props) 
   return (
     <figure class="heatmap">
       <div class="heatmap-scale" aria-hidden="true">
-        <span>{formatNanos(grid.floor + rows * grid.height)}</span>
-        <span>{formatNanos(grid.floor)}</span>
+        <span>{formatNanos(grid.edges[rows]!)}</span>
+        <span>{formatNanos(grid.edges[0]!)}</span>
       </div>
       <svg
         ref={picture}
@@ -111,7 +113,7 @@ export function Heatmap({ slots, start, step, columns, brush, onBrush }: Props) 
         role="application"
         aria-roledescription="heat map"
         aria-label={
-          `Spans over time by their CPU time, ${formatTime(start - step)} to ${formatTime(start + (columns - 1) * step)}. ` +
+          `Spans over time by their ${of}, ${formatTime(start - step)} to ${formatTime(start + (columns - 1) * step)}. ` +
           "Arrow keys move, Shift extends, Enter selects, Escape clears."
         }
         onKeyDown={onKeyDown}
@@ -169,18 +171,17 @@ export function Heatmap({ slots, start, step, columns, brush, onBrush }: Props) 
 
 interface Grid {
   rows: number;
-  /** CPU time at the lower edge, and of one row, in nanoseconds. */
-  floor: number;
-  height: number;
+  /** Where each row begins and the last one ends, in nanoseconds. */
+  edges: number[];
   /** Number of spans by `row * columns + column`. */
   counts: Map<number, number>;
   most: number;
 }
 
 function gridOf(slots: HeatmapSlot[], start: number, step: number, columns: number): Grid {
-  const edges = slots[0]?.yMin ?? [];
-  const rows = Math.max(1, edges.length);
-  const floor = edges[0] ?? 0;
+  const { yMin = [0], yEnd } = slots[0] ?? {};
+  const rows = Math.max(1, yMin.length);
+  const floor = yMin[0] ?? 0;
   const counts = new Map<number, number>();
   for (const { timestamp, counts: inSlot = [] } of slots) {
     const column = Math.round((Number(timestamp) - start) / step);
@@ -190,8 +191,10 @@ function gridOf(slots: HeatmapSlot[], start: number, step: number, columns: numb
     });
   }
   // All values alike make one row, which stands for that value.
-  const height = rows > 1 ? edges[1]! - floor : 1;
-  return { rows, floor, height, counts, most: Math.max(1, ...counts.values()) };
+  const height = rows > 1 ? yMin[1]! - floor : 1;
+  const edges = yEnd === undefined ? [] : [...yMin, yEnd];
+  for (let row = edges.length; row <= rows; row++) edges.push(floor + row * height);
+  return { rows, edges, counts, most: Math.max(1, ...counts.values()) };
 }
 
 function countIn(grid: Grid, { left, right, low, high }: Cells, columns: number): number {
@@ -217,11 +220,16 @@ function cellsOfBrush(
   start: number,
   step: number,
   columns: number,
-  { rows, floor, height }: Grid,
+  { rows, edges }: Grid,
 ): Cells | undefined {
   const left = Math.max(0, Math.round((brush.from - 1 - start) / step) + 1);
   const right = Math.min(columns - 1, Math.round((brush.until - start) / step));
-  const low = Math.max(0, Math.round((brush.min - floor) / height));
-  const high = Math.min(rows - 1, Math.round((brush.max - floor) / height) - 1);
+  const nearest = (nanos: number) =>
+    edges.reduce(
+      (best, edge, at) => (Math.abs(edge - nanos) < Math.abs(edges[best]! - nanos) ? at : best),
+      0,
+    );
+  const low = nearest(brush.min);
+  const high = Math.min(rows - 1, nearest(brush.max) - 1);
   return left > right || low > high ? undefined : { left, right, low, high };
 }

@@ -48,7 +48,7 @@ export function Profile({ load, subject, type, types, route, why, ...rest }: Pro
     return <Failure title="The flame graph cannot be shown" error={loaded.error} retry={retry} isPart />;
   }
   const { graph, samples } = loaded.value;
-  if (!graph) return <Empty why={why} retry={retry} type={typeLabel(type)} />;
+  if (!graph) return <Empty why={why} retry={retry} type={typeLabel(type?.id)} />;
   return (
     <FlamePanel
       {...rest}
@@ -56,7 +56,7 @@ export function Profile({ load, subject, type, types, route, why, ...rest }: Pro
       subject={subject}
       unit={type?.unit ?? "nanoseconds"}
       samples={samples}
-      types={types.map((each) => ({ id: each.id, label: typeLabel(each) }))}
+      types={types.map((each) => ({ id: each.id, label: typeLabel(each.id) }))}
       type={type?.id ?? ""}
       sources={sources}
       route={route}
@@ -148,9 +148,10 @@ export function chooseType(
   return types.find(({ id }) => id === asked) ?? types.find(({ id }) => id === CPU_TYPE) ?? types[0];
 }
 
-export function typeLabel(type: ProfileTypeSummary | undefined): string {
-  if (!type) return "this type";
-  const [profile = "", sample = ""] = type.id.split(":");
+/** A profile type as people call it. */
+export function typeLabel(id: string | undefined): string {
+  if (id === undefined) return "this type";
+  const [profile = "", sample = ""] = id.split(":");
   if (profile === "process_cpu" && sample === "cpu") return "CPU time";
   return displayName(profile === "process_cpu" || profile === sample ? sample : `${profile} ${sample}`, 60);
 }

@@ -46,7 +46,10 @@ export function SpanTable({ spans, labelledBy }: Props) {
                 <Link to={`span/${span.spanId}`} class="name">
                   {span.name === null ? "(unnamed span)" : displayName(span.name, 160)}
                 </Link>
-                <div class="mono quiet small">{span.spanId}</div>
+                <div class="mono quiet small">
+                  {span.spanId}
+                  {span.status === "error" && <span class="failed"> error</span>}
+                </div>
               </td>
               <td>
                 <Link to={pathOf({ service: span.service, ...around(span) })} class="name plain">

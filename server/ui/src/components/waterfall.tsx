@@ -2,9 +2,10 @@
 // where the server knows when spans ran, their place in time.
 
 import { useState } from "preact/hooks";
-import type { TraceSpan, TraceSummary } from "../api.ts";
+import type { Ran, TraceSpan, TraceSummary } from "../api.ts";
 import { displayName } from "../flame/names.ts";
 import { formatCount, formatNanos } from "../format.ts";
+import { SendTraces } from "./sendtraces.tsx";
 
 interface Props {
   trace: TraceSummary;
@@ -18,14 +19,11 @@ const PAGE = 200;
 /** Deeper spans are not indented further. */
 const MAX_INDENT = 16;
 
-/** A span whose time is known. */
-type Timed = TraceSpan & { start: number; durationNanos: number };
-
 export function Waterfall({ trace, chosen, onChoose }: Props) {
   const at = trace.spans.findIndex(({ spanId }) => spanId === chosen);
   const [limit, setLimit] = useState(PAGE);
   const shown = trace.spans.slice(0, Math.max(limit, at + 1));
-  const timed = trace.spans.filter(isTimed);
+  const timed = trace.spans.flatMap(({ traced }) => (traced ? [traced] : []));
   const begin = Math.min(...timed.map(({ start }) => start));
   const end = Math.max(...timed.map(({ start, durationNanos }) => start + durationNanos / 1e6));
   const scale = { begin, length: Math.max(end - begin, 1e-6) };
@@ -50,6 +48,7 @@ export function Waterfall({ trace, chosen, onChoose }: Props) {
             : "Durations are not known here: bars show CPU time alone"}
         </p>
       </div>
+      {!hasTimes && <SendTraces />}
       <div class="table-box">
         <table onKeyDown={move}>
           <thead>
@@ -94,14 +93,18 @@ export function Waterfall({ trace, chosen, onChoose }: Props) {
                     {span.service !== null && (
                       <span class="name quiet small">{displayName(span.service, 60)}</span>
                     )}
+                    {span.traced?.status === "error" && <span class="failed small">error</span>}
                     {span.depth > MAX_INDENT && <span class="quiet small">level {span.depth + 1}</span>}
                   </button>
                 </td>
-                {hasTimes && <td class="number">{isTimed(span) ? formatNanos(span.durationNanos) : "–"}</td>}
+                {hasTimes && (
+                  <td class="number">{span.traced ? formatNanos(span.traced.durationNanos) : "–"}</td>
+                )}
                 <td class="number">{formatNanos(span.cpuNanos)}</td>
                 <td class="number">{formatNanos(span.totalCpuNanos)}</td>
                 <td class="picture">
-                  {hasTimes ? <TimeBar span={span} scale={scale} /> : <CpuBar span={span} most={most} />}
+                  {!hasTimes && <CpuBar span={span} most={most} />}
+                  {span.traced && <TimeBar ran={span.traced} cpuNanos={span.cpuNanos} scale={scale} />}
                 </td>
               </tr>
             ))}
@@ -123,10 +126,6 @@ export function Waterfall({ trace, chosen, onChoose }: Props) {
   );
 }
 
-function isTimed(span: TraceSpan): span is Timed {
-  return typeof span.start === "number" && typeof span.durationNanos === "number";
-}
-
 /** Own CPU and that of the spans below, as parts of the most that any span has. */
 function CpuBar({ span, most }: { span: TraceSpan; most: number }) {
   const width = (nanos: number) => `${(100 * nanos) / most}%`;
@@ -139,14 +138,17 @@ function CpuBar({ span, most }: { span: TraceSpan; most: number }) {
 }
 
 /** When a span ran; its own CPU time fills the bar from the left, more of it than time if it ran on several threads. */
-function TimeBar({ span, scale }: { span: TraceSpan; scale: { begin: number; length: number } }) {
-  if (!isTimed(span)) return null;
-  const left = (100 * (span.start - scale.begin)) / scale.length;
-  const width = (100 * span.durationNanos) / 1e6 / scale.length;
-  const cpu = span.durationNanos > 0 ? Math.min(1, span.cpuNanos / span.durationNanos) : 0;
+function TimeBar(props: { ran: Ran; cpuNanos: number; scale: { begin: number; length: number } }) {
+  const { ran, cpuNanos, scale } = props;
+  const left = (100 * (ran.start - scale.begin)) / scale.length;
+  const width = (100 * ran.durationNanos) / 1e6 / scale.length;
+  const cpu = ran.durationNanos > 0 ? Math.min(1, cpuNanos / ran.durationNanos) : 0;
   return (
     <div class="time-bar" aria-hidden="true">
-      <div class="ran" style={{ left: `${left}%`, width: `${width}%` }}>
+      <div
+        class={ran.status === "error" ? "ran failed" : "ran"}
+        style={{ left: `${left}%`, width: `${width}%` }}
+      >
         <div class="own" style={{ width: `${100 * cpu}%` }} />
       </div>
     </div>

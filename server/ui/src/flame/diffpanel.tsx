@@ -1,6 +1,7 @@
 // Two profiles compared: the graph of both, coloured by change, and the functions ranked by it.
 
 import { useMemo, useState } from "preact/hooks";
+import type { ProfileRoute } from "../api.ts";
 import { copyText } from "../clipboard.ts";
 import { CopyButton } from "../components/copy.tsx";
 import { formatPoints, formatShare, formatValue } from "../format.ts";
@@ -18,6 +19,7 @@ import {
   type FunctionChange,
   type SampleCounts,
 } from "./diff.ts";
+import { DiffExports } from "./exports.tsx";
 import type { Facts } from "./facts.ts";
 import { barLabel } from "./labels.ts";
 import { displayName } from "./names.ts";
@@ -30,11 +32,18 @@ interface Props {
   diff: DiffTree;
   samples: SampleCounts;
   unit: string;
+  /** What is compared, for the names of files. */
+  title: string;
+  /** Where the server has the sides in other formats. */
+  routes: readonly [ProfileRoute | undefined, ProfileRoute | undefined];
+  types: { id: string; label: string }[];
+  type: string;
+  onType: (id: string) => void;
   query: URLSearchParams;
   dark: boolean;
 }
 
-export function DiffPanel({ diff, samples, unit, query, dark }: Props) {
+export function DiffPanel({ diff, samples, unit, query, dark, ...props }: Props) {
   const isFolded = query.get("runtime") !== "show";
   const flipped = query.get("view") === "flame";
   const term = query.get("q") ?? "";
@@ -75,10 +84,28 @@ export function DiffPanel({ diff, samples, unit, query, dark }: Props) {
             setFocused(-1);
             setQuery({ runtime: next ? undefined : "show", zoom: undefined }, "replace");
           }}
-          types={[]}
-          type=""
-          onType={() => {}}
-        />
+          types={props.types}
+          type={props.type}
+          onType={props.onType}
+        >
+          <DiffExports
+            shown={{
+              title: props.title,
+              tree,
+              palette,
+              unit,
+              flipped,
+              fills,
+              told: (bar) => toldOf(facts(bar)),
+              table: () => tableOf(changes, tree),
+            }}
+            left={left.self}
+            right={right.self}
+            samples={samples}
+            routes={props.routes}
+            dark={dark}
+          />
+        </Toolbar>
         <div class="readout" data-testid="readout">
           <span class="name">{named.name}</span>
           <span class="numbers">
@@ -138,6 +165,24 @@ function factsOf(comparison: Comparison, bar: number, samples: SampleCounts, uni
       `${barLabel(tree, bar, 200)}: ${formatShare(change.left)} in the baseline, ${formatShare(change.right)} compared, ` +
       `${points}, ${verdict(change.p, change.p <= PICTURE_P)}, level ${tree.level[bar]! + 1} of ${depthOf(tree)}`,
   };
+}
+
+/** A bar's facts in a line. */
+function toldOf({ name, rows, certainty }: Facts): string {
+  const values = rows.map(([term, value, share]) => `${term} ${value}${share === "" ? "" : ` (${share})`}`);
+  return `${name}: ${[...values, certainty].filter((part) => part !== "").join(", ")}`;
+}
+
+/** The table of changes for a file. */
+function tableOf(changes: readonly FunctionChange[], tree: FlameTree): { head: string[]; rows: string[][] } {
+  const rows = changes.map(({ name, left, right, p, isSignal }) => [
+    tree.names[name]!,
+    formatShare(left),
+    formatShare(right),
+    formatPoints(right - left),
+    verdict(p, isSignal),
+  ]);
+  return { head: ["Function", "Baseline", "Compared", "Change", "Verdict"], rows };
 }
 
 function verdict(p: number, isSignal: boolean): string {

@@ -20,17 +20,28 @@ export interface Shown {
   palette: Palette;
   unit: string;
   flipped: boolean;
+  /** Fills by bar in place of the palette's. */
+  fills?: readonly string[];
+  /** What is told of a bar, where that is more than its values. */
+  told?: (bar: number) => string;
+  /** The table of functions, where it is not the one of their values: a head, and rows that begin with a name. */
+  table?: () => { head: string[]; rows: string[][] };
 }
 
 /** A line for each stack trace: functions from the root between `;`, a space, the value. */
-export function foldedText({ tree }: Shown): string {
+export function foldedText({ tree }: Pick<Shown, "tree">): string {
+  return foldedLines(tree, (bar) => (tree.self[bar] === 0 ? "" : String(tree.self[bar])));
+}
+
+function foldedLines(tree: FlameTree, valueOf: (bar: number) => string): string {
   const lines: string[] = [];
   for (let bar = 1; bar < tree.size; bar++) {
-    if (tree.self[bar] === 0) continue;
+    const value = valueOf(bar);
+    if (value === "") continue;
     const frames = pathTo(tree, bar)
       .slice(1)
       .map((at) => nameOf(tree, at).replaceAll(";", ":").replace(/\s+/g, " "));
-    lines.push(`${frames.join(";")} ${tree.self[bar]}`);
+    lines.push(`${frames.join(";")} ${value}`);
   }
   return lines.join("\n") + "\n";
 }
@@ -51,11 +62,13 @@ export function svgText(shown: Shown): string {
     const room = Math.floor((width - 6) / CHARACTER);
     const text = name.length <= room ? name : room < 4 ? "" : `${name.slice(0, room - 1)}…`;
     const share = formatShare(tree.total[bar]! / tree.total[0]!);
-    const told = `${name}: ${formatValue(tree.total[bar]!, unit)}, ${share}; self ${formatValue(tree.self[bar]!, unit)}`;
+    const told =
+      shown.told?.(bar) ??
+      `${name}: ${formatValue(tree.total[bar]!, unit)}, ${share}; self ${formatValue(tree.self[bar]!, unit)}`;
     bars.push(
       `<g><title>${escaped(told)}</title>` +
         `<rect x="${x.toFixed(2)}" y="${y}" width="${Math.max(width - 0.6, 0.3).toFixed(2)}" height="${ROW - 1}" ` +
-        `rx="1" fill="${palette.fills[tree.name[bar]!]}"/>` +
+        `rx="1" fill="${shown.fills?.[bar] ?? palette.fills[tree.name[bar]!]}"/>` +
         (text === "" ? "" : `<text x="${(x + 3).toFixed(2)}" y="${y + 12.5}">${escaped(text)}</text>`) +
         "</g>",
     );
@@ -68,15 +81,27 @@ export function svgText(shown: Shown): string {
   );
 }
 
+/** A line for each stack trace with its values on both sides, as programs for differential flame graphs read them. */
+export function foldedDiff(tree: FlameTree, left: Float64Array, right: Float64Array): string {
+  return foldedLines(tree, (bar) => (left[bar] || right[bar] ? `${left[bar]} ${right[bar]}` : ""));
+}
+
 /** The picture and the table of functions in one page. */
 export function htmlText(shown: Shown, facts: [string, string][], dark: boolean): string {
   const { tree, unit, title } = shown;
   const whole = tree.total[0]!;
-  const cell = (value: number) =>
-    `<td>${formatValue(value, unit)}</td><td>${formatShare(value / whole)}</td>`;
-  const rows = sortRows(topRows(tree), tree.names, "self", true).map(
-    ({ name, self, total }) =>
-      `<tr><th scope="row">${escaped(tree.names[name]!.slice(0, 2000))}</th>${cell(self)}${cell(total)}</tr>`,
+  const cells = (value: number) => [formatValue(value, unit), formatShare(value / whole)];
+  const table = shown.table?.() ?? {
+    head: ["Function", "Self", "", "Total", ""],
+    rows: sortRows(topRows(tree), tree.names, "self", true).map(({ name, self, total }) => [
+      tree.names[name]!,
+      ...cells(self),
+      ...cells(total),
+    ]),
+  };
+  const rows = table.rows.map(
+    ([name = "", ...values]) =>
+      `<tr><th scope="row">${escaped(name.slice(0, 2000))}</th>${values.map((value) => `<td>${escaped(value)}</td>`).join("")}</tr>`,
   );
   const [ground, ink] = dark ? ["#101317", "#eceff2"] : ["#ffffff", "#16191d"];
   return `<!doctype html>
@@ -94,7 +119,7 @@ tbody th { font: 12px monospace; text-align: left; overflow-wrap: anywhere; unic
 <dl>${facts.map(([term, fact]) => `<div><dt>${escaped(term)}</dt><dd>${escaped(fact)}</dd></div>`).join("")}</dl>
 ${svgText(shown)}
 <table>
-<thead><tr><th scope="col">Function</th><th scope="col" colspan="2">Self</th><th scope="col" colspan="2">Total</th></tr></thead>
+<thead><tr>${table.head.map((title) => (title === "" ? "<td></td>" : `<th scope="col">${escaped(title)}</th>`)).join("")}</tr></thead>
 <tbody>
 ${rows.join("\n")}
 </tbody>

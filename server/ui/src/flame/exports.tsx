@@ -1,11 +1,12 @@
 // The menu of files: made here of what is shown, or by the server of everything where it has a route for it.
 
+import type { ComponentChildren } from "preact";
 import { useRef, useState } from "preact/hooks";
 import { fetchFile, profileAddress, type ProfileRoute } from "../api.ts";
 import { sentence } from "../components/states.tsx";
 import { formatCount, formatValue } from "../format.ts";
 import { useLogin } from "../token.ts";
-import { foldedText, htmlText, svgText, type Shown } from "./export.ts";
+import { foldedDiff, foldedText, htmlText, svgText, type Shown } from "./export.ts";
 
 interface Props {
   shown: Shown;
@@ -23,16 +24,93 @@ const SERVER_FORMATS = [
 ] as const;
 
 export function Exports({ shown, samples, route, dark }: Props) {
-  const html = () =>
-    htmlText(
-      inPlainColours(shown),
-      [
-        ["Total", formatValue(shown.tree.total[0]!, shown.unit)],
-        ...(samples > 0 ? ([["Samples", formatCount(samples)]] as [string, string][]) : []),
-        ["Page", location.href],
-      ],
-      dark,
-    );
+  const facts: [string, string][] = [
+    ["Total", formatValue(shown.tree.total[0]!, shown.unit)],
+    ...(samples > 0 ? ([["Samples", formatCount(samples)]] as [string, string][]) : []),
+  ];
+  return (
+    <Menu>
+      {route ? (
+        SERVER_FORMATS.map(([format, title]) => (
+          <ServerFile key={format} address={profileAddress(route, format)} title={title} name={shown.title} />
+        ))
+      ) : (
+        <button type="button" onClick={() => save(shown, "folded.txt", "text/plain", foldedText(shown))}>
+          Folded stacks
+        </button>
+      )}
+      <Pictures shown={shown} facts={facts} dark={dark} />
+    </Menu>
+  );
+}
+
+/** What of a comparison is exported. */
+interface DiffProps {
+  shown: Shown;
+  /** By bar of the graph that is shown. */
+  left: Float64Array;
+  right: Float64Array;
+  samples: { left: number; right: number };
+  /** Where the server has the sides in other formats. */
+  routes: readonly [ProfileRoute | undefined, ProfileRoute | undefined];
+  dark: boolean;
+}
+
+/** Files of a comparison and of each of its sides. */
+export function DiffExports({ shown, left, right, samples, routes, dark }: DiffProps) {
+  const side = (self: Float64Array) => foldedText({ tree: { ...shown.tree, self } });
+  const text = (ending: string, content: () => string) => () =>
+    save(shown, `${ending}.folded.txt`, "text/plain", content());
+  return (
+    <Menu>
+      {routes.map(
+        (route, i) =>
+          route && (
+            <ServerFile
+              key={i}
+              address={profileAddress(route, "pprof")}
+              title={`${i === 0 ? "Baseline" : "Compared"}, pprof`}
+              name={shown.title}
+            />
+          ),
+      )}
+      <button type="button" onClick={text("baseline", () => side(left))}>
+        Baseline, folded stacks
+      </button>
+      <button type="button" onClick={text("compared", () => side(right))}>
+        Compared, folded stacks
+      </button>
+      <button type="button" onClick={text("diff", () => foldedDiff(shown.tree, left, right))}>
+        Difference, folded stacks
+      </button>
+      <Pictures
+        shown={shown}
+        facts={[["Samples", `${formatCount(samples.left)} and ${formatCount(samples.right)}`]]}
+        dark={dark}
+      />
+    </Menu>
+  );
+}
+
+/** The files that show what is on the screen. */
+function Pictures({ shown, facts, dark }: { shown: Shown; facts: [string, string][]; dark: boolean }) {
+  const html = () => htmlText(inPlainColours(shown), [...facts, ["Page", location.href]], dark);
+  return (
+    <>
+      <button
+        type="button"
+        onClick={() => save(shown, "svg", "image/svg+xml", svgText(inPlainColours(shown)))}
+      >
+        Picture (SVG)
+      </button>
+      <button type="button" onClick={() => save(shown, "html", "text/html", html())}>
+        Self-contained HTML
+      </button>
+    </>
+  );
+}
+
+function Menu({ children }: { children: ComponentChildren }) {
   const menu = useRef<HTMLDetailsElement>(null);
   const close = () => {
     if (menu.current) menu.current.open = false;
@@ -52,29 +130,7 @@ export function Exports({ shown, samples, route, dark }: Props) {
     >
       <summary>Export</summary>
       <div class="menu-items" onClick={close}>
-        {route ? (
-          SERVER_FORMATS.map(([format, title]) => (
-            <ServerFile
-              key={format}
-              address={profileAddress(route, format)}
-              title={title}
-              name={shown.title}
-            />
-          ))
-        ) : (
-          <button type="button" onClick={() => save(shown, "folded.txt", "text/plain", foldedText(shown))}>
-            Folded stacks
-          </button>
-        )}
-        <button
-          type="button"
-          onClick={() => save(shown, "svg", "image/svg+xml", svgText(inPlainColours(shown)))}
-        >
-          Picture (SVG)
-        </button>
-        <button type="button" onClick={() => save(shown, "html", "text/html", html())}>
-          Self-contained HTML
-        </button>
+        {children}
       </div>
     </details>
   );
@@ -113,12 +169,17 @@ function inPlainColours(shown: Shown): Shown {
     return `rgb(${red},${green},${blue})`;
   };
   const known = new Map<string, string>();
-  const fills = shown.palette.fills.map((fill) => {
+  const readable = (fill: string) => {
     const found = known.get(fill) ?? plain(fill);
     known.set(fill, found);
     return found;
-  });
-  return { ...shown, palette: { ...shown.palette, fills } };
+  };
+  const { palette, fills } = shown;
+  return {
+    ...shown,
+    palette: { ...palette, fills: palette.fills.map(readable) },
+    ...(fills ? { fills: fills.map(readable) } : {}),
+  };
 }
 
 /** A title as a name that means the same to every file system. */

@@ -30,18 +30,7 @@ export function Toolbar(props: Props) {
         {props.found}
       </span>
       <span class="spring" />
-      {props.types.length > 1 && (
-        <label>
-          <span class="visually-hidden">Profile type</span>
-          <select value={props.type} onChange={(event) => props.onType(event.currentTarget.value)}>
-            {props.types.map(({ id, label }) => (
-              <option key={id} value={id}>
-                {label}
-              </option>
-            ))}
-          </select>
-        </label>
-      )}
+      <TypeChoice types={props.types} type={props.type} onType={props.onType} />
       <label class="check">
         <input
           type="checkbox"
@@ -60,6 +49,23 @@ export function Toolbar(props: Props) {
       </div>
       {props.children}
     </div>
+  );
+}
+
+/** The profile type, where there is a choice. */
+export function TypeChoice({ types, type, onType }: Pick<Props, "types" | "type" | "onType">) {
+  if (types.every(({ id }) => id === type)) return null;
+  return (
+    <label>
+      <span class="visually-hidden">Profile type</span>
+      <select value={type} onChange={(event) => onType(event.currentTarget.value)}>
+        {types.map(({ id, label }) => (
+          <option key={id} value={id}>
+            {label}
+          </option>
+        ))}
+      </select>
+    </label>
   );
 }
 

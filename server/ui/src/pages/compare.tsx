@@ -1,7 +1,10 @@
 // Compares two selections: which functions take more of one than of the other, and which of that is more than chance.
 
 import { useEffect, useState } from "preact/hooks";
-import { selectDiff } from "../querier.ts";
+import type { ProfileRoute } from "../api.ts";
+import { typeLabel } from "../components/profile.tsx";
+import { TypeChoice } from "../flame/toolbar.tsx";
+import { selectDiff, storedTypes } from "../querier.ts";
 import { Link } from "../components/link.tsx";
 import { Failure, Loading } from "../components/states.tsx";
 import { inBackground } from "../flame/background.ts";
@@ -9,7 +12,7 @@ import { DiffPanel } from "../flame/diffpanel.tsx";
 import { formatCount } from "../format.ts";
 import { useLoad } from "../load.ts";
 import { setQuery } from "../router.ts";
-import { parseSelection, selectionText, type Selection } from "../selection.ts";
+import { CPU_TYPE, parseSelection, selectionText, type Selection } from "../selection.ts";
 import { resolveSide, selectionFromText, type ResolvedSide } from "../sides.ts";
 import { FEW_SAMPLES } from "../stats.ts";
 
@@ -42,16 +45,18 @@ export function ComparePage({ query, dark }: Props) {
 }
 
 function Compared({ left, right, query, dark }: Props & { left: Selection; right: Selection }) {
-  const { loaded, retry } = useLoad(JSON.stringify([left, right]), async (signal) => {
-    const [baseline, compared] = await Promise.all([
-      resolveSide(left, right, signal),
-      resolveSide(right, left, signal),
+  const type = query.get("type") || CPU_TYPE;
+  const { loaded, retry } = useLoad(JSON.stringify([left, right, type]), async (signal) => {
+    const [baseline, compared, types] = await Promise.all([
+      resolveSide(left, right, type, signal),
+      resolveSide(right, left, type, signal),
+      storedTypes(signal),
     ]);
     const diff = await inBackground({
       what: "diff",
       bytes: await selectDiff(baseline.request, compared.request, signal),
     });
-    return { baseline, compared, diff, samples: { left: baseline.samples, right: compared.samples } };
+    return { baseline, compared, diff, types, samples: { left: baseline.samples, right: compared.samples } };
   });
   if (loaded.state === "loading") return <Loading what="both sides" />;
   if (loaded.state === "failed") {
@@ -61,7 +66,11 @@ function Compared({ left, right, query, dark }: Props & { left: Selection; right
       </Failure>
     );
   }
-  const { baseline, compared, diff, samples } = loaded.value;
+  const { baseline, compared, diff, types, samples } = loaded.value;
+  const { unit } = types.find(({ id }) => id === type) ?? { unit: "nanoseconds" };
+  const choices = types.map(({ id }) => ({ id, label: typeLabel(id) }));
+  const chooseType = (next: string) =>
+    setQuery({ type: next === CPU_TYPE ? undefined : next, zoom: undefined }, "push");
   const fewest = Math.min(samples.left, samples.right);
   return (
     <>
@@ -81,7 +90,7 @@ function Compared({ left, right, query, dark }: Props & { left: Selection; right
       </p>
       {fewest === 0 || !diff ? (
         <section class="notice" data-testid="empty">
-          <h2>Nothing to compare</h2>
+          <h2>Nothing to compare: no samples of {typeLabel(type)}</h2>
           <p>
             {samples.left === 0 && samples.right === 0
               ? "Neither side has samples."
@@ -91,6 +100,7 @@ function Compared({ left, right, query, dark }: Props & { left: Selection; right
                   ? "What it is compared with has no samples."
                   : "No sample has a value."}
           </p>
+          <TypeChoice types={choices} type={type} onType={chooseType} />
         </section>
       ) : (
         <>
@@ -100,11 +110,28 @@ function Compared({ left, right, query, dark }: Props & { left: Selection; right
               from chance.
             </p>
           )}
-          <DiffPanel diff={diff} samples={samples} unit="nanoseconds" query={query} dark={dark} />
+          <DiffPanel
+            diff={diff}
+            samples={samples}
+            unit={unit}
+            title={`${baseline.title} and ${compared.title}`}
+            routes={[routeOf(left, type), routeOf(right, type)]}
+            types={choices}
+            type={type}
+            onType={chooseType}
+            query={query}
+            dark={dark}
+          />
         </>
       )}
     </>
   );
+}
+
+/** Where the server has a side in other formats. */
+function routeOf({ span, trace }: Selection, type: string): ProfileRoute | undefined {
+  if (span !== undefined) return { of: "spans", id: span, type };
+  return trace === undefined ? undefined : { of: "traces", id: trace, type };
 }
 
 function SideCard({ title, param, side }: { title: string; param: "left" | "right"; side: ResolvedSide }) {

@@ -1,13 +1,14 @@
 // One operation: its spans over time by their CPU, those that burned most, and the code they burned it in.
 
 import { useEffect } from "preact/hooks";
-import { costOfSpans, explain, fetchSpans, type SpanListEntry } from "../api.ts";
-import { selectSpanHeatmap, selectStackTraces } from "../querier.ts";
+import { costOfSpans, explain, fetchDurations, fetchSpans, fetchTraces, type SpanListEntry } from "../api.ts";
+import { selectSpanHeatmap, selectStackTraces, type HeatmapSlot } from "../querier.ts";
 import { Fact } from "../components/facts.tsx";
 import { Heatmap, type Brush } from "../components/heatmap.tsx";
 import { Link } from "../components/link.tsx";
 import { Profile, type LoadedProfile } from "../components/profile.tsx";
 import { RangePicker } from "../components/rangepicker.tsx";
+import { SendTraces } from "../components/sendtraces.tsx";
 import { SpanTable } from "../components/spantable.tsx";
 import { Failure, Loading } from "../components/states.tsx";
 import { displayName } from "../flame/names.ts";
@@ -26,6 +27,7 @@ interface Props {
 
 /** Steps of the heat map. */
 const COLUMNS = 60;
+const DURATION_ROWS = 24;
 /** The most spans that are listed, and merged where spans rather than a name are selected. */
 const MAX_SPANS = 500;
 const SHOWN_SPANS = 20;
@@ -101,7 +103,9 @@ function Spans(props: PartProps & { name: string }) {
   const brush = readBrush(query);
   const { from, until } = brush ?? range;
   const steps = stepsOf(range, COLUMNS);
-  const heat = useLoad(JSON.stringify([service, name, range]), async (signal) => {
+  const byDuration = query.get("by") === "duration";
+  const heat = useLoad(JSON.stringify([service, name, range, byDuration]), async (signal) => {
+    if (byDuration) return durationSlots({ service, name, range, steps }, signal);
     const request = {
       profileTypeID: CPU_TYPE,
       labelSelector: labelSelector({ service, name }),
@@ -110,7 +114,8 @@ function Spans(props: PartProps & { name: string }) {
     };
     return (await selectSpanHeatmap(request, false, signal))[0]?.slots ?? [];
   });
-  const list = useLoad(JSON.stringify([service, name, from, until, brush]), async (signal) => {
+  const list = useLoad(JSON.stringify([service, name, from, until, brush, byDuration]), async (signal) => {
+    if (byDuration) return spansByDuration({ service, name, from, until, brush }, signal);
     const spans = await fetchSpans({ service, name, from, until, limit: MAX_SPANS }, signal);
     return brush ? spans.filter(({ cpuNanos }) => cpuNanos >= brush.min && cpuNanos <= brush.max) : spans;
   });
@@ -119,8 +124,24 @@ function Spans(props: PartProps & { name: string }) {
     <>
       <section aria-labelledby="heat-title">
         <div class="section-head">
-          <h2 id="heat-title">Spans over time, by their own CPU time</h2>
-          <p class="quiet">Durations are not known here.</p>
+          <h2 id="heat-title">Spans over time, by {byDuration ? "their duration" : "their own CPU time"}</h2>
+          <div class="segments" role="group" aria-label="By what">
+            {(["CPU time", "Duration"] as const).map((title) => (
+              <button
+                key={title}
+                type="button"
+                aria-pressed={byDuration === (title === "Duration")}
+                onClick={() =>
+                  setQuery(
+                    { by: title === "Duration" ? "duration" : undefined, brush: undefined, zoom: undefined },
+                    "push",
+                  )
+                }
+              >
+                {title}
+              </button>
+            ))}
+          </div>
         </div>
         {heat.loaded.state === "loading" && <Loading what="the heat map" />}
         {heat.loaded.state === "failed" && (
@@ -128,10 +149,19 @@ function Spans(props: PartProps & { name: string }) {
         )}
         {heat.loaded.state === "done" &&
           (heat.loaded.value.length === 0 ? (
-            <p class="quiet">No span of this operation began in this time.</p>
+            <>
+              <p class="quiet">
+                {byDuration
+                  ? "No trace tells of a span of this operation that began in this time."
+                  : "No span of this operation began in this time."}
+              </p>
+              {byDuration && <SendTraces />}
+            </>
           ) : (
             <Heatmap
+              key={byDuration ? "duration" : "cpu"}
               slots={heat.loaded.value}
+              of={byDuration ? "duration" : "CPU time"}
               start={steps.start}
               step={steps.step * 1000}
               columns={COLUMNS}
@@ -171,13 +201,68 @@ function Spans(props: PartProps & { name: string }) {
       {list.loaded.state === "failed" && (
         <Failure title="The spans cannot be listed" error={list.loaded.error} retry={list.retry} isPart />
       )}
-      {spans && spans.length > 0 && <TopSpans spans={spans} operation={{ service, name }} />}
+      {spans && spans.length > 0 && (
+        <TopSpans spans={spans} operation={{ service, name }} byDuration={byDuration} />
+      )}
       {spans && <Merged {...props} spans={brush || query.get("children") === "1" ? spans : undefined} />}
     </>
   );
 }
 
-function TopSpans({ spans, operation }: { spans: SpanListEntry[]; operation: Selection }) {
+interface DurationQuery {
+  service: string;
+  name: string;
+  range: TimeRange;
+  steps: { start: number; step: number };
+}
+
+/** Spans by duration in the steps of the other map, as it takes them. */
+async function durationSlots(
+  { service, name, range, steps }: DurationQuery,
+  signal: AbortSignal,
+): Promise<HeatmapSlot[]> {
+  const step = steps.step * 1000;
+  const until = range.from + COLUMNS * step - 1;
+  const query = { service, name, from: range.from, until, columns: COLUMNS, rows: DURATION_ROWS };
+  const { count, columns, edges } = await fetchDurations(query, signal);
+  if (count === 0) return [];
+  return columns.map((counts, at) => ({
+    timestamp: String(steps.start + at * step),
+    yMin: edges.slice(0, -1),
+    yEnd: edges.at(-1)!,
+    counts,
+  }));
+}
+
+/** The latest spans of an operation, the longest first, with what each cost. */
+async function spansByDuration(
+  query: { service: string; name: string; from: number; until: number; brush: Brush | undefined },
+  signal: AbortSignal,
+): Promise<SpanListEntry[]> {
+  const { brush, ...filter } = query;
+  const bounds = brush ? { minDuration: `${brush.min}ns`, maxDuration: `${brush.max}ns` } : {};
+  const { traces } = await fetchTraces({ ...filter, ...bounds, limit: MAX_SPANS }, signal);
+  const spans = traces.map(({ traceId, matched }) => ({ ...matched, traceId }));
+  if (spans.length === 0) return [];
+  const costs = await costOfSpans(
+    spans.map(({ spanId }) => spanId),
+    signal,
+  );
+  return spans
+    .map((span, at) => ({
+      ...span,
+      samples: costs[at]?.samples ?? 0,
+      cpuNanos: costs[at]?.cpuNanos ?? 0,
+      from: Math.floor(span.start),
+      until: Math.ceil(span.start + span.durationNanos / 1e6),
+    }))
+    .sort((a, b) => b.durationNanos - a.durationNanos);
+}
+
+function TopSpans(props: { spans: SpanListEntry[]; operation: Selection; byDuration: boolean }) {
+  const { spans, operation, byDuration } = props;
+  const durations = spans.flatMap(({ durationNanos }) => durationNanos ?? []).sort((a, b) => a - b);
+  const byCpu = spans.map(({ cpuNanos }) => cpuNanos).sort((a, b) => a - b);
   const cpu = spans.reduce((sum, { cpuNanos }) => sum + cpuNanos, 0);
   const heaviest = spans[0]!;
   return (
@@ -190,13 +275,18 @@ function TopSpans({ spans, operation }: { spans: SpanListEntry[]; operation: Sel
           {formatNanos(cpu)}
         </Fact>
         <Fact term="CPU per span">{formatNanos(cpu / spans.length)}</Fact>
-        <Fact term="Median">{formatNanos(spans[spans.length >> 1]!.cpuNanos)}</Fact>
-        <Fact term="Most">{formatNanos(heaviest.cpuNanos)}</Fact>
+        <Fact term="Median">{formatNanos(byCpu[(byCpu.length - 1) >> 1]!)}</Fact>
+        <Fact term="Most">{formatNanos(byCpu.at(-1)!)}</Fact>
+        {durations.length > 0 && (
+          <Fact term="Median duration" id="median-duration">
+            {formatNanos(durations[(durations.length - 1) >> 1]!)}
+          </Fact>
+        )}
       </dl>
       <div class="section-head">
-        <h2 id="top-spans">Spans with most CPU</h2>
+        <h2 id="top-spans">{byDuration ? "Longest spans" : "Spans with most CPU"}</h2>
         <Link to={comparePath({ ...operation, typical: true }, { span: heaviest.spanId })}>
-          Compare the heaviest with typical ones
+          Compare the {byDuration ? "longest" : "heaviest"} with typical ones
         </Link>
       </div>
       <SpanTable spans={spans.slice(0, SHOWN_SPANS)} labelledBy="top-spans" />
@@ -262,6 +352,13 @@ function Merged(props: PartProps & { spans: SpanListEntry[] | undefined }) {
         query={query}
         dark={dark}
         requestsOf={(functionName) => requestsPath(functionName, service, readRange(query))}
+        route={
+          ids
+            ? ids.length === 0
+              ? undefined
+              : { of: "selection", spans: ids, rollUp: withChildren, type: CPU_TYPE }
+            : { of: "selection", selector: labelSelector(selection), ...range, type: CPU_TYPE }
+        }
         why={{ selector: labelSelector(selection), type: CPU_TYPE, ...range }}
       />
     </section>

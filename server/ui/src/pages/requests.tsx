@@ -1,8 +1,8 @@
 // From a function to the requests that spent most time under it.
 
 import { useEffect } from "preact/hooks";
-import { costOfSpans } from "../api.ts";
-import { selectSeries, type Series } from "../querier.ts";
+import { fetchSpanPage, type SpanListEntry } from "../api.ts";
+import { selectSeries } from "../querier.ts";
 import { CopyButton } from "../components/copy.tsx";
 import { Link } from "../components/link.tsx";
 import { RangePicker } from "../components/rangepicker.tsx";
@@ -16,23 +16,13 @@ import { CPU_TYPE, labelSelector } from "../selection.ts";
 import { operationPath, servicesPath } from "./services.tsx";
 import { requestsPath } from "./span.tsx";
 
-/** Steps of the time, in each of which the server names the heaviest span of each operation. */
-const STEPS = 600;
 const SHOWN = 100;
-
-interface Request {
-  spanId: string;
-  traceId: string | undefined;
-  service: string;
-  name: string;
-  /** Under the function, and in all. */
-  under: number;
-  whole: number;
-}
 
 interface Found {
   range: TimeRange | undefined;
-  requests: Request[];
+  requests: SpanListEntry[];
+  /** Whether there are further requests. */
+  hasMore: boolean;
   operations: { service: string; name: string; under: number }[];
 }
 
@@ -42,7 +32,7 @@ export function RequestsPage({ query }: { query: URLSearchParams }) {
   const choice = readRange(query);
   const { loaded, retry } = useLoad(JSON.stringify([functionName, service, choice]), (signal) =>
     functionName === ""
-      ? Promise.resolve({ range: undefined, requests: [], operations: [] })
+      ? Promise.resolve({ range: undefined, requests: [], hasMore: false, operations: [] })
       : find(functionName, service, choice, signal),
   );
   useEffect(() => {
@@ -91,63 +81,36 @@ async function find(
   signal: AbortSignal,
 ): Promise<Found> {
   const range = await resolveRange(choice, signal);
-  const ask = (within: TimeRange) => {
-    const request = {
-      profileTypeID: CPU_TYPE,
-      labelSelector: labelSelector(service === undefined ? {} : { service }),
-      ...stepsOf(within, STEPS),
-      groupBy: ["service_name", "span_name"],
-    };
-    return selectSeries(request, signal, { frames: [functionName] });
+  const request = {
+    profileTypeID: CPU_TYPE,
+    labelSelector: labelSelector(service === undefined ? {} : { service }),
+    ...stepsOf(range, 1),
+    groupBy: ["service_name", "span_name"],
   };
-  let series = await ask(range);
-  // Where the function ran in a small part of the time alone, shorter steps of that part name more of its spans.
-  const busy = busyPart(series, range);
-  if (busy) series = await ask(busy);
-  const operations: Found["operations"] = [];
-  const requests = new Map<string, Request>();
-  for (const { labels = [], points = [] } of series) {
+  const [page, series] = await Promise.all([
+    fetchSpanPage({ function: functionName, service, ...range, limit: SHOWN }, signal),
+    selectSeries(request, signal, { frames: [functionName] }),
+  ]);
+  const operations = series.map(({ labels = [], points = [] }) => {
     const label = (wanted: string) => labels.find(({ name }) => name === wanted)?.value ?? "";
-    const [of, name] = [label("service_name"), label("span_name")];
-    operations.push({ service: of, name, under: points.reduce((sum, { value }) => sum + (value ?? 0), 0) });
-    for (const { spanId, traceId, value } of points.flatMap(({ exemplars = [] }) => exemplars)) {
-      if (!spanId) continue;
-      const known = requests.get(spanId) ?? { spanId, traceId, service: of, name, under: 0, whole: 0 };
-      known.under += Number(value ?? 0);
-      requests.set(spanId, known);
-    }
-  }
-  const byWeight = (a: { under: number }, b: { under: number }) => b.under - a.under;
-  const heaviest = [...requests.values()].sort(byWeight).slice(0, SHOWN);
-  if (heaviest.length > 0) {
-    const costs = await costOfSpans(
-      heaviest.map(({ spanId }) => spanId),
-      signal,
-    );
-    heaviest.forEach((each, i) => (each.whole = costs[i]?.cpuNanos ?? 0));
-  }
+    const under = points.reduce((sum, { value }) => sum + (value ?? 0), 0);
+    return { service: label("service_name"), name: label("span_name"), under };
+  });
   return {
     range,
-    requests: heaviest,
-    operations: operations.filter(({ under }) => under > 0).sort(byWeight),
+    requests: page.spans,
+    hasMore: page.next !== undefined,
+    operations: operations.filter(({ under }) => under > 0).sort((a, b) => b.under - a.under),
   };
 }
 
-/** The part of the time in which there are values, unless that is most of it. */
-function busyPart(series: Series[], range: TimeRange): TimeRange | undefined {
-  const step = stepsOf(range, STEPS).step * 1000;
-  const filled = series.flatMap(({ points = [] }) => points.filter(({ value }) => (value ?? 0) > 0));
-  if (filled.length === 0) return undefined;
-  const ends = filled.map(({ timestamp }) => Number(timestamp));
-  const [first, last] = ends.reduce(
-    ([low, high], at) => [Math.min(low, at), Math.max(high, at)],
-    [Infinity, -Infinity],
-  );
-  const from = first! - step + 1;
-  return last! - from < (range.until - range.from) / 2 ? { from, until: last! } : undefined;
-}
-
-function Findings({ found: { requests, operations }, choice }: { found: Found; choice: RangeChoice }) {
+function Findings({
+  found: { requests, hasMore, operations },
+  choice,
+}: {
+  found: Found;
+  choice: RangeChoice;
+}) {
   if (operations.length === 0) {
     return (
       <section class="notice" data-testid="empty">
@@ -156,6 +119,7 @@ function Findings({ found: { requests, operations }, choice }: { found: Found; c
       </section>
     );
   }
+  const hasDurations = requests.some(({ durationNanos }) => durationNanos !== undefined);
   const whole = operations.reduce((sum, { under }) => sum + under, 0);
   return (
     <>
@@ -163,8 +127,9 @@ function Findings({ found: { requests, operations }, choice }: { found: Found; c
         <div class="section-head">
           <h2 id="by-request">Requests</h2>
           <p class="quiet">
-            The heaviest span of each operation in each of {STEPS} steps of the time; one that was never the
-            heaviest is not among them.
+            {hasMore
+              ? `The ${SHOWN} spans with most CPU time in the function`
+              : "All spans with CPU time in the function"}
           </p>
         </div>
         {requests.length === 0 ? (
@@ -176,6 +141,11 @@ function Findings({ found: { requests, operations }, choice }: { found: Found; c
                 <tr>
                   <th scope="col">Span</th>
                   <th scope="col">Service</th>
+                  {hasDurations && (
+                    <th scope="col" class="number">
+                      Duration
+                    </th>
+                  )}
                   <th scope="col" class="number">
                     In the function
                   </th>
@@ -186,17 +156,24 @@ function Findings({ found: { requests, operations }, choice }: { found: Found; c
                 </tr>
               </thead>
               <tbody>
-                {requests.map(({ spanId, traceId, service, name, under, whole: cpu }) => (
+                {requests.map(({ spanId, traceId, service, name, functionNanos = 0, ...span }) => (
                   <tr key={spanId}>
                     <td>
                       <Link to={`span/${spanId}`} class="name">
-                        {name === "" ? "(unnamed span)" : displayName(name, 160)}
+                        {name === null ? "(unnamed span)" : displayName(name, 160)}
                       </Link>
                       <div class="mono quiet small">{spanId}</div>
                     </td>
                     <td class="name">{displayName(service, 80)}</td>
-                    <td class="number">{formatNanos(under)}</td>
-                    <td class="number">{cpu === 0 ? "–" : formatShare(Math.min(1, under / cpu))}</td>
+                    {hasDurations && (
+                      <td class="number">
+                        {span.durationNanos === undefined ? "–" : formatNanos(span.durationNanos)}
+                      </td>
+                    )}
+                    <td class="number">{formatNanos(functionNanos)}</td>
+                    <td class="number">
+                      {formatShare(Math.min(1, functionNanos / Math.max(span.cpuNanos, 1)))}
+                    </td>
                     <td class="mono">
                       {traceId ? (
                         <Link to={`trace/${traceId}?span=${spanId}`} class="plain" title={traceId}>

@@ -8,7 +8,9 @@ import { Failure, Loading } from "../components/states.tsx";
 import { displayName } from "../flame/names.ts";
 import { formatCount, formatNanos, formatShare } from "../format.ts";
 import { useLoad } from "../load.ts";
-import { fetchServices, MAX_OPERATIONS, type Operation, type Service } from "../operations.ts";
+import type { OperationSummary } from "../api.ts";
+import { SendTraces } from "../components/sendtraces.tsx";
+import { fetchServices, MAX_OPERATIONS, type Service } from "../operations.ts";
 import { rangeQuery, readRange, resolveRange, type RangeChoice } from "../range.ts";
 import { CPU_TYPE, labelSelector } from "../selection.ts";
 
@@ -21,7 +23,7 @@ export function ServicesPage({ query }: { query: URLSearchParams }) {
   const key = JSON.stringify([service, choice]);
   const { loaded, retry } = useLoad(key, async (signal) => {
     const range = await resolveRange(choice, signal);
-    return { range, services: await fetchServices(range, service, signal) };
+    return { range, ...(await fetchServices(range, service, signal)) };
   });
   useEffect(() => {
     document.title = `${service ?? "Services"} · Spanflame`;
@@ -65,21 +67,37 @@ export function ServicesPage({ query }: { query: URLSearchParams }) {
             </p>
           </>
         ) : (
-          <Table services={loaded.value.services} isOne={service !== undefined} choice={choice} />
+          <Table
+            services={loaded.value.services}
+            hasTraces={loaded.value.tracesKnown}
+            isOne={service !== undefined}
+            choice={choice}
+          />
         ))}
     </>
   );
 }
 
-function Table({ services, isOne, choice }: { services: Service[]; isOne: boolean; choice: RangeChoice }) {
+interface TableProps {
+  services: Service[];
+  /** Whether durations are known. */
+  hasTraces: boolean;
+  isOne: boolean;
+  choice: RangeChoice;
+}
+
+function Table({ services, hasTraces, isOne, choice }: TableProps) {
   const whole = services.reduce((sum, { cpuNanos }) => sum + cpuNanos, 0);
   const listed = services.reduce((sum, { operations }) => sum + operations.length, 0);
   return (
     <>
       <p class="quiet">
-        Durations are not known here: the numbers are CPU time alone. An operation's time is that of its own
-        spans, without the spans below them.
+        An operation's CPU time is that of its own spans, without the spans below them.
+        {hasTraces
+          ? " Spans and durations are those of traces where these were sent, else spans are those with samples."
+          : " Durations are not known here."}
       </p>
+      {!hasTraces && <SendTraces />}
       <div class="table-box" role="region" aria-label="Services and their operations" tabIndex={0}>
         <table class="operations">
           <thead>
@@ -97,13 +115,19 @@ function Table({ services, isOne, choice }: { services: Service[]; isOne: boolea
               <th scope="col" class="number">
                 CPU per span
               </th>
+              {hasTraces &&
+                ["p50", "p95", "p99"].map((percentile) => (
+                  <th scope="col" class="number" key={percentile}>
+                    {percentile}
+                  </th>
+                ))}
               <th scope="col" class="number">
                 Samples
               </th>
             </tr>
           </thead>
           {services.map((service) => (
-            <ServiceRows key={service.service} {...{ service, whole, isOne, choice }} />
+            <ServiceRows key={service.service} {...{ service, whole, hasTraces, isOne, choice }} />
           ))}
         </table>
       </div>
@@ -118,13 +142,15 @@ interface RowsProps {
   service: Service;
   /** CPU of all services that are shown. */
   whole: number;
+  hasTraces: boolean;
   isOne: boolean;
   choice: RangeChoice;
 }
 
 function ServiceRows({
-  service: { service, cpuNanos, operations, outside },
+  service: { service, cpuNanos, samples, operations, outsideCpuNanos, outsideSamples },
   whole,
+  hasTraces,
   isOne,
   choice,
 }: RowsProps) {
@@ -140,44 +166,83 @@ function ServiceRows({
         </th>
         <Cpu nanos={cpuNanos} of={whole} />
         <td class="number">{formatShare(cpuNanos / Math.max(whole, 1))}</td>
-        <td class="number">{formatCount(operations.reduce((sum, { spans }) => sum + spans, 0))}</td>
+        <td class="number">{formatCount(operations.reduce((sum, each) => sum + spansOf(each), 0))}</td>
         <td class="number" />
-        <td class="number">
-          {formatCount(operations.reduce((sum, { samples }) => sum + samples, outside.samples))}
-        </td>
+        {hasTraces && <td colSpan={3} />}
+        <td class="number">{formatCount(samples)}</td>
       </tr>
       {shown.map((operation) => (
-        <OperationRow key={operation.name} {...{ service, operation, whole, choice }} />
+        <OperationRow key={operation.name} {...{ operation, whole, hasTraces, choice }} />
       ))}
       {hidden > 0 && (
         <tr>
-          <td colSpan={6} class="operation">
+          <td colSpan={hasTraces ? 9 : 6} class="operation">
             <Link to={servicesPath(service, choice)}>{formatCount(hidden)} more operations</Link>
           </td>
         </tr>
       )}
-      {outside.cpuNanos > 0 && <OperationRow {...{ service, operation: outside, whole, choice }} />}
+      {outsideCpuNanos > 0 && (
+        <tr>
+          <td class="operation">
+            <Link to={operationPath(service, "", choice)} class="name">
+              In no span
+            </Link>
+          </td>
+          <Cpu nanos={outsideCpuNanos} of={whole} />
+          <td class="number">{formatShare(outsideCpuNanos / Math.max(whole, 1))}</td>
+          <td class="number">–</td>
+          <td class="number">–</td>
+          {hasTraces && <td colSpan={3} />}
+          <td class="number">{formatCount(outsideSamples)}</td>
+        </tr>
+      )}
     </tbody>
   );
 }
 
-function OperationRow(props: { service: string; operation: Operation; whole: number; choice: RangeChoice }) {
-  const { service, operation, whole, choice } = props;
-  const { name, cpuNanos, samples, spans } = operation;
+function OperationRow(props: {
+  operation: OperationSummary;
+  whole: number;
+  hasTraces: boolean;
+  choice: RangeChoice;
+}) {
+  const { operation, whole, hasTraces, choice } = props;
+  const { service, name, cpuNanos, samples, cpuNanosPerRequest, traced } = operation;
+  const spans = spansOf(operation);
   return (
     <tr>
       <td class="operation">
-        <Link to={operationPath(service, name, choice)} class="name">
-          {name === "" ? "In no span" : displayName(name, 160)}
-        </Link>
+        {name === null ? (
+          "Further names"
+        ) : (
+          <Link to={operationPath(service, name, choice)} class="name">
+            {name === "" ? "(unnamed spans)" : displayName(name, 160)}
+          </Link>
+        )}
+        {traced !== null && traced.errorCount > 0 && (
+          <span class="failed small">
+            {formatCount(traced.errorCount)} {traced.errorCount === 1 ? "error" : "errors"}
+          </span>
+        )}
       </td>
       <Cpu nanos={cpuNanos} of={whole} />
       <td class="number">{formatShare(cpuNanos / Math.max(whole, 1))}</td>
-      <td class="number">{name === "" ? "–" : formatCount(spans)}</td>
-      <td class="number">{name === "" || spans === 0 ? "–" : formatNanos(cpuNanos / spans)}</td>
+      <td class="number">{formatCount(spans)}</td>
+      <td class="number">{cpuNanosPerRequest === null ? "–" : formatNanos(cpuNanosPerRequest)}</td>
+      {hasTraces &&
+        ([traced?.p50Nanos, traced?.p95Nanos, traced?.p99Nanos] as const).map((nanos, at) => (
+          <td class="number" key={at}>
+            {nanos === undefined ? "–" : formatNanos(nanos)}
+          </td>
+        ))}
       <td class="number">{formatCount(samples)}</td>
     </tr>
   );
+}
+
+/** The spans that traces tell of, or those with samples. */
+function spansOf({ traced, sampledSpans }: OperationSummary): number {
+  return traced?.count ?? sampledSpans;
 }
 
 function Cpu({ nanos, of }: { nanos: number; of: number }) {

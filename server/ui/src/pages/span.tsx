@@ -1,8 +1,9 @@
 // The page of one span: what it is, how much CPU it burned, and in which code.
 
 import { useEffect, useRef } from "preact/hooks";
-import { ApiError, explain, fetchSpan, type ProfileRoute, type SpanSummary } from "../api.ts";
+import { ApiError, explain, fetchSpan, type OwnRoute, type ProfileRoute, type SpanSummary } from "../api.ts";
 import { selectRoute, selectStackTraces } from "../querier.ts";
+import { RanFacts, SpanDetails } from "../components/details.tsx";
 import { Fact, IdFact, TimeFact } from "../components/facts.tsx";
 import { Link } from "../components/link.tsx";
 import { LookUp } from "../components/lookup.tsx";
@@ -64,10 +65,30 @@ function KnownId({ id, query, dark }: Props) {
   }, [id, known]);
   if (loaded.state === "loading") return <Loading what={`span ${id}`} />;
   if (loaded.state === "failed") {
+    const traced = loaded.error instanceof ApiError ? loaded.error.traced : undefined;
     return (
-      <Failure title={failureTitle(loaded.error, id)} error={loaded.error} retry={retry}>
-        <Link to="">All spans</Link>
-      </Failure>
+      <>
+        {traced && (
+          <header class="span-head">
+            <p class="eyebrow name">{displayName(traced.service, 120)}</p>
+            <h1 class="name">{displayName(traced.name, 240)}</h1>
+            <dl class="facts">
+              <RanFacts traced={traced} />
+              <IdFact term="Span" id={id} />
+              <IdFact term="Trace" id={traced.traceId} to={`trace/${traced.traceId}?span=${id}`} />
+            </dl>
+            <SpanDetails traced={traced} />
+          </header>
+        )}
+        <Failure
+          title={failureTitle(loaded.error, id)}
+          error={loaded.error}
+          retry={retry}
+          isPart={traced !== undefined}
+        >
+          <Link to="">All spans</Link>
+        </Failure>
+      </>
     );
   }
   return (
@@ -92,9 +113,8 @@ function focusOf(query: URLSearchParams): Focus {
   return asked === "self" || asked === "service" ? asked : "tree";
 }
 
-/** Where the graph of a focus is; the service's has no route of its own. */
-function routeOf(id: string, focus: Focus, type: string | undefined): ProfileRoute | undefined {
-  if (focus === "service") return undefined;
+/** Where the graph of a focus is. */
+function routeOf(id: string, focus: Exclude<Focus, "service">, type: string | undefined): OwnRoute {
   return { of: "spans", id, type, ...(focus === "self" ? { rollUp: false } : {}) };
 }
 
@@ -105,8 +125,9 @@ interface EarlyGraph {
 
 /** Asks for the graph that the span will most likely need before its profile types are known. */
 function startEarly(id: string, query: URLSearchParams, signal: AbortSignal): EarlyGraph | undefined {
-  const route = routeOf(id, focusOf(query), query.get("type") || CPU_TYPE);
-  if (!route) return undefined;
+  const focus = focusOf(query);
+  if (focus === "service") return undefined;
+  const route = routeOf(id, focus, query.get("type") || CPU_TYPE);
   const graph = selectRoute(route, signal);
   // Whoever needs it sees the failure; nobody may.
   graph.catch(() => {});
@@ -126,9 +147,18 @@ export function SpanProfile({ span, query, dark, early }: ProfileProps) {
   const focus = focusOf(query);
   const type = chooseType(span.profileTypes, query.get("type") || undefined);
   const service: Selection = { service: span.service, from: span.from, until: span.until };
-  const route = routeOf(span.spanId, focus, type?.id);
+  const route: ProfileRoute =
+    focus === "service"
+      ? {
+          of: "selection",
+          selector: labelSelector(service),
+          from: span.from,
+          until: span.until,
+          type: type?.id,
+        }
+      : routeOf(span.spanId, focus, type?.id);
   const run = async (signal: AbortSignal): Promise<LoadedProfile> => {
-    if (route) {
+    if (route.of !== "selection") {
       const ownSamples = type?.id === CPU_TYPE ? span.ownSamples : 0;
       const samples = focus === "self" ? ownSamples : (type?.samples ?? span.samples);
       const begun = early?.current?.key === JSON.stringify(route) ? early.current.graph : undefined;
@@ -211,11 +241,7 @@ function SpanHeader({ span }: { span: SpanSummary }) {
       </p>
       <h1 class="name">{name === null ? "(unnamed span)" : displayName(name, 240)}</h1>
       <dl class="facts">
-        {typeof span.durationNanos === "number" && (
-          <Fact term="Duration" id="duration" strong>
-            {formatNanos(span.durationNanos)}
-          </Fact>
-        )}
+        {span.traced && <RanFacts traced={span.traced} />}
         <Fact term="CPU time" id="cpu" strong>
           {formatNanos(cpuNanos)}
         </Fact>
@@ -258,6 +284,7 @@ function SpanHeader({ span }: { span: SpanSummary }) {
         )}
         <Link to={comparePath(undefined, { span: spanId })}>Compare with…</Link>
       </p>
+      {span.traced && <SpanDetails traced={span.traced} />}
       {span.children.length > 0 && <Children span={span} />}
       {samples < FEW_SAMPLES && samples > 0 && <Uncertainty samples={samples} />}
     </header>

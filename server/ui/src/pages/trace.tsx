@@ -2,6 +2,7 @@
 
 import { useEffect } from "preact/hooks";
 import { ApiError, fetchSpan, fetchTrace, type TraceSpan, type TraceSummary } from "../api.ts";
+import { RanFacts, SpanDetails } from "../components/details.tsx";
 import { Fact, IdFact, TimeFact } from "../components/facts.tsx";
 import { Link } from "../components/link.tsx";
 import { LookUp } from "../components/lookup.tsx";
@@ -111,6 +112,16 @@ function TraceHeader({ trace }: { trace: TraceSummary }) {
       </p>
       <h1 class="name">{titleOf(trace) ?? "(unnamed trace)"}</h1>
       <dl class="facts">
+        {trace.traced && (
+          <Fact term="Duration" id="duration" strong>
+            {formatNanos(trace.traced.durationNanos)}
+          </Fact>
+        )}
+        {trace.traced && trace.traced.errorCount > 0 && (
+          <Fact term="Spans with errors" id="errors" strong>
+            <span class="failed">{formatCount(trace.traced.errorCount)}</span>
+          </Fact>
+        )}
         <Fact term="CPU time" id="cpu" strong>
           {formatNanos(trace.cpuNanos)}
         </Fact>
@@ -162,6 +173,7 @@ function WholeTrace({ trace, query, dark }: { trace: TraceSummary; query: URLSea
 }
 
 function ChosenSpan({ span, query, dark }: { span: TraceSpan; query: URLSearchParams; dark: boolean }) {
+  const { traced } = span;
   const { loaded, retry } = useLoad(span.spanId, (signal) => fetchSpan(span.spanId, signal));
   return (
     <>
@@ -169,6 +181,14 @@ function ChosenSpan({ span, query, dark }: { span: TraceSpan; query: URLSearchPa
         <h2 class="name">{span.name === null ? "(unnamed span)" : displayName(span.name, 160)}</h2>
         <Link to={`span/${span.spanId}`}>Open the span</Link>
       </div>
+      {traced && (
+        <>
+          <dl class="facts">
+            <RanFacts traced={traced} />
+          </dl>
+          <SpanDetails traced={traced} />
+        </>
+      )}
       {loaded.state === "loading" && <Loading what="the span" />}
       {loaded.state === "failed" && (
         <Failure title="No samples in this process" error={loaded.error} retry={retry} isPart />

@@ -8,6 +8,7 @@ import { launch, withPage } from "../support/browser.ts";
 import {
   hostileSpan,
   newId,
+  newSpan,
   payTrace,
   profileOf,
   pushTrace,
@@ -16,6 +17,7 @@ import {
 } from "../support/dataset.ts";
 import { canvas } from "../support/graph.ts";
 import { eventually } from "../support/poll.ts";
+import { sendTraces } from "../support/otlp.ts";
 import { push, testServer, type TestServer } from "../support/server.ts";
 
 let server: TestServer;
@@ -44,6 +46,14 @@ function check(title: string, run: (page: Page) => Promise<void>): void {
 async function open(page: Page, query = "", id = trace.traceId): Promise<void> {
   await page.goto(`${server.url}/trace/${id}${query}`);
   await canvas(page).first().waitFor();
+}
+
+/** Another trace like the first, whose profiles tell of nothing that was lost. */
+async function pushAnother(): Promise<TestTrace> {
+  const another = payTrace();
+  for (const [service, profile] of another.profiles)
+    await push(server, `other-${service}`, { ...profile, comments: [] });
+  return another;
 }
 
 const rows = (page: Page) => page.locator(".waterfall tbody tr");
@@ -104,24 +114,14 @@ check("a span's graph stands beside the waterfall, by a click, a key or a link",
 });
 
 check("durations and gaps are drawn where the server knows them", async (page) => {
-  const began = 1_767_225_600_000;
-  const times: Record<string, [number, number]> = {
-    [trace.root.spanId]: [began, 4e9],
-    [trace.charge.spanId]: [began + 1000, 2e9],
-    [trace.remote.spanId]: [began + 2000, 0.4e9],
-  };
-  await page.route("**/api/v1/traces/*", async (route) => {
-    const answer = await route.fetch();
-    const body = (await answer.json()) as {
-      spans: { spanId: string; start?: number; durationNanos?: number }[];
-    };
-    for (const span of body.spans) {
-      const time = times[span.spanId];
-      if (time) [span.start, span.durationNanos] = time;
-    }
-    await route.fulfill({ response: answer, json: body });
-  });
-  await open(page);
+  const timed = await pushAnother();
+  const began = Date.now() - 60_000;
+  await sendTraces(server, [
+    { span: timed.root, startMillis: began, nanos: 4e9 },
+    { span: timed.charge, startMillis: began + 1000, nanos: 2e9, error: "no such card" },
+    { span: timed.remote, startMillis: began + 2000, nanos: 0.4e9 },
+  ]);
+  await open(page, "", timed.traceId);
   assert.deepEqual(
     (await spansOf(page)).map(([name, duration, own]) => [name, duration, own]),
     [
@@ -151,18 +151,11 @@ check("durations and gaps are drawn where the server knows them", async (page) =
 });
 
 check("lists and spans tell durations where the server knows them", async (page) => {
-  await page.route("**/api/v1/spans?*", async (route) => {
-    const answer = await route.fetch();
-    const body = (await answer.json()) as { spans: { spanId: string; durationNanos?: number }[] };
-    const root = body.spans.find(({ spanId }) => spanId === trace.root.spanId);
-    if (root) root.durationNanos = 4e9;
-    await route.fulfill({ response: answer, json: body });
-  });
-  await page.route(`**/api/v1/spans/${trace.root.spanId}`, async (route) => {
-    const answer = await route.fetch();
-    await route.fulfill({ response: answer, json: { ...(await answer.json()), durationNanos: 4e9 } });
-  });
-  await page.goto(`${server.url}/?trace=${trace.traceId}`);
+  const timed = await pushAnother();
+  const attributes = { "http.route": "/pay", user: "<b>ada</b>" };
+  const root = { span: timed.root, startMillis: Date.now() - 60_000, nanos: 4e9, attributes };
+  await sendTraces(server, [{ ...root, event: "cache miss" }]);
+  await page.goto(`${server.url}/?trace=${timed.traceId}`);
   const row = page.locator(".spans tbody tr", { hasText: "POST /pay" });
   await row.waitFor();
   assert.deepEqual((await row.locator(".number").allTextContents()).slice(0, 2), ["4 s", "1 s"]);
@@ -170,6 +163,30 @@ check("lists and spans tell durations where the server knows them", async (page)
   assert.equal(await other.locator(".number").first().textContent(), "–");
   await row.getByRole("link", { name: "POST /pay" }).click();
   assert.equal(await page.getByTestId("duration").textContent(), "4 s");
+  const details = page.getByTestId("details");
+  await details.getByText("Attributes (2), events (1)").click();
+  const told = await details.locator("table").first().locator("tr").allTextContents();
+  assert.deepEqual(told, ["http.route/pay", "user<b>ada</b>"]);
+  await details.getByText("cache miss").waitFor();
+  await details.getByText("service.name").waitFor();
+});
+
+check("a span without samples tells what it says of itself", async (page) => {
+  const quiet = { ...newSpan("checkout", "look up", []), traceId: newId(16) };
+  await sendTraces(server, [
+    { span: quiet, startMillis: Date.now() - 5000, nanos: 3e5, error: "no such card" },
+  ]);
+  await page.goto(`${server.url}/span/${quiet.spanId}`);
+  await page.getByRole("heading", { name: "look up" }).waitFor();
+  assert.equal(await page.getByTestId("duration").textContent(), "300 µs");
+  assert.equal(await page.getByTestId("status").textContent(), "error: no such card");
+  await page.getByText(`No profile for span ${quiet.spanId}`).waitFor();
+  await page.getByRole("link", { name: quiet.traceId }).click();
+  await page.locator(".waterfall").waitFor();
+  assert.deepEqual(
+    (await spansOf(page)).map(([name, duration]) => [name, duration]),
+    [["look up", "300 µs"]],
+  );
 });
 
 check("a span that is known by its children alone says that it has no samples", async (page) => {

@@ -163,9 +163,9 @@ check("an operation's graph is exported as shown", async (page) => {
   await openOperation(page);
   await page.getByText("Export", { exact: true }).click();
   const download = page.waitForEvent("download");
-  await page.getByRole("button", { name: "Folded stacks" }).click();
+  await page.getByRole("link", { name: "Folded stacks" }).click();
   const file = await download;
-  assert.match(file.suggestedFilename(), /^shop-[0-9a-f]+-GET-item\.folded\.txt$/);
+  assert.equal(file.suggestedFilename(), "profile.cpu.folded.txt");
   const chunks: Buffer[] = [];
   for await (const chunk of await file.createReadStream()) chunks.push(chunk as Buffer);
   assert.deepEqual(Buffer.concat(chunks).toString("utf8").trim().split("\n").sort(), [
@@ -227,6 +227,43 @@ check("the comparison's colours tell more from less", async (page) => {
     assert.ok(more[0]! > more[2]! + 40, `orange, not ${more}`);
     assert.ok(less[2]! > less[0]! + 20, `blue, not ${less}`);
   });
+});
+
+check("any profile type is compared, and a comparison is exported", async (page) => {
+  await open(page, typical());
+  await page.locator(".changes").waitFor();
+  await page.getByLabel("Profile type").selectOption({ label: "samples" });
+  await eventually(async () => {
+    assert.equal(param(page, "type"), "process_cpu:samples:count:cpu:nanoseconds");
+    const [first] = await texts(page, ".changes tbody tr");
+    assert.deepEqual(first, [SLOW, "0.0%", "80.0%", "+80.0 points", "beyond chance (p < 0.001)"]);
+  });
+  assert.match((await page.getByTestId("right").textContent())!, /200 samples/);
+  const box = (await canvas(page).boundingBox())!;
+  await page.mouse.move(box.x + 10, box.y + 50);
+  assert.match((await page.locator(".tooltip").textContent())!, /Baseline0.*Compared160/);
+  await page.mouse.move(0, 0);
+  const save = async (name: string) => {
+    await page.locator(".menu summary").click();
+    const download = page.waitForEvent("download");
+    await page.locator(".menu-items > *", { hasText: name }).click();
+    const file = await download;
+    const chunks: Buffer[] = [];
+    for await (const chunk of await file.createReadStream()) chunks.push(chunk as Buffer);
+    return { name: file.suggestedFilename(), text: Buffer.concat(chunks).toString("utf8") };
+  };
+  const diff = await save("Difference, folded");
+  assert.match(diff.name, /^typical-GET-item-and-GET-item\.diff\.folded\.txt$/);
+  assert.ok(diff.text.includes(`app::item;${SLOW} 0 160\n`), diff.text);
+  assert.match(diff.text, /^app::item;app::query [1-9]\d* 24$/m);
+  assert.match((await save("Compared, folded")).text, /^app::item;app::query 24$/m);
+  assert.ok(!(await save("Baseline, folded")).text.includes(SLOW));
+  assert.match((await save("Compared, pprof")).name, /\.pb\.gz$/);
+  const picture = await save("Picture");
+  assert.match(picture.text, new RegExp(`<title>${SLOW}: Baseline 0 .*Compared 160 .*beyond chance`));
+  const html = await save("Self-contained HTML");
+  assert.match(html.text, /<th scope="col">Verdict<\/th>/);
+  assert.ok(html.text.includes("<td>+80.0 points</td>"));
 });
 
 check("equal selections differ in nothing, and sides can be swapped and chosen", async (page) => {
