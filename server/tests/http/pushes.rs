@@ -11,8 +11,13 @@ const BALLAST: u64 = 60;
 /// Of each sample.
 const NANOS: i64 = 10_000_000;
 /// As little memory as there may be, and segments as often.
-pub(crate) const ARGS: [&str; 4] =
-    ["--log=error", "--max-head-bytes=1048576", "--flush-bytes=1048576", "--flush-after-ms=1000"];
+pub(crate) const ARGS: [&str; 5] = [
+    "--log=error",
+    "--max-head-bytes=1048576",
+    "--flush-bytes=1048576",
+    "--flush-after-ms=1000",
+    "--compaction-cpu-percent=100",
+];
 
 /// Pushes a span of its own; none if the server went away before it answered.
 pub(crate) fn push(server: &Server, span: u64) -> Option<Answer> {
