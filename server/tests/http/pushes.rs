@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde_json::Value;
 
-use crate::support::{Answer, CPU, PUSH, Server, cpu_profile, push_body, service};
+use crate::support::{Answer, CPU, PUSH, Sample, Server, cpu_profile, push_body, service};
 
 /// Samples of a push beside that of its span, each of a stack trace of its own: they fill the memory for new profiles, so
 /// that a dozen pushes become a segment.
@@ -26,7 +26,7 @@ pub(crate) fn push(server: &Server, span: u64) -> Option<Answer> {
     let names: Vec<String> = (0..BALLAST).map(|number| noise(span * BALLAST + number)).collect();
     let stacks: Vec<[&str; 2]> = names.iter().map(|name| ["main", name.as_str()]).collect();
     let ids = [("span_id", id.as_str())];
-    let mut samples: Vec<(&[&str], i64, &[(&str, &str)])> = vec![(&["main", "work"], NANOS, &ids)];
+    let mut samples: Vec<Sample<'_>> = vec![(&["main", "work"], NANOS, &ids)];
     samples.extend(stacks.iter().map(|stack| (stack.as_slice(), NANOS, &[] as &[_])));
     let body = push_body(vec![service("crash", &cpu_profile(begun, &samples))]);
     server.try_post(PUSH, &[("content-type", "application/proto")], Bytes::from(body))
