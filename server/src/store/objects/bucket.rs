@@ -20,7 +20,7 @@ use quick_cache::sync::Cache;
 use tokio::runtime::{Builder, Runtime};
 use uuid::Uuid;
 
-use super::{Objects, io_error, io_error_kind};
+use super::{Objects, io_error_kind};
 
 /// Longest that reaching the object store may take.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -131,7 +131,8 @@ impl BucketObjects {
         if bucket.allow_http {
             builder = builder.with_allow_http(true);
         }
-        let store = PrefixStore::new(builder.build().map_err(io_error)?, bucket.prefix.as_str());
+        let store = builder.build().map_err(|error| io::Error::other(whole(&error)))?;
+        let store = PrefixStore::new(store, bucket.prefix.as_str());
         let runtime =
             Builder::new_multi_thread().worker_threads(1).thread_name("object-store").enable_all().build()?;
         let small = Cache::with_weighter(1024, SMALL_CACHE_BYTES, Bytes);
@@ -189,7 +190,7 @@ impl BucketObjects {
                 kind => kind,
             },
         };
-        io::Error::new(kind, format!("{}/{name}: {error}", self.place))
+        io::Error::new(kind, format!("{}/{name}: {}", self.place, whole(&error)))
     }
 
     fn remember(&self, name: &str, bytes: &[u8]) {
@@ -197,6 +198,20 @@ impl BucketObjects {
             self.small.insert(name.to_owned(), bytes.into());
         }
     }
+}
+
+/// An error with what is behind it: the client's own says little.
+fn whole(error: &object_store::Error) -> String {
+    let mut text = error.to_string();
+    let mut behind = std::error::Error::source(error);
+    while let Some(error) = behind {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        behind = error.source();
+    }
+    text
 }
 
 impl Objects for BucketObjects {
@@ -354,6 +369,7 @@ mod tests {
         let objects = objects_of(&bucket);
         let error = objects.get("manifest/1").unwrap_err();
         assert!(error.to_string().starts_with("s3://profiles/prod/manifest/1: "), "{error}");
+        assert!(error.to_string().contains("onnection refused"), "with the reason: {error}");
         assert!(objects.create("manifest/1", vec![1]).is_err());
         assert!(objects.read("manifest/1", 0..4).is_err());
         assert!(objects.list("manifest", "").is_err());

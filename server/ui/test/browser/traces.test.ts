@@ -152,3 +152,34 @@ check("an operation's spans are mapped by their duration", async (page) => {
   assert.match((await page.getByTestId("readout").textContent())!, /total 2 s/);
   await audit(page, "an operation by duration");
 });
+
+check("traces are readable in the dark, on a narrow window, and whatever they are called", async (page) => {
+  const hostile = {
+    service: "<img src=x onerror=pwned=1>",
+    name: "<script>window.pwned=2</script>\u202e",
+    spanId: newId(8),
+    traceId: newId(16),
+  };
+  const attributes = { "<b>key</b>": `<script>window.pwned=3</script>${"x".repeat(500)}` };
+  const startMillis = Date.now() - 1000;
+  await sendTraces(server, [{ span: hostile, startMillis, nanos: 5e6, error: "<i>no</i>", attributes }]);
+  const { service, name } = operation;
+  await page.emulateMedia({ colorScheme: "dark" });
+  for (const width of [1280, 360]) {
+    await page.setViewportSize({ width, height: 760 });
+    for (const [path, ready] of [
+      ["traces", ".traces"],
+      [`trace/${hostile.traceId}?span=${hostile.spanId}`, ".waterfall"],
+      [`services?${query({ service })}`, ".operations"],
+      [`operation?${query({ service, name, by: "duration" })}`, ".heatmap"],
+    ] as const) {
+      await page.goto(`${server.url}/${path}`);
+      await page.locator(ready).waitFor();
+      if (ready === ".waterfall") await page.getByTestId("details").locator("summary").click();
+      await audit(page, `${path} at ${width}`);
+      assert.equal(await page.locator("main script, main img, main b.name *").count(), 0, path);
+      const over = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+      assert.ok(over <= 0, `${path} at ${width}: ${over}`);
+    }
+  }
+});
