@@ -12,7 +12,7 @@ use spanflame_server::ingest::Limits;
 use spanflame_server::model::{TenantId, TimeRange};
 use spanflame_server::selector::LabelSelector;
 use spanflame_server::serve::store_options;
-use spanflame_server::store::{self, Inspection, Place, Store, system_clock};
+use spanflame_server::store::{self, Deletion, Inspection, Place, Store, system_clock};
 use spanflame_server::transfer::{self, ExportOptions, ImportOptions};
 
 type Outcome = Result<ExitCode, Box<dyn Error + Send + Sync>>;
@@ -59,6 +59,24 @@ pub(crate) enum StoreCommand {
         /// Directory to write to, empty or not there yet
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
+    },
+    #[command(args_override_self = true)]
+    /// Remove profiles for good, from a data directory that no server uses; a server at work takes DELETE /api/v1/profiles
+    Delete {
+        #[command(flatten)]
+        data: Box<DataArgs>,
+        /// Whose profiles
+        #[arg(long, value_parser = tenant)]
+        tenant: TenantId,
+        /// Only profiles that began then or later, as now-1d, 20260101 or Unix time
+        #[arg(long, value_name = "TIME")]
+        from: Option<String>,
+        /// Only profiles that began then or earlier
+        #[arg(long, value_name = "TIME")]
+        until: Option<String>,
+        /// All that the tenant has
+        #[arg(long, conflicts_with_all = ["from", "until"], required_unless_present_any = ["from", "until"])]
+        all: bool,
     },
     #[command(args_override_self = true)]
     /// Take profiles in from pprof files, into a data directory that no server uses
@@ -123,6 +141,14 @@ fn run_blocking(command: StoreCommand, runtime: &tokio::runtime::Handle) -> Outc
             let config = config(*data)?;
             let bucket = config.bucket();
             export(&ExportOptions { data_dir: config.data_dir, bucket, tenant, range, selector, out })
+        }
+        StoreCommand::Delete { data, tenant, from, until, all: _ } => {
+            let range = range(from.as_deref(), until.as_deref())?;
+            let store = Store::open(store_options(&config(*data)?))?;
+            let gone = store.delete(&Deletion { tenant, range })?;
+            store.shutdown();
+            println!("{gone} profiles deleted");
+            Ok(ExitCode::SUCCESS)
         }
         StoreCommand::Import { data, tenant, label, paths } => {
             let config = config(*data)?;

@@ -37,6 +37,7 @@ pub(super) struct Access {
     /// Sorted, each of them once; none for a request that may not read.
     readable: Arc<[TenantId]>,
     writable: Result<TenantId, ConnectError>,
+    administered: Result<TenantId, ConnectError>,
 }
 
 impl Access {
@@ -58,6 +59,11 @@ impl Access {
     /// The one tenant whose data it may read, for what is not asked of several.
     pub(super) fn single(&self) -> Result<&TenantId, ConnectError> {
         one(&self.readable)
+    }
+
+    /// Whose data it may remove.
+    pub(super) fn administered(&self) -> Result<&TenantId, ConnectError> {
+        self.administered.as_ref().map_err(Clone::clone)
     }
 
     /// Whose data it may add to: a write is one tenant's.
@@ -119,7 +125,8 @@ impl Door {
             .into());
         }
         if class == Class::Ready {
-            return Ok(Access { readable: [].into(), writable: Err(ConnectError::permission_denied("")) });
+            let nobody = || Err(ConnectError::permission_denied(""));
+            return Ok(Access { readable: [].into(), writable: nobody(), administered: nobody() });
         }
         let token = self.authenticate(headers)?;
         let token = token.as_deref();
@@ -139,7 +146,17 @@ impl Door {
         if class == Class::Ingest {
             writable.as_ref().map_err(Clone::clone)?;
         }
-        Ok(Access { readable, writable })
+        // Whoever comes to a server without tokens may be any page or program of its machine.
+        let administered = match token {
+            Some(_) => tenants(Right::Admin).and_then(|tenants| one(&tenants).cloned()),
+            None => Err(ConnectError::permission_denied(
+                "this needs a token with the right admin, and the server has no tokens",
+            )),
+        };
+        if class == Class::Admin {
+            administered.as_ref().map_err(Clone::clone)?;
+        }
+        Ok(Access { readable, writable, administered })
     }
 
     /// The token that a request brings; none where it needs none.

@@ -81,7 +81,7 @@ impl Admission {
     fn gate(&self, class: Class) -> Option<&Gate> {
         match class {
             Class::Ingest => Some(&self.ingest),
-            Class::Query => Some(&self.query),
+            Class::Query | Class::Admin => Some(&self.query),
             Class::Status | Class::Metrics => Some(&self.status),
             Class::Ready => None,
         }

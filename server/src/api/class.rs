@@ -4,6 +4,7 @@
 //! told here so that it is refused before its body is read; [`super::access::Access::writable`] holds in any case.
 
 use axum::extract::{MatchedPath, Request};
+use axum::http::Method;
 
 use crate::ui;
 
@@ -25,6 +26,8 @@ pub(super) enum Class {
     Ingest,
     /// Asks about profiles or traces.
     Query,
+    /// Changes what is kept otherwise than by adding to it.
+    Admin,
     /// Asks about the server, and nothing of a tenant's: any token will do.
     Status,
     /// Asks for what the server counts, of all tenants.
@@ -37,7 +40,11 @@ impl Class {
     /// The kind of a request that has been routed.
     pub(super) fn of(request: &Request) -> Self {
         let matched = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-        Self::of_route(matched.unwrap_or_else(|| request.uri().path()))
+        match Self::of_route(matched.unwrap_or_else(|| request.uri().path())) {
+            // With any other method nothing happens, which may be told to all who may ask anything.
+            Self::Admin if request.method() != Method::DELETE => Self::Query,
+            class => class,
+        }
     }
 
     fn of_route(route: &str) -> Self {
@@ -45,6 +52,7 @@ impl Class {
             "/ready" => Self::Ready,
             "/metrics" => Self::Metrics,
             "/api/v1/status/buildinfo" => Self::Status,
+            "/api/v1/profiles" => Self::Admin,
             // The page's files hold no data; it asks for that as everyone does.
             route if ui::is_page(route) => Self::Status,
             route if INGEST.contains(&route) => Self::Ingest,
@@ -71,6 +79,7 @@ mod tests {
             ("/ingest", Class::Ingest),
             ("/v1/traces", Class::Ingest),
             ("/api/v1/traces", Class::Query),
+            ("/api/v1/profiles", Class::Admin),
             ("/querier.v1.QuerierService/Series", Class::Query),
             ("/api/v1/spans/{span_id}", Class::Query),
             ("/no/such", Class::Query),

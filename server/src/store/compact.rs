@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::StoreError;
 use super::cache::BlockCache;
 use super::flush::Flusher;
 use super::manifest::{Change, remove_old};
 use super::segment::{self, Recipe, Segment, SegmentMeta};
 use super::share::{Lease, SWEEP};
 use super::source::{Chunk, Source};
+use super::{ErrorKind, StoreError};
 use crate::model::{TenantId, TimeRange};
 
 /// What is merged, and how hard.
@@ -113,6 +113,10 @@ impl Deletion {
     fn takes(&self, chunk: &Chunk) -> bool {
         let start_ms = chunk.start_nanos.div_euclid(1_000_000);
         self.range.is_none_or(|range| (range.start_ms..=range.end_ms).contains(&start_ms))
+    }
+
+    fn takes_all(&self, segment: &SegmentMeta) -> bool {
+        self.range.is_none_or(|range| range.start_ms <= segment.start_ms && segment.end_ms <= range.end_ms)
     }
 }
 
@@ -219,10 +223,18 @@ impl Flusher {
     /// Removes profiles for good: from the head, from every segment. Returns how many went, once it is durable.
     pub(super) fn delete(&self, deletion: &Deletion) -> Result<u64, StoreError> {
         self.close_open();
-        self.flush_closed()?;
+        let mut gone = 0;
+        if let Err(error) = self.flush_closed() {
+            if error.kind() != ErrorKind::Full {
+                return Err(error);
+            }
+            // What goes whole makes room for what has to be written first.
+            gone += self.delete_whole(deletion)?;
+            self.bury();
+            self.flush_closed()?;
+        }
         self.refresh()?;
         let _one = self.rewriting.lock();
-        let mut gone = 0;
         loop {
             let segments = self.view.segments_of(&deletion.tenant);
             // One that is damaged cannot be read, but can go as a whole.
@@ -231,11 +243,7 @@ impl Flusher {
             };
             let mut again = false;
             for segment in segments.iter().filter(overlaps) {
-                let within = deletion.range.is_none_or(|range| {
-                    let of_segment = segment.meta().range();
-                    range.start_ms <= of_segment.start_ms && of_segment.end_ms <= range.end_ms
-                });
-                if within {
+                if deletion.takes_all(segment.meta()) {
                     let remove = vec![segment.meta().name.clone()];
                     match self.commit(Change { remove, ..Change::default() })? {
                         true => gone += segment.meta().profiles,
@@ -254,6 +262,16 @@ impl Flusher {
                 return Ok(gone);
             }
         }
+    }
+
+    /// Removes the segments all of whose profiles go. Returns how many those are.
+    fn delete_whole(&self, deletion: &Deletion) -> Result<u64, StoreError> {
+        let _one = self.rewriting.lock();
+        let mut segments = self.view.segments_of(&deletion.tenant);
+        segments.retain(|segment| deletion.takes_all(segment.meta()));
+        let remove = segments.iter().map(|segment| segment.meta().name.clone()).collect();
+        let done = !segments.is_empty() && self.commit(Change { remove, ..Change::default() })?;
+        Ok(if done { segments.iter().map(|segment| segment.meta().profiles).sum() } else { 0 })
     }
 
     fn holds_any(&self, segment: &Arc<Segment>, deletion: &Deletion) -> Result<bool, StoreError> {

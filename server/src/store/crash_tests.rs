@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind as IoErrorKind;
 use std::path::PathBuf;
 
-use super::fake_disk::{FakeDisk, FakeObjects, Fault, LOSSES, Loss};
+use super::fake_disk::{Failure, FakeDisk, FakeObjects, Fault, LOSSES, Loss, Operation};
 use super::*;
 use crate::model::TimeRange;
 use crate::testing::PprofBuilder;
@@ -24,6 +24,7 @@ fn open_with(disk: &FakeDisk, change: impl FnOnce(&mut StoreOptions)) -> Result<
     options.clock = Arc::new(|| 0);
     options.compaction.fan_out = 2;
     options.cache_bytes = 1 << 20;
+    options.reserve_bytes = 2000;
     change(&mut options);
     let objects = |root: &Path| {
         let disk = disk.clone();
@@ -443,6 +444,77 @@ fn a_disk_that_takes_segments_and_no_entries_does_not_fill_up() {
     assert_eq!((store.status().segments, segments(), store.status().partitions), (1, 1, 0));
     assert_eq!(seen(&store).len(), 3);
     assert!(log_files(&disk).is_empty());
+}
+
+/// A store with segments on a disk that is full to the last byte, and whether everything is to expire.
+fn full(disk: &FakeDisk) -> (Store, Arc<std::sync::atomic::AtomicBool>) {
+    let expires = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let asked = Arc::clone(&expires);
+    let of_tenant =
+        move |_: &TenantId| Keep { bytes: asked.load(Ordering::Relaxed).then_some(0), age_ms: None };
+    let store = open_with(disk, |options| {
+        options.retention = Retention { of_tenant: Arc::new(of_tenant), total_bytes: None };
+    })
+    .unwrap();
+    for number in 1..=6 {
+        append(&store, number).unwrap();
+        if number % 2 == 0 {
+            store.flush().unwrap();
+        }
+    }
+    append(&store, 7).unwrap();
+    disk.set_room(Some(0));
+    assert_eq!(append(&store, 8).unwrap_err().kind(), ErrorKind::Full);
+    assert_eq!(store.flush().unwrap_err().kind(), ErrorKind::Full);
+    (store, expires)
+}
+
+#[test]
+fn segments_expire_on_a_full_disk_and_writing_goes_on() {
+    let disk = FakeDisk::default();
+    let (store, expires) = full(&disk);
+    expires.store(true, Ordering::Relaxed);
+    store.flusher.retain().unwrap();
+    store.flusher.bury();
+    expires.store(false, Ordering::Relaxed);
+    append(&store, 9).unwrap();
+    store.flush().unwrap();
+    drop(store);
+    let store = open(&disk.after(Loss::Everything)).unwrap();
+    assert_eq!(seen(&store).into_keys().collect::<Vec<_>>(), [7, 9]);
+}
+
+#[test]
+fn a_tenant_can_be_deleted_on_a_full_disk() {
+    let disk = FakeDisk::default();
+    let (store, _) = full(&disk);
+    let deletion = Deletion { tenant: TenantId::anonymous(), range: None };
+    assert_eq!(store.delete(&deletion).unwrap(), 7);
+    append(&store, 9).unwrap();
+    assert_eq!(seen(&store).into_keys().collect::<Vec<_>>(), [9]);
+    drop(store);
+    assert_eq!(seen(&open(&disk.after(Loss::Everything)).unwrap()).into_keys().collect::<Vec<_>>(), [9]);
+}
+
+#[test]
+fn a_segment_that_the_disk_cannot_read_is_set_aside_and_what_passes_is_not() {
+    let disk = FakeDisk::default();
+    work_and_flush(&disk);
+    let store = open(&disk).unwrap();
+    let all = seen(&store).len();
+    drop(store);
+    for (kind, aside) in [(IoErrorKind::InvalidData, 1), (IoErrorKind::Other, 0)] {
+        let store = open(&disk).unwrap();
+        let failing = Arc::new(std::sync::atomic::AtomicBool::new(true));
+        disk.set_weather(Arc::new(move |operation| {
+            let fails = operation == Operation::Read && failing.swap(false, Ordering::Relaxed);
+            fails.then_some(Failure { kind, done: 0 })
+        }));
+        let source = store.snapshot(&TenantId::anonymous()).remove(0);
+        assert!(source.series(None).is_err());
+        assert_eq!(store.status().damaged_segments, aside);
+        assert_eq!(seen(&store).len() == all, aside == 0, "{kind:?}");
+    }
 }
 
 #[test]

@@ -18,13 +18,14 @@ use super::compact::Compaction;
 use super::log::{LogDir, LogWriter};
 use super::manifest::{Change, Manifest};
 use super::objects::Objects;
+use super::reserve::Reserve;
 use super::retain::{Gone, Leaving, Retention};
 use super::segment::{self, Recipe, Segment, SegmentMeta};
 use super::share::{Sharing, TOO_OLD_MS};
 use super::source::Source;
 use super::view::View;
 use super::writer::Counters;
-use super::{Clock, StoreError};
+use super::{Clock, ErrorKind, StoreError};
 
 /// How often the age of the open partition is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -57,6 +58,7 @@ pub(super) struct Flusher {
     /// One merging or deletion at a time.
     pub(super) rewriting: Mutex<()>,
     pub(super) segment_ids: fn() -> Uuid,
+    pub(super) reserve: Reserve,
     /// Whether a thread of its own flushes; else whoever waits for room does.
     pub(super) background: bool,
     pub(super) progress: Progress,
@@ -148,6 +150,11 @@ impl Flusher {
         let too_late = self.sharing.is_some() && change.add.iter().any(too_old);
         let committed =
             if too_late { manifest.poll().map(|()| false) } else { manifest.commit(change.clone()) };
+        let committed = committed.or_else(|error| {
+            // Whatever it says, the entry is small, and most of them lead to files that go.
+            let room = error.kind() == ErrorKind::Full && self.reserve.release((self.clock)());
+            if room { manifest.commit(change.clone()) } else { Err(error) }
+        });
         let committed = match committed {
             Ok(committed) => committed,
             Err(error) => {

@@ -21,6 +21,7 @@ mod memory_objects;
 mod objects;
 mod offline;
 mod options;
+mod reserve;
 mod retain;
 mod segment;
 mod server_id;
@@ -54,6 +55,7 @@ pub use self::offline::{
     Verified, inspect, verify,
 };
 pub use self::options::{Acknowledge, Clock, Shared, StoreOptions, system_clock};
+use self::reserve::Reserve;
 pub use self::retain::{Keep, Retention};
 use self::share::Sharing;
 pub(crate) use self::source::{Chunk, FoundRun, NO_SPAN, SeriesEntry, Source, SpanEntry, SpanLookup};
@@ -244,6 +246,7 @@ impl Store {
             compaction: options.compaction,
             rewriting: Mutex::default(),
             segment_ids: options.segment_ids,
+            reserve: Reserve::open(Arc::clone(&dir.disk), &data_dir, options.reserve_bytes, clock()),
             background,
             progress: Progress::default(),
         });

@@ -23,7 +23,8 @@ pub(super) trait Objects: Send + Sync {
     /// and durable. On an error it may be there or not, but never in part.
     fn create(&self, name: &str, bytes: Vec<u8>) -> io::Result<bool>;
 
-    /// These bytes of an object; all of them are there, else it is an error of kind `UnexpectedEof`.
+    /// These bytes of an object; all of them are there, else it is an error of kind `UnexpectedEof`. What the device that
+    /// keeps it cannot read, now or later, is an error of kind `InvalidData`.
     fn read(&self, name: &str, range: Range<u64>) -> io::Result<Vec<u8>>;
 
     /// All bytes of an object.
@@ -113,7 +114,7 @@ impl Objects for LocalObjects {
         }
         let mut bytes = vec![0; usize::try_from(length).map_err(|_| ErrorKind::UnexpectedEof)?];
         file.seek(SeekFrom::Start(range.start))?;
-        file.read_exact(&mut bytes)?;
+        file.read_exact(&mut bytes).map_err(of_device)?;
         Ok(bytes)
     }
 
@@ -155,6 +156,16 @@ impl Objects for LocalObjects {
             Err(error) => Err(error),
         }
     }
+}
+
+/// The error of a read that came to the device. What the device itself cannot do is no state of the system that passes.
+fn of_device(error: io::Error) -> io::Error {
+    // EIO on every Unix; the standard library has no kind for it.
+    const DEVICE_FAILED: i32 = 5;
+    if cfg!(unix) && error.raw_os_error() == Some(DEVICE_FAILED) {
+        return io::Error::new(ErrorKind::InvalidData, error);
+    }
+    error
 }
 
 /// The system's error behind one of the object store, so that a full disk is told as one.
@@ -213,6 +224,15 @@ mod tests {
         LocalObjects::open(dir.path()).unwrap();
         let left: Vec<_> = std::fs::read_dir(dir.path().join("segments")).unwrap().collect();
         assert_eq!(left.len(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_the_device_cannot_read_is_told_from_what_the_system_refuses() {
+        let kind = |number| of_device(io::Error::from_raw_os_error(number)).kind();
+        assert_eq!(kind(5), ErrorKind::InvalidData);
+        // Too many open files, and out of memory.
+        assert!([24, 12].into_iter().all(|number| kind(number) != ErrorKind::InvalidData));
     }
 
     #[test]

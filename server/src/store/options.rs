@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
 
-use super::{Bucket, Compaction, Retention};
+use super::{Bucket, Compaction, Retention, reserve};
 
 /// Tells the time in Unix milliseconds. Everything that needs the time asks this, so that tests choose it.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
@@ -78,6 +78,8 @@ pub struct StoreOptions {
     pub shared: Option<Shared>,
     /// Tells the time.
     pub clock: Clock,
+    /// Room on the disk that is kept for entries of the manifest, in bytes.
+    pub(crate) reserve_bytes: usize,
     /// Makes ids for the names of segments, each another.
     pub(crate) segment_ids: fn() -> Uuid,
 }
@@ -97,6 +99,7 @@ impl StoreOptions {
             retention: Retention::default(),
             shared: None,
             clock: system_clock(),
+            reserve_bytes: reserve::BYTES,
             segment_ids: Uuid::new_v4,
         }
     }

@@ -146,6 +146,7 @@ impl Flusher {
             }
         });
         self.leaving.lock().append(&mut leaving);
+        self.reserve.keep((self.clock)());
     }
 }
 

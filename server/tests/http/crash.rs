@@ -1,84 +1,91 @@
-//! What was acknowledged survives `kill -9` at any instant.
+//! What was acknowledged survives `kill -9` at any instant, also while profiles become segments and segments are merged.
 
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use buffa::Message;
 use parking_lot::Mutex;
 use rustix::process::{Signal, kill_process};
-use spanflame_wire::push::v1::PushRequest;
 
-use crate::support::{PUSH, Server, cpu_profile, service};
+use crate::pushes::{ARGS, by_series, is_there, push};
+use crate::support::{DEADLINE, Server};
 
-const ROUNDS: u64 = 32;
+/// Kills in every run of the tests; `SPANFLAME_KILLS=300` makes it that many.
+const KILLS: u64 = 24;
 /// Senders at a time, so that one sync of the log carries several requests.
 const SENDERS: usize = 4;
-
-/// Pushes a span of its own; none if the server went away before it answered.
-fn push(server: &Server, span: u64) -> Option<()> {
-    let id = format!("{span:016x}");
-    let begun = 1_767_225_600_000 + span as i64;
-    let profile = cpu_profile(begun, &[(&["main", "work"], 10_000_000, &[("span_id", &id)])]);
-    let request = PushRequest { series: vec![service("crash", &profile)], ..Default::default() };
-    let headers = [("content-type", "application/proto")];
-    let answer = server.try_post(PUSH, &headers, request.encode_to_vec().into())?;
-    assert_eq!(answer.status, 200, "{:?}", answer.body);
-    Some(())
-}
-
-fn is_whole(server: &Server, span: u64, must_exist: bool) {
-    let answer = server.get(&format!("/api/v1/spans/{span:016x}"));
-    if must_exist || answer.status != 404 {
-        assert_eq!(answer.status, 200, "span {span} was acknowledged and is gone");
-        assert_eq!(answer.json()["cpuNanos"], 10_000_000, "span {span}");
-    }
+/// How often segments were added to the manifest and how often they were merged.
+fn flushes_and_merges(data: &Path) -> (usize, usize) {
+    let entries = std::fs::read_dir(data.join("objects/manifest")).into_iter().flatten();
+    let entries = entries.map(|entry| std::fs::read(entry.expect("readable").path()).expect("readable"));
+    let has = |entry: &Vec<u8>, text: &str| String::from_utf8_lossy(entry).contains(text);
+    let (merges, flushes): (Vec<_>, Vec<_>) = entries.partition(|entry| has(entry, r#""level":1"#));
+    (flushes.len(), merges.len())
 }
 
 #[test]
 fn acknowledged_profiles_survive_a_kill_at_any_instant() {
+    let kills = std::env::var("SPANFLAME_KILLS").map_or(KILLS, |text| text.parse().expect("a number"));
     let dir = tempfile::tempdir().expect("a directory");
     let acknowledged: Mutex<Vec<u64>> = Mutex::default();
-    let cut_off: Mutex<Vec<u64>> = Mutex::default();
+    let cut_off: Mutex<BTreeSet<u64>> = Mutex::default();
     let next = AtomicU64::new(1);
-    let mut checked = 0;
-    for round in 0..=ROUNDS {
-        let mut server = Server::on(dir.path(), &["--log=error"]);
+    let (mut checked, mut flushes, mut merges) = (0, 0, 0);
+    for round in 0..=kills {
+        let mut server = Server::on(dir.path(), &ARGS);
+        // A push that was not answered may have been stored, but then whole. What a start finds stays.
+        let found: Vec<u64> = std::mem::take(&mut *cut_off.lock())
+            .into_iter()
+            .filter(|span| is_there(&server, *span))
+            .collect();
+        acknowledged.lock().extend(found);
         // The spans of the last round after each round, those of all rounds after the last.
-        let skip = if round == ROUNDS { 0 } else { checked };
+        let skip = if round == kills { 0 } else { checked };
         for span in &acknowledged.lock()[skip..] {
-            is_whole(&server, *span, true);
-        }
-        // A push that was not answered may have been stored, but then whole.
-        for span in &*cut_off.lock() {
-            is_whole(&server, *span, false);
+            assert!(is_there(&server, *span), "span {span} was acknowledged and is gone");
         }
         checked = acknowledged.lock().len();
-        if round == ROUNDS {
+        assert_eq!(by_series(&server), checked as u64, "each push is there once");
+        if round == kills {
             break;
         }
-        // A different instant in every round, spread over the time of some dozen pushes.
-        let delay = Duration::from_micros(5_000 + round * 7_919 % 120_000);
+        // A different instant in every round: after some pushes, and a moment.
+        let enough = checked + 4 + (round * 7 % 36) as usize;
+        let moment = Duration::from_micros(round * 7_919 % 20_000);
         let process = server.pid();
         std::thread::scope(|scope| {
             for _ in 0..SENDERS {
                 scope.spawn(|| {
                     loop {
                         let span = next.fetch_add(1, Ordering::Relaxed);
-                        if push(&server, span).is_none() {
-                            cut_off.lock().push(span);
+                        let Some(answer) = push(&server, span) else {
+                            cut_off.lock().insert(span);
                             break;
-                        }
+                        };
+                        assert_eq!(answer.status, 200, "{:?}", answer.body);
                         acknowledged.lock().push(span);
                     }
                 });
             }
-            scope.spawn(move || {
-                std::thread::sleep(delay);
+            scope.spawn(|| {
+                let begun = Instant::now();
+                while acknowledged.lock().len() < enough && begun.elapsed() < DEADLINE {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                std::thread::sleep(moment);
                 kill_process(process, Signal::KILL).expect("the process is ours and not waited for yet");
             });
         });
         server.kill();
+        let (flushed, merged) = flushes_and_merges(dir.path());
+        (flushes, merges) = (flushed.max(flushes), merged.max(merges));
     }
     let kept = acknowledged.lock().len() as u64;
-    assert!(kept > ROUNDS, "only {kept} pushes were acknowledged in {ROUNDS} rounds");
+    println!(
+        "{kills} kills: {kept} pushes are there once each, after {flushes} flushes and {merges} merges at least"
+    );
+    assert!(kept > kills, "only {kept} pushes were acknowledged in {kills} rounds");
+    // On a machine that is busy enough no server lives for as long as a merge takes.
+    assert!(flushes > 1, "nothing became a segment at the kills");
 }

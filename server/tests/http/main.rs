@@ -4,8 +4,12 @@ mod access;
 mod contract;
 #[cfg(unix)]
 mod crash;
+mod damage;
+mod deletion;
 mod edges;
 mod errors;
+#[cfg(target_os = "linux")]
+mod full_disk;
 mod hostile;
 mod ingest;
 mod jfr;
@@ -13,6 +17,7 @@ mod load;
 mod otlp;
 mod page;
 mod push;
+mod pushes;
 mod queries;
 mod rest;
 mod rest_document;

@@ -119,7 +119,13 @@ impl Server {
         let data_dir = data_dir.to_str().expect("a plain path");
         let fixed = ["serve", "--listen", "127.0.0.1:0", "--data-dir", data_dir];
         let mut command = command(&[&fixed, args].concat());
-        let mut child = command.envs(env.iter().copied()).spawn().expect("the binary starts");
+        command.envs(env.iter().copied());
+        Self::spawn(command)
+    }
+
+    /// A server that this command starts, which has its output piped.
+    pub(crate) fn spawn(mut command: Command) -> Self {
+        let mut child = command.spawn().expect("the binary starts");
         let log = Arc::new(parking_lot::Mutex::new(String::new()));
         let stderr = BufReader::new(child.stderr.take().expect("piped"));
         let copy = Arc::clone(&log);

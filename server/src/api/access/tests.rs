@@ -88,6 +88,7 @@ fn rights_are_needed_for_what_they_are_for() {
         // Without a token, with an unknown one, reader, writer, both, admin.
         (Class::Query, [unknown, unknown, None, denied, None, None]),
         (Class::Ingest, [unknown, unknown, denied, None, None, None]),
+        (Class::Admin, [unknown, unknown, denied, denied, denied, None]),
         (Class::Status, [unknown, unknown, None, None, None, None]),
         (Class::Metrics, [unknown, unknown, None, denied, None, None]),
         (Class::Ready, [None; 6]),
@@ -106,6 +107,15 @@ fn rights_are_needed_for_what_they_are_for() {
         error.message.as_deref(),
         Some("the token \"reader\" lacks the right write for tenant \"anonymous\"")
     );
+}
+
+#[test]
+fn nobody_administers_a_server_without_tokens() {
+    let refusal = door(false, false).admit(Class::Admin, &headers(None, None)).unwrap_err();
+    assert_eq!(refusal.error.code, ErrorCode::PermissionDenied);
+    let access = door(true, true).admit(Class::Admin, &headers(Some(ADMIN), Some("z"))).unwrap();
+    assert_eq!(access.administered().unwrap().as_str(), "z");
+    assert!(door(true, true).admit(Class::Admin, &headers(Some(ADMIN), None)).is_err(), "whose is not said");
 }
 
 #[test]

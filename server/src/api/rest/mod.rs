@@ -4,6 +4,7 @@
 //! asks the engine and writes the answer.
 
 mod causes;
+mod delete;
 mod exists;
 mod explain;
 mod format;
@@ -19,7 +20,7 @@ mod traces;
 
 use std::sync::Arc;
 
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 use axum::{Router, middleware};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -29,7 +30,7 @@ use crate::model::Labels;
 use crate::query::TypeTotal;
 
 /// Where the routes lie, as the document names them.
-const PATHS: [&str; 13] = [
+const PATHS: [&str; 14] = [
     "/api/v1/spans",
     "/api/v1/spans:exists",
     "/api/v1/spans/{span_id}",
@@ -41,6 +42,7 @@ const PATHS: [&str; 13] = [
     "/api/v1/operations/durations",
     "/api/v1/profile",
     "/api/v1/explain",
+    "/api/v1/profiles",
     "/api/v1/openapi.json",
     "/api/v1/openapi.yaml",
 ];
@@ -60,6 +62,7 @@ pub(super) fn router(app: &Arc<App>) -> Router<Arc<App>> {
         get(operations::durations),
         get(profile::of_selection),
         get(explain::explain),
+        delete(delete::profiles),
         get(openapi::json),
         get(openapi::yaml),
     ];

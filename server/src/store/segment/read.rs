@@ -73,6 +73,7 @@ impl Segment {
                 StoreError::Gone(name.clone())
             }
             std::io::ErrorKind::NotFound => self.damage("object", CodecError("is gone")),
+            std::io::ErrorKind::InvalidData => self.damage("bytes", CodecError("the disk cannot read them")),
             _ => StoreError::io("read", std::path::Path::new(name), error),
         })
     }

@@ -203,7 +203,8 @@ impl Model {
     pub(super) fn let_go(&mut self, seen: &Seen) {
         for (number, sent) in self.sent.iter_mut().enumerate().filter(|(_, sent)| sent.going) {
             let there = seen.contains_key(&number);
-            if !there && !sent.at_risk {
+            // What was refused is not seen, but its bytes may be in the log.
+            if !there && !sent.at_risk && sent.fate != Fate::Refused {
                 sent.fate = Fate::Gone;
             }
             sent.going &= sent.at_risk && !there;

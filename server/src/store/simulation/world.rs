@@ -89,6 +89,7 @@ impl World {
         options.flush_after_ms = *chance.pick(&[60_000, 600_000]);
         options.log_file_bytes = *chance.pick(&[1500, 6000, 1 << 20]);
         options.cache_bytes = *chance.pick(&[0, 1 << 20]);
+        options.reserve_bytes = *chance.pick(&[0, 3000]);
         options.compaction.fan_out = *chance.pick(&[2, 3, 5]);
         let total_bytes = chance.one_in(5).then_some(40_000);
         let of_tenant = Arc::new(|tenant: &TenantId| match tenant.as_str() {
@@ -470,6 +471,14 @@ impl World {
             let named = segments.into_iter().filter(|segment| path.ends_with(&segment.meta().name));
             sources.extend(named.map(|segment| segment as Arc<dyn Source>));
         }
+        if sources.is_empty() && name.ends_with(".segment") {
+            // It is not known whether its entry was made: it may be found at a start, in place of a log file.
+            for sequence in store.view.closed() {
+                let parts =
+                    store.view.existing(sequence).into_iter().flat_map(|partition| partition.tenants());
+                sources.extend(parts.map(|(_, part)| part as Arc<dyn Source>));
+            }
+        }
         let mut model = self.model.borrow_mut();
         for source in sources {
             // One that is damaged already cannot be read.
@@ -531,10 +540,15 @@ impl World {
                     let chance = &mut self.chance;
                     self.disk = self.disk.after_power_failure(&mut |end| chance.index(end));
                     self.disk.set_weather(weather(&self.sky, ask_in_between));
+                    // What that start told of is not told again.
+                    self.reported |= !self.rots.is_empty();
                     self.tell("the power failed at a start");
                 }
                 Ok((store, writer, requests)) => {
-                    self.reported |= store.status().damaged_bytes > 0;
+                    let status = store.status();
+                    // Damage of the very last record cannot be told from a write that was never finished.
+                    let cut_off = status.torn_bytes > 0 && !self.rots.is_empty();
+                    self.reported |= status.damaged_bytes > 0 || cut_off;
                     assert!(
                         store.status().damaged_bytes == 0 || !self.rots.is_empty() || self.had_errors(),
                         "damage where there is none"
@@ -554,7 +568,13 @@ impl World {
                     self.look(true);
                     return;
                 }
-                Err(StoreError::Damaged { name, .. }) => {
+                Err(error @ (StoreError::Damaged { .. } | StoreError::Version { .. })) => {
+                    // A flipped bit may make another version of it.
+                    let name = match error {
+                        StoreError::Version { path, .. } => path.display().to_string(),
+                        StoreError::Damaged { name, .. } => name,
+                        _ => String::new(),
+                    };
                     let rot = self.rots.iter().position(|rot| rot.path.ends_with(&name));
                     let at = rot.unwrap_or_else(|| panic!("{name} is whole, and told to be damaged"));
                     // Somebody puts the file back from a copy.

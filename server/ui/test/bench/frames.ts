@@ -1,8 +1,9 @@
 // Prints what a graph of so many frames costs in the browser: `SPANFLAME_BIN=… npm run bench`, and beside it d3-flame-graph
-// and speedscope on the same input, where `npm ci --prefix test/bench/peers` has installed them.
+// and speedscope on the same input, where `npm ci --prefix test/bench/peers` has installed them, and @grafana/flamegraph
+// where `npm ci --legacy-peer-deps --prefix test/bench/peers/grafana` has. Numbers as arguments are other sizes.
 //
-// `first` is the time from the start of navigation to the first frame that shows the graph, `load cpu` the main thread's
-// own time until then. A zoom is a click (in speedscope a double click) on a frame and the way back; `zoom cpu` is the
+// `first` is the time from the start of navigation to the first frame that shows the graph, `data` the part of it after the
+// last byte of the graph's data has come, `load cpu` the main thread's own time until then. A zoom is a click (in speedscope a double click) on a frame and the way back; `zoom cpu` is the
 // main thread's time for both. `frame` is the time from one animation frame to the next meanwhile: the median, the 95th
 // percentile and the worst; 16.7 ms is fluid. Painting outside of the main thread is not in `cpu`, but shows in `frame`.
 
@@ -18,17 +19,20 @@ import { largeSpan, profileOf, type TestSpan } from "../support/dataset.ts";
 import { push, testServer } from "../support/server.ts";
 import { mergeStacks, type CallNode } from "../support/stacks.ts";
 
-const SIZES = [1_000, 10_000, 50_000];
-const ZOOMS = 8;
+const SIZES = process.argv.length > 2 ? process.argv.slice(2).map(Number) : [1_000, 10_000, 50_000];
+const ZOOMS = 5;
 const PEERS = join(import.meta.dirname, "peers");
+const GRAFANA = join(PEERS, "grafana");
 
 /** One way to show a span's graph. */
 interface Viewer {
   name: string;
   open: (page: Page, span: TestSpan) => Promise<void>;
+  /** How the address of its data ends. */
+  data: string;
   /** Zooms to the frame under a place. */
-  zoom: (page: Page, x: number, y: number) => Promise<void>;
-  reset: (page: Page) => Promise<void>;
+  zoom?: (page: Page, x: number, y: number) => Promise<void>;
+  reset?: (page: Page) => Promise<void>;
 }
 
 declare global {
@@ -43,7 +47,9 @@ const server = await testServer();
 const peers = existsSync(join(PEERS, "node_modules")) ? await servePeers() : undefined;
 const browser = await launch();
 try {
-  console.log("viewer          frames  first ms  load cpu ms  zoom cpu ms  frame ms p50    p95  worst");
+  console.log(
+    "viewer          frames  first ms  data ms  load cpu ms  zoom cpu ms  frame ms p50    p95  worst",
+  );
   for (const size of SIZES) {
     const span = largeSpan(size);
     await push(server, span.service, profileOf(span));
@@ -73,10 +79,17 @@ async function measure(browser: Browser, viewer: Viewer, span: TestSpan, size: n
   await devtools.send("Performance.enable", { timeDomain: "threadTicks" });
   await viewer.open(page, span);
   const first = await nextFrame(page);
+  const came = await page.evaluate(
+    (end) =>
+      (performance.getEntriesByType("resource") as PerformanceResourceTiming[]).find(({ name }) =>
+        name.endsWith(end),
+      )?.responseEnd ?? NaN,
+    viewer.data,
+  );
   const loaded = await cpuOf(devtools);
   await page.evaluate(() => (window.intervals = []));
-  for (let i = 0; i < ZOOMS; i++) {
-    await viewer.zoom(page, 100 + 130 * i, 110 + 20 * (i % 4));
+  for (let i = 0; i < ZOOMS && viewer.zoom && viewer.reset; i++) {
+    await viewer.zoom(page, 100 + 200 * i, 110 + 20 * (i % 4));
     await page.waitForTimeout(900);
     await viewer.reset(page);
     await page.waitForTimeout(900);
@@ -84,8 +97,10 @@ async function measure(browser: Browser, viewer: Viewer, span: TestSpan, size: n
   const zoomed = ((await cpuOf(devtools)) - loaded) / ZOOMS;
   const intervals = (await page.evaluate(() => window.intervals)).sort((a, b) => a - b);
   const at = (share: number) =>
-    intervals[Math.min(intervals.length - 1, Math.floor(intervals.length * share))]!;
-  const numbers = [first, loaded, zoomed].map((value, i) => value.toFixed(0).padStart([8, 11, 11][i]!));
+    viewer.zoom ? intervals[Math.min(intervals.length - 1, Math.floor(intervals.length * share))]! : NaN;
+  const numbers = [first, first - came, loaded, viewer.zoom ? zoomed : NaN].map((value, i) =>
+    value.toFixed(0).padStart([8, 7, 11, 11][i]!),
+  );
   const frames = [at(0.5), at(0.95), at(1)].map((value, i) => value.toFixed(1).padStart([12, 5, 5][i]!));
   console.log([viewer.name.padEnd(14), String(size).padStart(6), ...numbers, ...frames].join("  "));
   await page.close();
@@ -109,6 +124,7 @@ async function cpuOf(devtools: CDPSession): Promise<number> {
 function ours(url: string): Viewer {
   return {
     name: "Spanflame",
+    data: "/SelectMergeStacktraces",
     open: async (page, span) => {
       await page.goto(`${url}/span/${span.spanId}?runtime=show`);
       await page.locator("canvas").waitFor();
@@ -122,6 +138,8 @@ function ours(url: string): Viewer {
 async function servePeers(): Promise<{ viewers: Viewer[]; stop: () => void }> {
   const outDir = join(PEERS, "node_modules/.bench");
   await build({ root: PEERS, logLevel: "warn", build: { outDir, target: "es2022" } });
+  const hasGrafana = existsSync(join(GRAFANA, "node_modules"));
+  if (hasGrafana) await buildGrafana(join(outDir, "grafana"));
   const speedscope = join(PEERS, "node_modules/speedscope/dist/release");
   const data = new Map<string, string>();
   const types: Record<string, string> = {
@@ -148,6 +166,7 @@ async function servePeers(): Promise<{ viewers: Viewer[]; stop: () => void }> {
   const url = `http://127.0.0.1:${(listener.address() as AddressInfo).port}`;
   const d3: Viewer = {
     name: "d3-flame-graph",
+    data: "/data.json",
     open: async (page, { stacks }) => {
       data.set("/data.json", JSON.stringify(forD3(mergeStacks(stacks))));
       await page.goto(`${url}/index.html`);
@@ -158,6 +177,7 @@ async function servePeers(): Promise<{ viewers: Viewer[]; stop: () => void }> {
   };
   const scope: Viewer = {
     name: "speedscope",
+    data: "/profile.json",
     open: async (page, span) => {
       const profile = await fetch(`${server.url}/api/v1/spans/${span.spanId}/profile?format=speedscope`);
       data.set("/speedscope/profile.json", await profile.text());
@@ -171,13 +191,59 @@ async function servePeers(): Promise<{ viewers: Viewer[]; stop: () => void }> {
     zoom: (page, x, y) => page.mouse.dblclick(x, y + 60),
     reset: (page) => page.keyboard.press("0"),
   };
+  const grafana: Viewer = {
+    name: "grafana",
+    data: "/data.json",
+    open: async (page, { stacks }) => {
+      data.set("/grafana/data.json", JSON.stringify(forGrafana(mergeStacks(stacks))));
+      await page.goto(`${url}/grafana/index.html`);
+      await page.locator("canvas").waitFor();
+    },
+    // The menu to zoom with is not part of the graph alone.
+  };
   return {
-    viewers: [d3, scope],
+    viewers: [d3, scope, ...(hasGrafana ? [grafana] : [])],
     stop: () => {
       listener.close();
       listener.closeAllConnections();
     },
   };
+}
+
+/** Builds the page that shows Grafana's component. */
+async function buildGrafana(outDir: string): Promise<void> {
+  await build({
+    root: GRAFANA,
+    base: "./",
+    configFile: false,
+    logLevel: "error",
+    define: { "process.env.NODE_ENV": '"production"' },
+    resolve: {
+      alias: {
+        "@grafana/assistant": join(GRAFANA, "absent.js"),
+      },
+    },
+    build: { outDir, target: "es2022", emptyOutDir: true, chunkSizeWarningLimit: 10_000 },
+  });
+}
+
+/** The tree as a nested set: depth first, each node with its level. */
+function forGrafana(root: CallNode): Record<"level" | "value" | "self" | "label", unknown[]> {
+  const columns = {
+    level: [] as number[],
+    value: [] as number[],
+    self: [] as number[],
+    label: [] as string[],
+  };
+  const add = ({ name, total, self, children }: CallNode, level: number) => {
+    columns.level.push(level);
+    columns.value.push(total);
+    columns.self.push(self);
+    columns.label.push(name);
+    for (const child of children.values()) add(child, level + 1);
+  };
+  add(root, 0);
+  return columns;
 }
 
 function forD3({ name, total, children }: CallNode): object {
