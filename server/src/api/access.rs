@@ -124,7 +124,7 @@ impl Door {
             ))
             .into());
         }
-        if class == Class::Ready {
+        if matches!(class, Class::Ready | Class::Page) {
             let nobody = || Err(ConnectError::permission_denied(""));
             return Ok(Access { readable: [].into(), writable: nobody(), administered: nobody() });
         }
@@ -245,10 +245,12 @@ pub(super) async fn identify(State(app): State<Arc<App>>, mut request: Request, 
             };
             app.metrics.refuse(reason);
             tracing::debug!(reason, path = request.uri().path(), error = error.message, "request refused");
+            // The page asks for the token itself, and does not want the browser to ask first.
+            let from_page = request.headers().contains_key("x-requested-with");
             body::skim(request.into_body()).await;
             let mut response = ApiError::from(error).into_response();
             if challenge {
-                for value in CHALLENGES {
+                for value in CHALLENGES.into_iter().skip(usize::from(from_page)) {
                     response.headers_mut().append(header::WWW_AUTHENTICATE, value);
                 }
             }

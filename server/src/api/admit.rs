@@ -82,7 +82,7 @@ impl Admission {
         match class {
             Class::Ingest => Some(&self.ingest),
             Class::Query | Class::Admin => Some(&self.query),
-            Class::Status | Class::Metrics => Some(&self.status),
+            Class::Status | Class::Page | Class::Metrics => Some(&self.status),
             Class::Ready => None,
         }
     }

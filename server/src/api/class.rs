@@ -30,6 +30,8 @@ pub(super) enum Class {
     Admin,
     /// Asks about the server, and nothing of a tenant's: any token will do.
     Status,
+    /// Asks for a file of the page: they hold no data, and one of them asks for the token that data needs.
+    Page,
     /// Asks for what the server counts, of all tenants.
     Metrics,
     /// Open to all, even when nothing else is answered: load balancers ask.
@@ -53,8 +55,7 @@ impl Class {
             "/metrics" => Self::Metrics,
             "/api/v1/status/buildinfo" => Self::Status,
             "/api/v1/profiles" => Self::Admin,
-            // The page's files hold no data; it asks for that as everyone does.
-            route if ui::is_page(route) => Self::Status,
+            route if ui::is_page(route) => Self::Page,
             route if INGEST.contains(&route) => Self::Ingest,
             _ => Self::Query,
         }
@@ -70,10 +71,10 @@ mod tests {
         for (route, class) in [
             ("/ready", Class::Ready),
             ("/metrics", Class::Metrics),
-            ("/", Class::Status),
-            ("/assets/{*name}", Class::Status),
-            ("/services", Class::Status),
-            ("/trace/{id}", Class::Status),
+            ("/", Class::Page),
+            ("/assets/{*name}", Class::Page),
+            ("/services", Class::Page),
+            ("/trace/{id}", Class::Page),
             ("/assets/../api/v1/spans", Class::Query),
             ("/push.v1.PusherService/Push", Class::Ingest),
             ("/ingest", Class::Ingest),

@@ -97,7 +97,13 @@ fn tokens_let_in_and_rights_decide_what_for() {
     let dir = tempfile::tempdir().expect("a directory");
     let server = locked(dir.path(), &tokens());
     assert_eq!(server.get("/ready").status, 200);
-    for path in ["/", "/metrics", "/api/v1/status/buildinfo", "/api/v1/spans", "/no/such"] {
+    for path in ["/", "/span/x"] {
+        assert_eq!(server.get(path).status, 200, "{path}: the page asks for the token itself");
+    }
+    let from_page = server.send(Method::GET, "/api/v1/spans", &[("x-requested-with", "XMLHttpRequest")], "");
+    from_page.refused(401, "unauthenticated");
+    assert!(from_page.header("www-authenticate").starts_with("Bearer "), "a browser would ask for Basic");
+    for path in ["/metrics", "/api/v1/status/buildinfo", "/api/v1/spans", "/no/such"] {
         let answer = server.get(path);
         answer.refused(401, "unauthenticated");
         let challenges: Vec<&str> = answer
