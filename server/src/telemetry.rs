@@ -409,6 +409,7 @@ impl Collector for TraceMetrics {
             refused_appends,
             expired_files,
             damaged_files,
+            unreadable_records,
             files,
             bytes,
             stored_spans,
@@ -422,6 +423,7 @@ impl Collector for TraceMetrics {
             ("traces_commits", "Times that spans were made durable", commits),
             ("traces_refused_appends", "Writes of spans that the disk did not take", refused_appends),
             ("traces_expired_files", "Files of traces removed by retention", expired_files),
+            ("traces_unreadable_records", "Times that spans could not be read", unreadable_records),
         ] {
             write(name, help, &ConstCounter::new(count))?;
         }

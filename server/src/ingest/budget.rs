@@ -33,14 +33,18 @@ impl Budget {
         self.left
     }
 
-    /// Takes bytes out.
+    /// Takes bytes of a profile out.
     pub(super) fn take(&mut self, bytes: usize) -> Result<(), IngestError> {
+        self.take_for("raw_profile: together with the profiles before it", bytes)
+    }
+
+    /// Takes bytes out for what the field names.
+    pub(super) fn take_for(&mut self, field: &str, bytes: usize) -> Result<(), IngestError> {
         let before = self.left;
         self.left = before.saturating_sub(bytes);
         if bytes <= before {
             return Ok(());
         }
-        let field = "raw_profile: together with the profiles before it";
         let got = (self.max - before).saturating_add(bytes);
         Err(IngestError::over(field, "max_push_bytes", self.max, got))
     }

@@ -26,8 +26,8 @@ pub use file::decode_file;
 pub use labels::SeriesLabels;
 pub use limits::Limits;
 pub use otlp::{
-    Dropped, Exported, ExportedSpans, SpanBatch, decode as decode_otlp, decode_spans,
-    spans_to_protobuf as spans_from_json, to_protobuf as otlp_from_json,
+    Dropped, Exported, ExportedSpans, MAX_SPAN_BYTES, SpanBatch, decode as decode_otlp, decode_spans,
+    span_weight, spans_to_protobuf as spans_from_json, to_protobuf as otlp_from_json,
 };
 pub use upload::{AppName, Format, Parts, Upload};
 

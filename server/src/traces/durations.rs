@@ -52,8 +52,10 @@ pub struct SpreadQuery {
     pub service: String,
     /// The span name.
     pub name: String,
-    /// When they began.
+    /// When they began: the time that the columns divide.
     pub range: TimeRange,
+    /// What is seen of it.
+    pub seen: TimeRange,
     /// Into how many columns and rows.
     pub columns: usize,
     /// See there.
@@ -153,13 +155,13 @@ impl TraceStore {
     /// # Errors
     /// When a file cannot be read.
     pub fn spread(&self, tenants: &[TenantId], query: &SpreadQuery) -> Result<Spread, TraceError> {
-        let SpreadQuery { service, name, range, columns, rows } = query;
+        let SpreadQuery { service, name, range, seen, columns, rows } = query;
         let (columns, rows) = ((*columns).max(1), (*rows).max(1));
         let length =
             u64::try_from(range.end_ms.saturating_sub(range.start_ms)).unwrap_or(0).saturating_add(1);
         let mut counts: Vec<BTreeMap<u32, u64>> = vec![BTreeMap::new(); columns];
         let (mut shortest, mut longest, mut count) = (u64::MAX, 0, 0);
-        self.visit(tenants, Some(*range), Some(service), Some(name), |_, _, row| {
+        self.visit(tenants, Some(*seen), Some(service), Some(name), |_, _, row| {
             let at_ms = i64::try_from(row.start_nanos / 1_000_000).unwrap_or(i64::MAX);
             let into = u64::try_from(at_ms.saturating_sub(range.start_ms)).unwrap_or(0);
             let column = (u128::from(into) * columns as u128 / u128::from(length)) as usize;

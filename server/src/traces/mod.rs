@@ -5,13 +5,13 @@
 
 mod durations;
 mod error;
+mod read;
 mod record;
 mod search;
 mod slice;
 mod span;
 mod writer;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,6 +24,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 pub use self::durations::{OperationDurations, Spread, SpreadQuery};
 pub use self::error::TraceError;
+pub use self::read::{TracedFacts, WholeTrace};
 use self::record::Prepared;
 pub use self::search::{FoundTrace, TraceCursor, TraceSearch};
 use self::slice::Slice;
@@ -31,33 +32,19 @@ pub use self::span::{
     Attribute, Attributes, Origin, SpanKind, SpanStatus, TracedEvent, TracedLink, TracedSpan,
 };
 use self::writer::{Request, Writer};
-use crate::cancel;
 use crate::ingest::SpanBatch;
-use crate::model::{SpanId, TenantId, TraceId};
+use crate::model::TenantId;
 use crate::store::{Clock, system_clock};
 
 #[cfg(test)]
 mod tests;
 
-/// Spans of one trace that are read at most.
-const MAX_SPANS_OF_TRACE: usize = 50_000;
 /// Memory that pages of a file take, in bytes, which is written or read.
 const WRITING_CACHE_BYTES: usize = 16 << 20;
 const READING_CACHE_BYTES: usize = 4 << 20;
 
 /// Tells the age at which a tenant's spans go, in milliseconds; none for never.
 pub type AgeOfTenant = Arc<dyn Fn(&TenantId) -> Option<i64> + Send + Sync>;
-
-/// When a span ran and how it ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TracedFacts {
-    /// When it began, in Unix nanoseconds.
-    pub start_nanos: i64,
-    /// How long it lasted, in nanoseconds.
-    pub duration_nanos: i64,
-    /// How it ended.
-    pub status: SpanStatus,
-}
 
 /// How a store of traces is set up.
 #[derive(Clone)]
@@ -107,6 +94,8 @@ pub struct TraceStatus {
     pub expired_files: u64,
     /// Files set aside because they are damaged.
     pub damaged_files: u64,
+    /// Times that a record made no sense and was left out of an answer.
+    pub unreadable_records: u64,
     /// Files.
     pub files: u64,
     /// Bytes of them on disk.
@@ -124,6 +113,7 @@ struct Counters {
     refused_appends: AtomicU64,
     expired_files: AtomicU64,
     damaged_files: AtomicU64,
+    unreadable_records: AtomicU64,
     failing: AtomicBool,
 }
 
@@ -203,89 +193,6 @@ impl TraceStore {
         answer.await.unwrap_or(Err(TraceError::Closed))
     }
 
-    /// The spans of a trace, those that began first before the others, each of them once; 50,000 at most.
-    ///
-    /// # Errors
-    /// When a file cannot be read.
-    pub fn trace(&self, tenants: &[TenantId], trace: TraceId) -> Result<Vec<TracedSpan>, TraceError> {
-        let mut spans: HashMap<SpanId, TracedSpan> = HashMap::new();
-        for tenant in tenants {
-            let since = self.shared.since_nanos(tenant);
-            for slice in self.shared.slices() {
-                let Some(facts) = slice.facts(tenant) else { continue };
-                let room = MAX_SPANS_OF_TRACE.saturating_sub(spans.len());
-                let found = self.shared.look(&slice, || slice.read()?.trace(facts, trace, room))?;
-                let seen = found.into_iter().filter(|span| span.start_nanos >= since);
-                spans.extend(seen.map(|span| (span.span_id, span)));
-            }
-        }
-        let mut spans: Vec<TracedSpan> = spans.into_values().collect();
-        spans.sort_unstable_by_key(|span| (span.start_nanos, span.span_id));
-        spans.truncate(MAX_SPANS_OF_TRACE);
-        Ok(spans)
-    }
-
-    /// A span, by its id alone; with its trace it is found sooner.
-    ///
-    /// # Errors
-    /// When a file cannot be read.
-    pub fn span(
-        &self,
-        tenants: &[TenantId],
-        trace: Option<TraceId>,
-        span: SpanId,
-    ) -> Result<Option<TracedSpan>, TraceError> {
-        let Some(trace) = trace.map_or_else(|| self.trace_of(tenants, span), |trace| Ok(Some(trace)))? else {
-            return Ok(None);
-        };
-        Ok(self.trace(tenants, trace)?.into_iter().find(|found| found.span_id == span))
-    }
-
-    /// When spans ran and how they ended, of those that are known. With their traces they are found sooner.
-    ///
-    /// # Errors
-    /// When a file cannot be read.
-    pub fn facts(
-        &self,
-        tenants: &[TenantId],
-        asked: &[(Option<TraceId>, SpanId)],
-    ) -> Result<HashMap<SpanId, TracedFacts>, TraceError> {
-        let mut facts = HashMap::new();
-        if !self.has_any(tenants) {
-            return Ok(facts);
-        }
-        let mut by_trace: HashMap<TraceId, Vec<SpanId>> = HashMap::new();
-        for &(trace, span) in asked {
-            cancel::check()?;
-            if let Some(trace) =
-                trace.map_or_else(|| self.trace_of(tenants, span), |trace| Ok(Some(trace)))?
-            {
-                by_trace.entry(trace).or_default().push(span);
-            }
-        }
-        for (trace, wanted) in by_trace {
-            for TracedSpan { span_id, start_nanos, duration_nanos, status, .. } in
-                self.trace(tenants, trace)?
-            {
-                if wanted.contains(&span_id) {
-                    facts.insert(span_id, TracedFacts { start_nanos, duration_nanos, status });
-                }
-            }
-        }
-        Ok(facts)
-    }
-
-    fn trace_of(&self, tenants: &[TenantId], span: SpanId) -> Result<Option<TraceId>, TraceError> {
-        for slice in self.shared.slices().iter().rev() {
-            for facts in tenants.iter().filter_map(|tenant| slice.facts(tenant)) {
-                if let Some(trace) = self.shared.look(slice, || slice.read()?.trace_of(facts, span))? {
-                    return Ok(Some(trace));
-                }
-            }
-        }
-        Ok(None)
-    }
-
     /// Whether there is anything of these tenants.
     pub fn has_any(&self, tenants: &[TenantId]) -> bool {
         self.shared.slices().iter().any(|slice| tenants.iter().any(|tenant| slice.facts(tenant).is_some()))
@@ -294,8 +201,15 @@ impl TraceStore {
     /// What the store did and how it stands.
     pub fn status(&self) -> TraceStatus {
         let counted = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let Counters { spans, commits, refused_appends, expired_files, damaged_files, failing } =
-            &self.shared.counters;
+        let Counters {
+            spans,
+            commits,
+            refused_appends,
+            expired_files,
+            damaged_files,
+            unreadable_records,
+            failing,
+        } = &self.shared.counters;
         let slices = self.shared.slices();
         let of = |slice: &Arc<Slice>| slice.all_facts().iter().map(|(_, facts)| facts.spans).sum::<u64>();
         TraceStatus {
@@ -304,6 +218,7 @@ impl TraceStore {
             refused_appends: counted(refused_appends),
             expired_files: counted(expired_files),
             damaged_files: counted(damaged_files),
+            unreadable_records: counted(unreadable_records),
             files: slices.len() as u64,
             bytes: slices.iter().map(|slice| slice.disk_bytes()).sum(),
             stored_spans: slices.iter().map(of).sum(),
@@ -373,14 +288,17 @@ impl Shared {
         Ok(())
     }
 
-    /// Reads from a file. One that turns out to be damaged is served no longer.
+    /// Reads from a file. If it turns out to be damaged it is served no longer; another that was read meanwhile was dealt with
+    /// where that was done.
     fn look<T>(
         &self,
         slice: &Arc<Slice>,
         work: impl FnOnce() -> Result<T, TraceError>,
     ) -> Result<T, TraceError> {
         let looked = work();
-        if let Err(error @ TraceError::Damaged { .. }) = &looked {
+        if let Err(error @ TraceError::Damaged { path, .. }) = &looked
+            && *path == slice.path
+        {
             self.set_aside(slice, error);
         }
         looked
@@ -392,6 +310,7 @@ impl Shared {
         let before = slices.len();
         slices.retain(|other| !Arc::ptr_eq(other, slice));
         if slices.len() < before {
+            slice.leave();
             self.put_aside(&slice.path, error);
         }
     }

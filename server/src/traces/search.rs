@@ -14,6 +14,10 @@ use crate::model::{SpanId, TenantId, TimeRange, TraceId};
 /// Spans that one search may look at, in the index and as a whole.
 const MAX_ROWS: usize = 10_000_000;
 const MAX_SPANS: usize = 200_000;
+/// Spans of one trace that are told apart where they are counted.
+const MAX_COUNTED: usize = 200_000;
+/// Bytes of the names of one trace's services.
+const MAX_SERVICES_BYTES: usize = 64 << 10;
 
 /// Which traces are asked for: those with a span of which all of this holds.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -45,7 +49,7 @@ pub struct TraceCursor {
     pub span_id: SpanId,
 }
 
-/// A trace that was found.
+/// A trace that was found. Spans are without attributes, events, links and resource.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FoundTrace {
     /// The last of its spans that is as asked for.
@@ -62,7 +66,7 @@ pub struct FoundTrace {
     pub spans: usize,
     /// Those that ended with an error.
     pub errors: usize,
-    /// The services that they are of, sorted.
+    /// The services that they are of, sorted; no further ones than 64 KiB of names.
     pub services: Vec<String>,
 }
 
@@ -89,7 +93,6 @@ impl TraceSearch {
 
     fn takes_row(&self, row: &Row) -> bool {
         self.takes(row.facts.duration_nanos, row.facts.status)
-            && self.after.is_none_or(|after| place(row) < after)
     }
 
     fn takes(&self, duration_nanos: u64, status: SpanStatus) -> bool {
@@ -175,20 +178,25 @@ impl Looked<'_> {
         window: (u64, u64),
     ) -> Result<bool, TraceError> {
         if !self.matching.contains_key(&(tenant, row.trace)) {
-            let spans = self.store.trace(&tenants[tenant..=tenant], row.trace)?;
-            self.spans += spans.len();
-            if self.spans > MAX_SPANS {
-                return Err(TraceError::TooMuch { max: MAX_SPANS });
-            }
-            let good = spans.iter().filter(|span| search.takes_span(span, window));
-            self.matching.insert((tenant, row.trace), good.map(|span| span.span_id).collect());
+            let mut good = HashSet::new();
+            self.store.shared.visit_trace(&tenants[tenant], row.trace, &mut |span| {
+                self.spans += 1;
+                if self.spans > MAX_SPANS {
+                    return Err(TraceError::TooMuch { max: MAX_SPANS });
+                }
+                if search.takes_span(&span, window) {
+                    good.insert(span.span_id);
+                }
+                Ok(true)
+            })?;
+            self.matching.insert((tenant, row.trace), good);
         }
         Ok(self.matching[&(tenant, row.trace)].contains(&row.span))
     }
 }
 
 impl TraceStore {
-    /// At most `limit` traces, those whose last span that is as asked for began last before the others.
+    /// At most `limit` traces, those whose last span that is as asked for began last before the others; as many, if there are.
     ///
     /// # Errors
     /// When a file cannot be read, or when too much would have to be looked at.
@@ -198,34 +206,83 @@ impl TraceStore {
         search: &TraceSearch,
         limit: usize,
     ) -> Result<Vec<FoundTrace>, TraceError> {
-        if limit == 0 {
-            return Ok(Vec::new());
+        let mut found = Vec::new();
+        let mut round = Round {
+            search,
+            after: search.after,
+            judged: HashSet::default(),
+            looked: Looked { store: self, spans: 0, matching: HashMap::default() },
+            rows: 0,
+        };
+        // Candidates that were on a page before turn out when they are read whole; then others take their places.
+        while found.len() < limit {
+            let wanted = limit - found.len();
+            let candidates = round.candidates(tenants, wanted)?;
+            let Some(&(last, ..)) = candidates.last() else { break };
+            let is_all = candidates.len() < wanted;
+            for (at, tenant, trace) in candidates {
+                round.judged.insert((tenant, trace));
+                let window = self.shared.window(&tenants[tenant], search.range);
+                let mut summary = Summary::default();
+                self.shared.visit_trace(&tenants[tenant], trace, &mut |span| {
+                    Ok(summary.add(span, at, |span| search.takes_span(span, window)))
+                })?;
+                found.extend(summary.found());
+            }
+            if is_all {
+                break;
+            }
+            round.after = Some(last);
         }
+        Ok(found)
+    }
+}
+
+/// One search, which may go through the index more than once.
+struct Round<'a> {
+    search: &'a TraceSearch,
+    /// Where it goes on.
+    after: Option<TraceCursor>,
+    /// Traces that are on the page, or were on one before.
+    judged: HashSet<(usize, TraceId), RandomState>,
+    looked: Looked<'a>,
+    rows: usize,
+}
+
+impl Round<'_> {
+    /// At most `limit` traces behind the place where it goes on, each at its last span there that is as asked for; in order.
+    fn candidates(
+        &mut self,
+        tenants: &[TenantId],
+        limit: usize,
+    ) -> Result<Vec<(TraceCursor, usize, TraceId)>, TraceError> {
+        let Self { search, after, judged, looked, rows } = self;
+        let shared = &looked.store.shared;
         let mut last = Last { limit, order: BTreeSet::new(), places: HashMap::default() };
-        let mut looked = Looked { store: self, spans: 0, matching: HashMap::default() };
-        let mut rows = 0;
         for (tenant, id) in tenants.iter().enumerate() {
-            let window = self.shared.window(id, search.range);
+            let window = shared.window(id, search.range);
             // Nothing that began after the place is behind it.
-            let until = search.after.map_or(window.1, |after| window.1.min(after.start_nanos));
-            for (slice, first, end) in self.shared.holding(id, (window.0, until)) {
+            let until = after.map_or(window.1, |after| window.1.min(after.start_nanos));
+            for (slice, first, end) in shared.holding(id, (window.0, until)) {
                 if last.is_behind(end) {
                     continue;
                 }
                 let Some(facts) = slice.facts(id) else { continue };
-                self.shared.look(&slice, || {
+                shared.look(&slice, || {
                     let reading = slice.read()?;
                     for operation in reading.operations(facts)?.iter().filter(|found| search.wants(found)) {
                         let told = search.is_told_by_index(operation);
                         reading.starts(operation.number, first, end, |row| {
-                            rows += 1;
-                            if rows > MAX_ROWS {
+                            *rows += 1;
+                            if *rows > MAX_ROWS {
                                 return Err(TraceError::TooMuch { max: MAX_ROWS });
                             }
                             if last.is_behind(row.start_nanos) {
                                 return Ok(false);
                             }
-                            if search.takes_row(&row)
+                            if after.is_none_or(|after| place(&row) < after)
+                                && search.takes_row(&row)
+                                && !judged.contains(&(tenant, row.trace))
                                 && (told || looked.matches(tenants, tenant, &row, search, window)?)
                             {
                                 last.add(tenant, row.trace, place(&row));
@@ -237,13 +294,7 @@ impl TraceStore {
                 })?;
             }
         }
-        let mut found = Vec::with_capacity(last.order.len());
-        for (at, tenant, trace) in last.order.into_iter().rev() {
-            let spans = self.trace(&tenants[tenant..=tenant], trace)?;
-            let window = self.shared.window(&tenants[tenant], search.range);
-            found.extend(summary(spans, search, window, at));
-        }
-        Ok(found)
+        Ok(last.order.into_iter().rev().collect())
     }
 }
 
@@ -264,34 +315,82 @@ impl Shared {
     }
 }
 
-/// What is said of a trace; none if a later span of it is what is asked for too, so that it was on a page before.
-fn summary(
-    spans: Vec<TracedSpan>,
-    search: &TraceSearch,
-    window: (u64, u64),
-    at: TraceCursor,
-) -> Option<FoundTrace> {
-    let good: Vec<&TracedSpan> = spans.iter().filter(|span| search.takes_span(span, window)).collect();
-    let place = |span: &TracedSpan| TraceCursor {
-        start_nanos: u64::try_from(span.start_nanos).unwrap_or(0),
-        span_id: span.span_id,
-    };
-    if good.iter().any(|span| place(span) > at) {
-        return None;
+/// What is said of a trace.
+#[derive(Default)]
+struct Summary {
+    counted: HashSet<SpanId, RandomState>,
+    matched: Option<TracedSpan>,
+    matches: usize,
+    /// Whether a later span of it is what is asked for too, so that it was on a page before.
+    was_before: bool,
+    first: Option<TracedSpan>,
+    start_nanos: i64,
+    end_nanos: i64,
+    spans: usize,
+    errors: usize,
+    services: BTreeSet<String>,
+    services_bytes: usize,
+}
+
+impl Summary {
+    /// Adds a span of a trace that is a candidate at this place; tells whether the others are of interest.
+    fn add(&mut self, span: TracedSpan, at: TraceCursor, takes: impl FnOnce(&TracedSpan) -> bool) -> bool {
+        let place =
+            TraceCursor { start_nanos: u64::try_from(span.start_nanos).unwrap_or(0), span_id: span.span_id };
+        let good = takes(&span);
+        if good && place > at {
+            self.was_before = true;
+            return false;
+        }
+        // One that came again counts once.
+        if self.counted.len() < MAX_COUNTED && !self.counted.insert(span.span_id) {
+            if good && place == at {
+                self.matched.get_or_insert_with(|| span.bare());
+            }
+            return true;
+        }
+        (self.start_nanos, self.end_nanos) = match self.spans {
+            0 => (span.start_nanos, span.end_nanos()),
+            _ => (self.start_nanos.min(span.start_nanos), self.end_nanos.max(span.end_nanos())),
+        };
+        self.spans += 1;
+        self.errors += usize::from(span.status == SpanStatus::Error);
+        self.matches += usize::from(good);
+        let service = &span.origin.service;
+        if self.services_bytes + service.len() <= MAX_SERVICES_BYTES && !self.services.contains(service) {
+            self.services_bytes += service.len();
+            self.services.insert(service.clone());
+        }
+        // A root comes before what has a parent, and of these the first.
+        let rank = |span: &TracedSpan| (span.parent.is_some(), span.start_nanos, span.span_id);
+        let is_first = self.first.as_ref().is_none_or(|first| rank(&span) < rank(first));
+        let is_matched = good && place == at;
+        if is_first || is_matched {
+            let bare = span.bare();
+            if is_matched {
+                self.matched = Some(bare.clone());
+            }
+            if is_first {
+                self.first = Some(bare);
+            }
+        }
+        true
     }
-    let matched = (*good.iter().find(|span| span.span_id == at.span_id)?).clone();
-    let matches = good.len();
-    let start_nanos = spans.iter().map(|span| span.start_nanos).min()?;
-    let end_nanos = spans.iter().map(TracedSpan::end_nanos).max()?;
-    let services: BTreeSet<&str> = spans.iter().map(|span| span.origin.service.as_str()).collect();
-    Some(FoundTrace {
-        matched,
-        matches,
-        first: spans.iter().find(|span| span.parent.is_none()).or(spans.first())?.clone(),
-        start_nanos,
-        duration_nanos: end_nanos.saturating_sub(start_nanos),
-        spans: spans.len(),
-        errors: spans.iter().filter(|span| span.status == SpanStatus::Error).count(),
-        services: services.into_iter().map(str::to_owned).collect(),
-    })
+
+    /// All of it; none if it was on a page before, or if the span in question cannot be read.
+    fn found(self) -> Option<FoundTrace> {
+        if self.was_before {
+            return None;
+        }
+        Some(FoundTrace {
+            matched: self.matched?,
+            matches: self.matches,
+            first: self.first?,
+            start_nanos: self.start_nanos,
+            duration_nanos: self.end_nanos.saturating_sub(self.start_nanos),
+            spans: self.spans,
+            errors: self.errors,
+            services: self.services.into_iter().collect(),
+        })
+    }
 }

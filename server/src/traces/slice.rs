@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use foldhash::fast::RandomState;
 use parking_lot::{Mutex, RwLock};
@@ -26,6 +27,8 @@ const VERSION: u64 = 1;
 const MAX_OPERATIONS: usize = 10_000;
 /// Memory for resources that are recognised when they come again, in bytes.
 const MAX_KNOWN_ORIGINS: usize = 4 << 20;
+/// The same for those that one look at a trace recognises.
+const MAX_READ_ORIGINS: usize = 4 << 20;
 
 /// `version`, `since_ms`, when it was made, and `records`, the number that the next record gets.
 const FACTS: TableDefinition<&str, u64> = TableDefinition::new("facts");
@@ -53,6 +56,8 @@ pub(super) struct Slice {
     /// None after a failure, until it is opened again.
     handle: Mutex<Option<Arc<Handle>>>,
     tenants: RwLock<HashMap<TenantId, TenantFacts>>,
+    /// Whether it is out of service: what is written to it from then on would never be read.
+    gone: AtomicBool,
 }
 
 enum Handle {
@@ -132,6 +137,7 @@ impl Slice {
             cache_bytes,
             handle: Mutex::default(),
             tenants: RwLock::default(),
+            gone: AtomicBool::new(false),
             path: path.clone(),
         };
         let made = guarded(&path, || {
@@ -168,6 +174,7 @@ impl Slice {
             cache_bytes,
             handle: Mutex::new(Some(Arc::new(handle))),
             tenants: RwLock::default(),
+            gone: AtomicBool::new(false),
             path,
         };
         let reading = slice.read()?;
@@ -192,11 +199,30 @@ impl Slice {
         std::fs::metadata(&self.path).map_or(0, |metadata| disk_bytes(&metadata))
     }
 
+    /// Takes it out of service, before its file gets another name.
+    pub(super) fn leave(&self) {
+        self.gone.store(true, Ordering::SeqCst);
+    }
+
+    fn check_gone(&self) -> Result<(), TraceError> {
+        if self.gone.load(Ordering::SeqCst) {
+            return Err(TraceError::damaged(&self.path, "it was set aside before"));
+        }
+        Ok(())
+    }
+
+    /// Whether nothing is added to it any more.
+    pub(super) fn is_sealed(&self) -> bool {
+        self.handle.lock().as_ref().is_some_and(|handle| matches!(**handle, Handle::Sealed(_)))
+    }
+
     fn handle(&self) -> Result<Arc<Handle>, TraceError> {
         let mut handle = self.handle.lock();
         if let Some(handle) = &*handle {
             return Ok(Arc::clone(handle));
         }
+        // By now another file may have its name.
+        self.check_gone()?;
         let opened = Arc::new(open(&self.path, self.cache_bytes, true)?);
         *handle = Some(Arc::clone(&opened));
         Ok(opened)
@@ -227,15 +253,18 @@ impl Slice {
         Ok(true)
     }
 
-    /// Writes spans of tenants; all of them are durable, or on an error none. After one, `known` has to be read anew.
+    /// Writes spans of tenants; all of them are durable, or on an error none. After one, `known` has to be read anew. It is
+    /// an error, too, if the file went out of service meanwhile.
     pub(super) fn write(
         &self,
         batches: &[(TenantId, Prepared)],
         known: &mut Known,
     ) -> Result<(), TraceError> {
+        self.check_gone()?;
         let handle = self.handle()?;
         let Handle::Writing(database) = &*handle else {
-            return Err(TraceError::damaged(&self.path, "it was closed while it was written"));
+            let (action, path) = ("write", self.path.clone());
+            return Err(TraceError::Io { action, path, why: "it is closed".into() });
         };
         let mut tenants = self.tenants.read().clone();
         let written = guarded(&self.path, || {
@@ -250,7 +279,7 @@ impl Slice {
             return Err(error);
         }
         *self.tenants.write() = tenants;
-        Ok(())
+        self.check_gone()
     }
 }
 
@@ -326,9 +355,10 @@ fn insert(
         });
         let mut numbers = Vec::with_capacity(prepared.origins.len());
         for origin in &prepared.origins {
-            let (number, new) = known.origin(&origin.service, &origin.message);
+            let message = origin.message();
+            let (number, new) = known.origin(&origin.service, &message);
             if new {
-                origins.insert(number, (origin.service.as_str(), origin.message.as_slice()))?;
+                origins.insert(number, (&*origin.service, message.as_slice()))?;
             }
             numbers.push(number);
         }
@@ -346,7 +376,7 @@ fn insert(
                     operations.insert(operation, (facts.number, true, "", ""))?;
                 }
                 Some(false) => {
-                    let entry = (facts.number, false, service.as_str(), row.name.as_str());
+                    let entry = (facts.number, false, &**service, row.name.as_str());
                     operations.insert(operation, entry)?;
                 }
             }
@@ -467,40 +497,65 @@ impl Reading {
         Ok(i64::try_from(since).unwrap_or(i64::MAX))
     }
 
-    /// The spans of a trace, in no particular order. One that came twice is there twice.
+    /// Visits the spans of a trace in the order in which they came, until it is told to stop; one that came twice, twice.
+    /// Tells how many records make no sense: they cost none of the others.
     pub(super) fn trace(
         &self,
         tenant: TenantFacts,
         trace: TraceId,
-        limit: usize,
-    ) -> Result<Vec<TracedSpan>, TraceError> {
+        visit: &mut dyn FnMut(TracedSpan) -> Result<bool, TraceError>,
+    ) -> Result<u64, TraceError> {
         guarded(&self.path, || {
             let (records, origins) = (self.table(RECORDS)?, self.table(ORIGINS)?);
             let mut read: HashMap<u32, Arc<Origin>, RandomState> = HashMap::default();
-            let mut spans = Vec::new();
+            let mut read_bytes = 0;
+            let mut unreadable = 0;
+            let mut skip = |why: String| {
+                unreadable += 1;
+                tracing::error!(file = %self.path.display(), %trace, why, "a record of traces cannot be read");
+            };
             let key = |number| (tenant.number, trace.get(), number);
-            let damaged = |why: String| TraceError::damaged(&self.path, why);
-            for entry in self.ok(records.range(key(0)..=key(u64::MAX)))? {
+            'records: for entry in self.ok(records.range(key(0)..=key(u64::MAX)))? {
                 cancel::check()?;
                 let (_, value) = self.ok(entry)?;
                 let (number, bytes) = value.value();
                 let origin = match read.get(&number) {
                     Some(origin) => Arc::clone(origin),
                     None => {
-                        let found = self.ok(origins.get(number))?;
-                        let found = found.ok_or_else(|| damaged("a resource is missing".to_owned()))?;
+                        let Some(found) = self.ok(origins.get(number))? else {
+                            skip("its resource is missing".to_owned());
+                            continue;
+                        };
                         let (service, message) = found.value();
-                        let origin = Arc::new(record::origin(service, message).map_err(damaged)?);
+                        let origin = match record::origin(service, message) {
+                            Ok(origin) => Arc::new(origin),
+                            Err(why) => {
+                                skip(why);
+                                continue;
+                            }
+                        };
+                        read_bytes += origin.weight();
+                        if read_bytes > MAX_READ_ORIGINS {
+                            // Those that come again are read once more.
+                            read.clear();
+                            read_bytes = origin.weight();
+                        }
                         read.insert(number, Arc::clone(&origin));
                         origin
                     }
                 };
-                spans.extend(record::spans(bytes, &origin).map_err(damaged)?);
-                if spans.len() >= limit {
-                    break;
+                match record::spans(bytes, &origin) {
+                    Ok(spans) => {
+                        for span in spans {
+                            if !visit(span)? {
+                                break 'records;
+                            }
+                        }
+                    }
+                    Err(why) => skip(why),
                 }
             }
-            Ok(spans)
+            Ok(unreadable)
         })
     }
 

@@ -188,6 +188,30 @@ impl TracedSpan {
         of(&self.attributes).or_else(|| of(&self.origin.resource)).unwrap_or(false)
     }
 
+    /// The memory that it takes, in bytes, its origin aside.
+    pub(super) fn weight(&self) -> usize {
+        let events = self
+            .events
+            .iter()
+            .map(|event| size_of::<TracedEvent>() + event.name.len() + weight(&event.attributes));
+        let links = self.links.iter().map(|link| size_of::<TracedLink>() + weight(&link.attributes));
+        let own = size_of::<Self>() + self.name.len() + self.status_message.len() + weight(&self.attributes);
+        own + events.sum::<usize>() + links.sum::<usize>()
+    }
+
+    /// The same without attributes, events, links and resource.
+    pub(super) fn bare(self) -> Self {
+        let origin = Origin { service: self.origin.service.clone(), ..Origin::default() };
+        Self {
+            attributes: Vec::new(),
+            events: Vec::new(),
+            links: Vec::new(),
+            status_message: String::new(),
+            origin: Arc::new(origin),
+            ..self
+        }
+    }
+
     /// Reads a span's message; none if its ids are none, which no stored one's are.
     pub(super) fn read(span: Span, origin: &Arc<Origin>) -> Option<Self> {
         let (status, status_message) = match span.status.into_option() {
@@ -226,6 +250,12 @@ impl TracedSpan {
 }
 
 impl Origin {
+    /// The memory that it takes, in bytes.
+    pub(super) fn weight(&self) -> usize {
+        let texts = self.service.len() + self.scope.0.len() + self.scope.1.len();
+        size_of::<Self>() + texts + weight(&self.resource)
+    }
+
     /// Reads the message of a service's resource and library.
     pub(super) fn read(service: &str, origin: ResourceSpans) -> Self {
         let scope = origin.scope_spans.into_iter().next().and_then(|scope| scope.scope.into_option());
@@ -239,6 +269,16 @@ impl Origin {
 }
 
 impl Attribute {
+    fn weight(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Bytes(bytes) => bytes.len(),
+            Self::List(list) => list.iter().map(|value| size_of::<Self>() + value.weight()).sum(),
+            Self::Map(map) => weight(map),
+            Self::Bool(_) | Self::Integer(_) | Self::Double(_) => 0,
+        }
+    }
+
     fn is(&self, text: &str) -> bool {
         match self {
             Self::Text(own) => own == text,
@@ -262,6 +302,13 @@ impl Attribute {
             Value::StringValueStrindex(_) => return None,
         })
     }
+}
+
+/// The memory that attributes take, in bytes.
+fn weight(attributes: &Attributes) -> usize {
+    let of =
+        |(key, value): &(String, Attribute)| size_of::<(String, Attribute)>() + key.len() + value.weight();
+    attributes.iter().map(of).sum()
 }
 
 fn attributes(list: Vec<KeyValue>) -> Attributes {

@@ -1,5 +1,7 @@
+use std::collections::HashMap;
 use std::sync::atomic::AtomicI64;
 
+use buffa::Message;
 use proptest::prelude::*;
 use spanflame_wire::opentelemetry::proto::common::v1::__buffa::oneof::any_value::Value;
 use spanflame_wire::opentelemetry::proto::common::v1::{AnyValue, KeyValue};
@@ -7,7 +9,7 @@ use spanflame_wire::opentelemetry::proto::resource::v1::Resource;
 use spanflame_wire::opentelemetry::proto::trace::v1::{ResourceSpans, Span, Status};
 
 use super::*;
-use crate::model::TimeRange;
+use crate::model::{SpanId, TimeRange, TraceId};
 use crate::testing::START_MS;
 
 const START: u64 = START_MS as u64 * 1_000_000;
@@ -42,7 +44,7 @@ fn attribute(key: &str, text: &str) -> KeyValue {
 fn batches(spans: &[Told]) -> Vec<SpanBatch> {
     let batch = |told: &Told| {
         let attributes = vec![attribute("service.name", told.service), attribute("zone", "north")];
-        let origin = ResourceSpans {
+        let resource = ResourceSpans {
             resource: Resource { attributes, ..Default::default() }.into(),
             ..Default::default()
         };
@@ -58,7 +60,12 @@ fn batches(spans: &[Told]) -> Vec<SpanBatch> {
             status: Status { code: told.status.into(), ..Default::default() }.into(),
             ..Default::default()
         };
-        SpanBatch { service: told.service.to_owned(), origin, spans: vec![span] }
+        SpanBatch {
+            service: told.service.into(),
+            resource: resource.encode_to_vec().into(),
+            library: Vec::new(),
+            spans: vec![span],
+        }
     };
     spans.iter().map(batch).collect()
 }
@@ -77,6 +84,12 @@ fn open(dir: &Path) -> TraceStore {
 
 async fn append(store: &TraceStore, spans: &[Told]) {
     store.append(&TenantId::anonymous(), batches(spans)).await.unwrap();
+}
+
+fn trace(store: &TraceStore, number: u128) -> Vec<TracedSpan> {
+    let WholeTrace { spans, truncated } = store.trace(&one(), id(number)).unwrap();
+    assert!(!truncated);
+    spans
 }
 
 fn ids(spans: &[TracedSpan]) -> Vec<u64> {
@@ -100,7 +113,7 @@ async fn spans_come_back_whole_after_a_restart() {
     let mut first = Some(store);
     for _ in 0..2 {
         let store = first.take().unwrap_or_else(|| open(dir.path()));
-        let spans = store.trace(&one(), id(7)).unwrap();
+        let spans = trace(&store, 7);
         assert_eq!(ids(&spans), [1, 2], "in order of time, and once");
         let child = &spans[1];
         assert_eq!((child.parent, child.status), (SpanId::new(1), SpanStatus::Error));
@@ -111,7 +124,7 @@ async fn spans_come_back_whole_after_a_restart() {
         assert_eq!(found.trace_id, id(8));
         assert_eq!(store.span(&one(), None, SpanId::new(9).unwrap()).unwrap(), None);
         assert_eq!(store.span(&one(), Some(id(7)), SpanId::new(3).unwrap()).unwrap(), None);
-        assert_eq!(store.trace(&[TenantId::new("other").unwrap()], id(7)).unwrap(), []);
+        assert_eq!(store.trace(&[TenantId::new("other").unwrap()], id(7)).unwrap().spans, []);
         store.shutdown();
         let refused = store.append(&TenantId::anonymous(), batches(&[Told::new(1, 1)])).await;
         assert!(matches!(refused, Err(TraceError::Closed)));
@@ -133,9 +146,9 @@ async fn a_file_that_was_not_closed_is_read_all_the_same() {
         std::fs::copy(dir.path().join(&name), copy.path().join(&name)).unwrap();
     }
     let store = open(copy.path());
-    assert_eq!(ids(&store.trace(&one(), id(7)).unwrap()), [1, 2, 3]);
+    assert_eq!(ids(&trace(&store, 7)), [1, 2, 3]);
     append(&store, &[Told::new(7, 4)]).await;
-    assert_eq!(ids(&store.trace(&one(), id(7)).unwrap()), [1, 2, 3, 4]);
+    assert_eq!(ids(&trace(&store, 7)), [1, 2, 3, 4]);
     assert_eq!(store.status().stored_spans, 4);
 }
 
@@ -154,17 +167,17 @@ async fn what_is_too_old_is_not_seen_and_goes() {
     append(&store, &[Told::new(7, 20), Told::new(7, 60)]).await;
     let other = TenantId::new("other").unwrap();
     store.append(&other, batches(&[Told::new(7, 20)])).await.unwrap();
-    assert_eq!(ids(&store.trace(&one(), id(7)).unwrap()), [60]);
-    assert_eq!(ids(&store.trace(std::slice::from_ref(&other), id(7)).unwrap()), [20]);
+    assert_eq!(ids(&trace(&store, 7)), [60]);
+    assert_eq!(ids(&store.trace(std::slice::from_ref(&other), id(7)).unwrap().spans), [20]);
     now.store(START_MS + 200, Ordering::Relaxed);
     append(&store, &[Told::new(7, 180)]).await;
-    assert_eq!(ids(&store.trace(&one(), id(7)).unwrap()), [180]);
+    assert_eq!(ids(&trace(&store, 7)), [180]);
     drop(store);
     assert_eq!(files(dir.path()).len(), 2, "the first has spans of somebody who keeps them");
     let store = TraceStore::open(TraceOptions { age_ms: Arc::new(|_| Some(50)), ..options }).unwrap();
     assert_eq!(files(dir.path()).len(), 1);
     assert_eq!(store.status().expired_files, 1);
-    assert_eq!(store.trace(&[other], id(7)).unwrap(), []);
+    assert_eq!(store.trace(&[other], id(7)).unwrap().spans, []);
 }
 
 #[tokio::test]
@@ -179,8 +192,8 @@ async fn the_oldest_go_when_there_is_too_much() {
         number += 200;
         append(&store, &spans).await;
     }
-    assert_eq!(store.trace(&one(), id(1)).unwrap(), []);
-    assert_eq!(ids(&store.trace(&one(), id(u128::from(number))).unwrap()), [number]);
+    assert_eq!(trace(&store, 1), []);
+    assert_eq!(ids(&trace(&store, u128::from(number))), [number]);
     assert!(store.status().bytes <= (1 << 20) + (400 << 10), "{:?}", store.status());
     assert_eq!(store.status().files as usize, files(dir.path()).len());
 }
@@ -198,7 +211,7 @@ async fn damaged_files_are_set_aside_and_newer_ones_refused() {
     damage(last, b"no database");
     let store =
         TraceStore::open(TraceOptions { file_bytes: 1, ..TraceOptions::new(dir.path(), None) }).unwrap();
-    assert_eq!(ids(&store.trace(&one(), id(7)).unwrap()), [1]);
+    assert_eq!(ids(&trace(&store, 7)), [1]);
     assert_eq!(store.status().damaged_files, 1);
     append(&store, &[Told::new(7, 3)]).await;
     drop(store);
@@ -209,7 +222,7 @@ async fn damaged_files_are_set_aside_and_newer_ones_refused() {
     bytes[4096..].fill(0xaa);
     damage(first, &bytes);
     let store = open(dir.path());
-    assert_eq!(ids(&store.trace(&one(), id(7)).unwrap()), [3]);
+    assert_eq!(ids(&trace(&store, 7)), [3]);
     drop(store);
 
     let newer = dir.path().join("00000000000000000009.redb");
@@ -269,12 +282,23 @@ async fn operations_have_their_percentiles_and_their_spread() {
     assert_eq!(store.operations(&one(), Some("else"), None).unwrap(), []);
 
     let (service, name) = ("checkout".to_owned(), "GET /pay".to_owned());
-    let query = SpreadQuery { service, name, range, columns: 5, rows: 4 };
+    let mut query = SpreadQuery { service, name, range, seen: range, columns: 5, rows: 4 };
     let spread = store.spread(&one(), &query).unwrap();
     assert_eq!((spread.count, spread.columns.len(), spread.edges.len()), (50, 5, 5));
     assert!(spread.edges.is_sorted() && spread.edges[0] <= 1_000_000 && spread.edges[4] >= 50_000_000);
     assert_eq!(spread.columns.iter().map(|column| column.iter().sum::<u64>()).collect::<Vec<_>>(), [10; 5]);
     assert_eq!(spread.columns[4][3], 10, "the last are the longest");
+    query.seen.start_ms = START_MS + 41;
+    let spread = store.spread(&one(), &query).unwrap();
+    assert_eq!(
+        (spread.count, spread.range),
+        (10, range),
+        "of what is seen, in the columns of what was asked for"
+    );
+    assert_eq!(
+        spread.columns.iter().map(|column| column.iter().sum::<u64>()).collect::<Vec<_>>(),
+        [0, 0, 0, 0, 10]
+    );
 }
 
 #[tokio::test]
@@ -298,6 +322,147 @@ async fn pages_of_a_search_follow_one_another() {
         search.after = Some(last.cursor());
     }
     assert_eq!(seen, (1..=20).rev().collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_record_that_makes_no_sense_costs_none_of_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    append(&store, &[Told::new(7, 1), Told::new(8, 2)]).await;
+    store.shutdown();
+    drop(store);
+    let path = dir.path().join(&files(dir.path())[0]);
+    let database = redb::Database::open(&path).unwrap();
+    let write = database.begin_write().unwrap();
+    let records: redb::TableDefinition<(u32, u128, u64), (u32, &[u8])> =
+        redb::TableDefinition::new("records");
+    {
+        let mut records = write.open_table(records).unwrap();
+        records.insert((0, 7, 1000), (0, &[1, 0xff, 0xff][..])).unwrap();
+        records.insert((0, 7, 1001), (99, &[0][..])).unwrap();
+    }
+    write.commit().unwrap();
+    drop(database);
+    let store = open(dir.path());
+    assert_eq!(ids(&trace(&store, 7)), [1]);
+    assert_eq!(store.status().unreadable_records, 2);
+    assert_eq!((store.status().damaged_files, store.status().files), (0, 1));
+    assert_eq!(ids(&trace(&store, 8)), [2]);
+    append(&store, &[Told::new(7, 3)]).await;
+    assert_eq!(ids(&trace(&store, 7)), [1, 3]);
+}
+
+#[tokio::test]
+async fn nothing_is_acknowledged_into_a_file_that_was_set_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    append(&store, &[Told::new(7, 1)]).await;
+    // A reader found it damaged while it was being written.
+    let slice = store.shared.slices().remove(0);
+    store.shared.set_aside(&slice, &TraceError::damaged(&slice.path, "said so"));
+    assert!(matches!(slice.write(&[], &mut slice::Known::default()), Err(TraceError::Damaged { .. })));
+    append(&store, &[Told::new(7, 2)]).await;
+    assert_eq!(ids(&trace(&store, 7)), [2], "what is acknowledged is seen");
+    assert_eq!(store.status().files, 1);
+    drop(store);
+    assert_eq!(files(dir.path()).len(), 2, "{:?}", files(dir.path()));
+    assert_eq!(ids(&trace(&open(dir.path()), 7)), [2], "and after a restart too");
+}
+
+#[tokio::test]
+async fn damage_of_one_file_does_not_concern_another_that_was_read_meanwhile() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = TraceOptions { file_bytes: 1, ..TraceOptions::new(dir.path(), None) };
+    let store = TraceStore::open(options).unwrap();
+    append(&store, &[Told::new(7, 1)]).await;
+    append(&store, &[Told::new(7, 2)]).await;
+    let [a, b] = &store.shared.slices()[..] else { panic!("two files") };
+    let inner = || store.shared.look(b, || Err::<(), _>(TraceError::damaged(&b.path, "said so")));
+    assert!(store.shared.look(a, inner).is_err());
+    assert_eq!(ids(&trace(&store, 7)), [1], "the sound one is served");
+    assert_eq!((store.status().files, store.status().damaged_files), (1, 1));
+}
+
+#[tokio::test]
+async fn a_file_that_is_closed_is_not_written_nor_taken_for_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let store =
+        TraceStore::open(TraceOptions { file_bytes: 1, ..TraceOptions::new(dir.path(), None) }).unwrap();
+    append(&store, &[Told::new(7, 1)]).await;
+    append(&store, &[Told::new(7, 2)]).await;
+    drop(store);
+    // Without the last one, the one before it is the last, and opened as one that is closed.
+    std::fs::write(dir.path().join(&files(dir.path())[1]), b"no database").unwrap();
+    let store = open(dir.path());
+    append(&store, &[Told::new(7, 3)]).await;
+    assert_eq!(ids(&trace(&store, 7)), [1, 3]);
+    assert_eq!((store.status().files, store.status().damaged_files), (2, 1));
+}
+
+#[tokio::test]
+async fn what_is_read_of_a_trace_is_bounded_by_memory_and_single_spans_are_found_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    // A mebibyte each, and next to nothing on disk.
+    let large = |number: u64| {
+        let mut batch = batches(&[Told::new(7, number)]);
+        batch[0].spans[0].attributes = (0..64)
+            .map(|n| attribute(&format!("a{n}"), &"x".repeat(16 << 10)))
+            .chain([attribute("number", &number.to_string())])
+            .collect();
+        batch
+    };
+    for number in 1..=8 {
+        store.append(&TenantId::anonymous(), large(number)).await.unwrap();
+    }
+    assert!(store.status().bytes < 4 << 20, "{:?}", store.status());
+    let whole = store.trace(&one(), id(7)).unwrap();
+    assert_eq!((whole.spans.len(), whole.truncated), (8, false));
+    let some = store.trace_within(&one(), id(7), (usize::MAX, 4 << 20)).unwrap();
+    assert_eq!((ids(&some.spans), some.truncated), (vec![1, 2, 3], true));
+    let some = store.trace_within(&one(), id(7), (5, usize::MAX)).unwrap();
+    assert_eq!((some.spans.len(), some.truncated), (5, true));
+    // The same span again takes the place of the one before.
+    for _ in 0..8 {
+        store.append(&TenantId::anonymous(), large(8)).await.unwrap();
+    }
+    let whole = store.trace_within(&one(), id(7), (8, 9 << 20)).unwrap();
+    assert_eq!((whole.spans.len(), whole.truncated), (8, false));
+
+    let last = SpanId::new(8).unwrap();
+    assert!(store.span(&one(), None, last).unwrap().unwrap().says("number", "8"));
+    assert_eq!(store.facts(&one(), &[(None, last)]).unwrap().len(), 1);
+    let attributes = vec![("number".to_owned(), "8".to_owned())];
+    let found = store.search(&one(), &TraceSearch { attributes, ..Default::default() }, 5).unwrap();
+    assert_eq!((found.len(), found[0].spans, found[0].matches), (1, 8, 1));
+    assert_eq!(found[0].matched.span_id, last);
+    assert!(found[0].matched.attributes.is_empty() && found[0].matched.origin.resource.is_empty());
+}
+
+#[tokio::test]
+async fn a_page_is_filled_though_traces_on_it_were_on_pages_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let spans = [(1, 100), (1, 50), (2, 90), (3, 80), (4, 40), (5, 30)];
+    let spans = spans.map(|(trace, at_ms)| Told { at_ms, ..Told::new(trace, at_ms) });
+    append(&store, &spans).await;
+    assert_eq!(pages(&store, &TraceSearch::default(), 2), [vec![1, 2], vec![3, 4], vec![5]]);
+}
+
+/// The traces of each page, as the route asks for them: one more than are shown tells whether there is another page.
+fn pages(store: &TraceStore, search: &TraceSearch, limit: usize) -> Vec<Vec<u128>> {
+    let mut search = search.clone();
+    let mut pages = Vec::new();
+    loop {
+        let mut page = store.search(&one(), &search, limit + 1).unwrap();
+        let more = page.len() > limit;
+        page.truncate(limit);
+        search.after = page.last().map(FoundTrace::cursor);
+        pages.push(page.iter().map(|found| found.matched.trace_id.get()).collect());
+        if !more {
+            return pages;
+        }
+    }
 }
 
 fn told() -> impl Strategy<Value = Told> {
@@ -379,5 +544,40 @@ proptest! {
             .map(|found| (((found.matched.start_nanos as u64) - START) / 1_000_000, found.matched.span_id.get()))
             .collect();
         prop_assert_eq!(found, wanted);
+    }
+
+    #[test]
+    fn pages_together_are_everything_and_nothing_twice(
+        spans in prop::collection::vec(told(), 1..60),
+        color in prop::option::of(prop::sample::select(vec!["red", "blue"])),
+        limit in 1..5usize,
+    ) {
+        let mut distinct: HashMap<u64, Told> = HashMap::new();
+        for span in spans {
+            distinct.entry(span.span).or_insert(span);
+        }
+        let spans: Vec<Told> = distinct.into_values().collect();
+        let search = TraceSearch {
+            attributes: color.map(|color| ("color".to_owned(), color.to_owned())).into_iter().collect(),
+            ..Default::default()
+        };
+        let mut wanted: HashMap<u128, (u64, u64)> = HashMap::new();
+        for span in spans.iter().filter(|span| color.is_none_or(|color| color == span.color)) {
+            let place = wanted.entry(span.trace).or_default();
+            *place = (*place).max((span.at_ms, span.span));
+        }
+        let mut wanted: Vec<(u128, (u64, u64))> = wanted.into_iter().collect();
+        wanted.sort_unstable_by_key(|(_, place)| std::cmp::Reverse(*place));
+        let wanted: Vec<u128> = wanted.into_iter().map(|(trace, _)| trace).collect();
+
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let pages = runtime.block_on(async {
+            let store = open(dir.path());
+            append(&store, &spans).await;
+            pages(&store, &search, limit)
+        });
+        prop_assert!(pages.iter().rev().skip(1).all(|page| page.len() == limit), "{:?}", pages);
+        prop_assert_eq!(pages.concat(), wanted);
     }
 }

@@ -139,10 +139,11 @@ impl Writer {
         }
     }
 
-    /// The file to write to: the last one unless it is full, else a new one.
+    /// The file to write to: the last one unless it is full or closed, else a new one.
     fn slice(&self) -> Result<Arc<Slice>, TraceError> {
         let slices = self.shared.slices();
-        if let Some(last) = slices.last().filter(|last| !self.is_full(last, slices.len())) {
+        let open = |last: &&Arc<Slice>| !last.is_sealed() && !self.is_full(last, slices.len());
+        if let Some(last) = slices.last().filter(open) {
             return Ok(Arc::clone(last));
         }
         let number = slices.last().map_or(1, |last| last.number + 1);

@@ -426,6 +426,22 @@ fn operations_have_their_durations_beside_their_cpu_time() {
 }
 
 #[test]
+fn durations_are_of_what_a_query_sees() {
+    let path = format!(
+        "/api/v1/operations/durations?service=checkout&name=charge&from={START}&until={}&columns=4",
+        START + 39
+    );
+    // The spans began longer ago than an hour.
+    for (args, count) in [(&["--max-query-lookback-ms=3600000"][..], 0), (&[][..], 1)] {
+        let server = Server::with_args(args);
+        taken(&server.send(Method::POST, PATH, &[PROTO], trace().encode_to_vec()), b"");
+        let spread = server.get(&path).json();
+        assert_eq!((&spread["count"], &spread["from"]), (&json!(count), &json!(START)), "{spread}");
+        assert_eq!(spread["columns"].as_array().map(Vec::len), Some(4), "of the time that was asked for");
+    }
+}
+
+#[test]
 fn spans_under_a_function_come_with_their_time_there() {
     let server = Server::start();
     server.pushed(vec![service("checkout", &profile())]);

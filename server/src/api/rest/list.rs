@@ -8,7 +8,7 @@ use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 
 use super::params::{self, Params};
-use super::told::millis;
+use super::told::{self, millis};
 use crate::api::App;
 use crate::api::access::Access;
 use crate::api::error::ApiError;
@@ -151,7 +151,7 @@ fn known<'a>(
         return Ok(HashMap::new());
     }
     let asked: Vec<_> = spans.map(|span| (span.trace_id, span.span_id)).collect();
-    Ok(app.traces.facts(&access.readable(), &asked)?)
+    told::where_known(app.traces.facts(&access.readable(), &asked))
 }
 
 /// The spans with most CPU time under a function.

@@ -8,6 +8,7 @@ use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 
 use super::params::{self, Params};
+use super::told;
 use crate::api::App;
 use crate::api::access::Access;
 use crate::api::error::ApiError;
@@ -67,7 +68,7 @@ struct Operation {
     share: f64,
     /// Spans with samples.
     sampled_spans: u64,
-    /// CPU time of one request, on average: of all that are known by their traces, or else of those with samples.
+    /// CPU time of one request, on average: of those that traces tell of or those with samples, whichever are more.
     cpu_nanos_per_request: Option<f64>,
     /// From traces.
     traced: Option<Durations>,
@@ -114,7 +115,7 @@ pub(super) async fn operations(
     let range = params::seen(params::range(params.from, params.until)?)?;
     let found = app.compute(move |app| {
         let (tenants, service) = (access.readable(), params.service.as_deref());
-        let durations = app.traces.operations(&tenants, service, range)?;
+        let durations = told::where_known(app.traces.operations(&tenants, service, range))?;
         let cpu = app.engine(&access).operations(service, range)?;
         Ok::<_, ApiError>((cpu, durations, app.traces.has_any(&tenants)))
     });
@@ -145,7 +146,8 @@ fn joined(
             continue;
         };
         let traced = by_name.remove(&(of.service.as_str(), Some(name.as_str())));
-        let requests = traced.map_or(of.spans, |traced| traced.count);
+        // Where tracers sample traces tell of some of the requests: there were no fewer than have samples.
+        let requests = traced.map_or(0, |traced| traced.count).max(of.spans);
         operations.push(Operation {
             service: of.service.clone(),
             name: Some(name.clone()),
@@ -215,10 +217,10 @@ pub(super) async fn durations(
     let columns = within("columns", columns, DEFAULT_COLUMNS, MAX_COLUMNS)?;
     let rows = within("rows", rows, DEFAULT_ROWS, MAX_ROWS)?;
     let range = params::range(Some(from), Some(until))?;
-    // What is seen of it; the columns are those of the time that was asked for.
-    params::seen(range)?;
     let range = range.ok_or_else(|| ApiError::invalid_argument("from, until: expected both"))?;
-    let query = SpreadQuery { service, name, range, columns, rows };
+    // The columns are those of the time that was asked for, also where less is seen of it.
+    let seen = params::seen(Some(range))?.unwrap_or(range);
+    let query = SpreadQuery { service, name, range, seen, columns, rows };
     let spread: Spread = app.compute(move |app| app.traces.spread(&access.readable(), &query)).await?;
     Ok(Json(DurationsOverTime {
         from: spread.range.start_ms,
@@ -227,4 +229,34 @@ pub(super) async fn durations(
         columns: spread.columns,
         count: spread.count,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_costs_no_more_than_the_sampled_ones_did() {
+        let cpu = OperationCpu {
+            service: "checkout".to_owned(),
+            name: Some("GET /pay".to_owned()),
+            cpu_nanos: 1000,
+            samples: 100,
+            spans: 50,
+        };
+        let cost = |count| {
+            let traced = OperationDurations {
+                service: "checkout".to_owned(),
+                name: Some("GET /pay".to_owned()),
+                count,
+                errors: 0,
+                percentiles: [1; 3],
+                longest: 1,
+                total: count,
+            };
+            joined(vec![cpu.clone()], &[traced], 10, true).operations[0].cpu_nanos_per_request
+        };
+        assert_eq!(cost(200), Some(5.0), "three of four had no sample");
+        assert_eq!(cost(2), Some(20.0), "of most the traces were not kept");
+    }
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::params::SpanPath;
-use super::told::Told;
+use super::told::{self, Told};
 use super::{Total, causes, object};
 use crate::api::access::Access;
 use crate::api::error::ApiError;
@@ -133,7 +133,7 @@ pub(super) async fn span(
     let found = app.compute(move |app| {
         let found = engine.span(id)?;
         let trace = found.as_ref().and_then(|span| span.trace_id);
-        let traced = app.traces.span(&tenants, trace, id)?;
+        let traced = told::where_known(app.traces.span(&tenants, trace, id))?;
         let since_nanos = since.map_or(i64::MIN, |ms| ms.saturating_mul(1_000_000));
         Ok::<_, ApiError>((found, traced.filter(|span| span.end_nanos() >= since_nanos)))
     });

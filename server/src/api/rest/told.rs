@@ -5,7 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::traces::{Attribute, Attributes, TracedEvent, TracedLink, TracedSpan};
+use crate::api::error::ApiError;
+use crate::traces::{Attribute, Attributes, TraceError, TracedEvent, TracedLink, TracedSpan};
 
 /// What a span says of itself. The names of attributes are the sender's.
 #[derive(Serialize)]
@@ -53,6 +54,18 @@ struct Dropped {
 struct Scope {
     name: String,
     version: String,
+}
+
+/// What traces tell, or nothing where they cannot be read: profiles are answered all the same.
+pub(super) fn where_known<T: Default>(found: Result<T, TraceError>) -> Result<T, ApiError> {
+    match found {
+        Err(error @ TraceError::Cancelled(_)) => Err(error.into()),
+        Err(error) => {
+            tracing::error!(%error, "traces cannot be read, the answer is without them");
+            Ok(T::default())
+        }
+        Ok(found) => Ok(found),
+    }
 }
 
 /// Unix milliseconds, to the microsecond about: a double holds no more.
@@ -145,5 +158,21 @@ fn json(value: &Attribute) -> Value {
         Attribute::Bytes(bytes) => STANDARD.encode(bytes).into(),
         Attribute::List(list) => list.iter().map(json).collect::<Vec<_>>().into(),
         Attribute::Map(map) => object(map).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cancel::Cancelled;
+
+    #[test]
+    fn traces_that_cannot_be_read_cost_no_answer_about_profiles() {
+        let why = "said so".into();
+        let damaged = TraceError::Damaged { path: "1.redb".into(), why };
+        assert_eq!(where_known(Err::<Option<u8>, _>(damaged)).unwrap(), None);
+        assert!(where_known(Err::<Vec<u8>, _>(TraceError::Closed)).unwrap().is_empty());
+        assert_eq!(where_known(Ok(Some(7))).unwrap(), Some(7));
+        assert!(where_known(Err::<Vec<u8>, _>(Cancelled.into())).is_err(), "nobody waits for it");
     }
 }

@@ -17,7 +17,7 @@ use crate::api::{App, bounds};
 use crate::model::SpanId;
 use crate::query::{KnownSpan, SpanFilter, TraceSummary, TreeSpan};
 use crate::telemetry::SpanOutcome;
-use crate::traces::{SpanStatus, TracedSpan};
+use crate::traces::{SpanStatus, TracedSpan, WholeTrace};
 
 /// Spans that an answer names; it tells how many there are.
 const MAX_SPANS: usize = 10_000;
@@ -51,6 +51,8 @@ struct Traced {
     error_count: usize,
     /// Whether later spans are without attributes, events and links, for their size.
     attributes_left_out: bool,
+    /// Whether there are more spans than are read of one trace.
+    truncated: bool,
 }
 
 #[derive(Serialize)]
@@ -93,7 +95,7 @@ impl Row {
 }
 
 impl Trace {
-    fn new(trace: TraceSummary, known: &[TracedSpan]) -> Self {
+    fn new(trace: TraceSummary, known: &[TracedSpan], truncated: bool) -> Self {
         let by_id: HashMap<SpanId, &TracedSpan> = known.iter().map(|span| (span.span_id, span)).collect();
         let mut bytes = 0;
         let mut told = |span: &TreeSpan| {
@@ -115,6 +117,7 @@ impl Trace {
             span_count: known.len(),
             error_count: known.iter().filter(|span| span.status == SpanStatus::Error).count(),
             attributes_left_out: bytes > MAX_TOLD_BYTES,
+            truncated,
         });
         Self {
             trace_id: trace.trace_id.to_string(),
@@ -151,12 +154,12 @@ pub(super) async fn trace(
     let engine = app.engine(&access).since(since);
     let tenants = access.readable();
     let found = app.compute(move |app| {
-        let mut spans = app.traces.trace(&tenants, id)?;
+        let WholeTrace { mut spans, truncated } = told::where_known(app.traces.trace(&tenants, id))?;
         let since_nanos = since.map_or(i64::MIN, |ms| ms.saturating_mul(1_000_000));
         spans.retain(|span| span.end_nanos() >= since_nanos);
         let known: Vec<KnownSpan> = spans.iter().map(known).collect();
         let found = engine.trace_with(id, &known)?;
-        Ok::<_, ApiError>(found.map(|trace| Trace::new(trace, &spans)))
+        Ok::<_, ApiError>(found.map(|trace| Trace::new(trace, &spans, truncated)))
     });
     match found.await? {
         Some(trace) => {

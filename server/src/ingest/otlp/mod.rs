@@ -22,7 +22,7 @@ use spanflame_wire::opentelemetry::proto::profiles::v1development::__buffa::view
 };
 
 pub use self::json::{spans_to_protobuf, to_protobuf};
-pub use self::spans::{Dropped, ExportedSpans, SpanBatch, decode_spans};
+pub use self::spans::{Dropped, ExportedSpans, MAX_SPAN_BYTES, SpanBatch, decode_spans, span_weight};
 
 use self::dictionary::{Attribute, Dictionary, Link, entry};
 use super::assemble::{Assembler, Binary, Frame, Header, LabelValue, is_of_span, profile_types};

@@ -1,7 +1,12 @@
 //! OpenTelemetry spans: each is judged by itself, and cut to what limits allow. What is cut is counted in the span, in
 //! the fields that OpenTelemetry has for that.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+
 use buffa::{DecodeError, DecodeOptions, Message};
+use foldhash::fast::RandomState;
 use spanflame_wire::opentelemetry::proto::collector::trace::v1::ExportTraceServiceRequest;
 use spanflame_wire::opentelemetry::proto::common::v1::__buffa::oneof::any_value::Value;
 use spanflame_wire::opentelemetry::proto::common::v1::{AnyValue, InstrumentationScope, KeyValue};
@@ -16,14 +21,20 @@ use crate::model::{SpanId, TraceId};
 
 /// The longest state of a trace that W3C Trace Context wants to be passed on whole, in bytes.
 const MAX_STATE_BYTES: usize = 512;
+/// The most memory that a span, a resource or a library takes, as [`span_weight`] counts it: all that is kept can be read
+/// again, whatever the limits are by then.
+pub const MAX_SPAN_BYTES: usize = 16 << 20;
 
-/// Spans of one resource that one library made. Ids have their true lengths, and every span has a trace, an id and a time.
+/// The spans of one resource that one library made. Ids have their true lengths, every span has a trace, an id and a time,
+/// and weighs [`MAX_SPAN_BYTES`] at most.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SpanBatch {
     /// The service.
-    pub service: String,
-    /// Resource and library, without spans.
-    pub origin: ResourceSpans,
+    pub service: Arc<str>,
+    /// The resource, as a message `ResourceSpans`: the same memory in all batches of one export that have the same.
+    pub resource: Arc<[u8]>,
+    /// The library, as another; one behind the other they are the message of both.
+    pub library: Vec<u8>,
     /// The spans.
     pub spans: Vec<Span>,
 }
@@ -77,12 +88,23 @@ pub fn decode_spans(
         })?;
     let mut exported = ExportedSpans::default();
     let mut cutter = Cutter { limits, dropped: Dropped::default() };
+    let mut origins = Origins::default();
     for (of_resource, resource) in request.resource_spans.into_iter().enumerate() {
         let own = cutter.resource(resource.resource.into_option().unwrap_or_default());
-        let service = service(&own.attributes);
-        let schema_url = cutter.text(resource.schema_url);
+        let service: Arc<str> = service(&own.attributes).into();
+        let weight = elements(&own.attributes);
+        let own = ResourceSpans {
+            resource: own.into(),
+            schema_url: cutter.text(resource.schema_url),
+            ..Default::default()
+        };
+        let weight = weight.saturating_add(own.encoded_len() as usize);
+        let own = bounded("resource", weight).map(|()| origins.resource(own.encode_to_vec()));
         for (of_scope, scope) in resource.scope_spans.into_iter().enumerate() {
+            let place =
+                |at: usize| format!("resource_spans[{of_resource}].scope_spans[{of_scope}].spans[{at}]");
             let mut spans = Vec::with_capacity(scope.spans.len());
+            let mut places = Vec::with_capacity(scope.spans.len());
             for (at, mut span) in scope.spans.into_iter().enumerate() {
                 exported.total += 1;
                 let checked = match exported.total {
@@ -92,37 +114,124 @@ pub fn decode_spans(
                     }
                     _ => check(&mut span, limits, received_ms),
                 };
+                let checked = checked.and_then(|()| {
+                    cutter.span(&mut span);
+                    bounded("span", span_weight(&span))
+                });
                 match checked {
                     Ok(()) => {
-                        cutter.span(&mut span);
                         spans.push(span);
+                        places.push(at);
                     }
-                    Err(error) => {
-                        let place =
-                            format!("resource_spans[{of_resource}].scope_spans[{of_scope}].spans[{at}]");
-                        exported.refused.push((place, error));
-                    }
+                    Err(error) => exported.refused.push((place(at), error)),
                 }
             }
             if spans.is_empty() {
                 continue;
             }
-            let library = ScopeSpans {
-                scope: cutter.scope(scope.scope.into_option().unwrap_or_default()).into(),
-                schema_url: cutter.text(scope.schema_url),
-                ..Default::default()
+            let library = cutter.library(scope.scope.into_option().unwrap_or_default(), scope.schema_url);
+            let batch = match own.clone().and_then(|own| origins.batch(own, library?, budget)) {
+                Ok(batch) => batch,
+                Err(error) => {
+                    exported.refused.extend(places.into_iter().map(|at| (place(at), error.clone())));
+                    continue;
+                }
             };
-            let origin = ResourceSpans {
-                resource: own.clone().into(),
-                scope_spans: vec![library],
-                schema_url: schema_url.clone(),
-                ..Default::default()
-            };
-            exported.batches.push(SpanBatch { service: service.clone(), origin, spans });
+            match batch {
+                Batch::Known(number) => exported.batches[number].spans.append(&mut spans),
+                Batch::New { resource, library } => {
+                    exported.batches.push(SpanBatch {
+                        service: Arc::clone(&service),
+                        resource,
+                        library,
+                        spans,
+                    });
+                }
+            }
         }
     }
     exported.dropped = cutter.dropped;
     Ok(exported)
+}
+
+/// Resources and libraries of an export, so that each is kept once however often it is named.
+#[derive(Default)]
+struct Origins {
+    resources: HashMap<Arc<[u8]>, usize, RandomState>,
+    /// The batch of each pair.
+    batches: HashMap<(usize, Vec<u8>), usize, RandomState>,
+}
+
+/// Where spans belong.
+enum Batch {
+    Known(usize),
+    New { resource: Arc<[u8]>, library: Vec<u8> },
+}
+
+impl Origins {
+    /// A resource and its number.
+    fn resource(&mut self, message: Vec<u8>) -> (Arc<[u8]>, usize) {
+        if let Some((known, &number)) = self.resources.get_key_value(&message[..]) {
+            return (Arc::clone(known), number);
+        }
+        let (own, number) = (Arc::<[u8]>::from(message), self.resources.len());
+        self.resources.insert(Arc::clone(&own), number);
+        (own, number)
+    }
+
+    /// The batch of a resource and a library. Each pair is kept with all of its resource, which is far more than was sent of it:
+    /// it counts.
+    fn batch(
+        &mut self,
+        (resource, number): (Arc<[u8]>, usize),
+        library: Vec<u8>,
+        budget: &mut Budget,
+    ) -> Result<Batch, IngestError> {
+        let next = self.batches.len();
+        match self.batches.entry((number, library)) {
+            Entry::Occupied(known) => Ok(Batch::Known(*known.get())),
+            Entry::Vacant(new) => {
+                let bytes = resource.len().saturating_add(new.key().1.len());
+                budget.take_for("resource: once for each of its scopes", bytes)?;
+                let library = new.key().1.clone();
+                new.insert(next);
+                Ok(Batch::New { resource, library })
+            }
+        }
+    }
+}
+
+/// Refuses what takes too much memory to be read again.
+fn bounded(field: &str, weight: usize) -> Result<(), IngestError> {
+    if weight <= MAX_SPAN_BYTES {
+        return Ok(());
+    }
+    let message =
+        format!("takes {weight} bytes of memory, {MAX_SPAN_BYTES} at most: send fewer or shorter attributes");
+    Err(IngestError::invalid(field, message))
+}
+
+/// The memory that a span takes, in bytes: no less than what decoders count, and than its message has.
+pub fn span_weight(span: &Span) -> usize {
+    let events = span.events.iter().map(|event| size_of::<Event>() + elements(&event.attributes));
+    let links = span.links.iter().map(|link| size_of::<Link>() + elements(&link.attributes));
+    let parts = elements(&span.attributes) + events.sum::<usize>() + links.sum::<usize>();
+    size_of::<Span>() + span.encoded_len() as usize + parts
+}
+
+/// The memory of attributes, their texts and bytes aside.
+fn elements(attributes: &[KeyValue]) -> usize {
+    fn of(value: &AnyValue) -> usize {
+        match &value.value {
+            Some(Value::ArrayValue(list)) => {
+                list.values.iter().map(|value| size_of::<AnyValue>() + of(value)).sum()
+            }
+            Some(Value::KvlistValue(list)) => elements(&list.values),
+            _ => 0,
+        }
+    }
+    let of_one = |attribute: &KeyValue| size_of::<KeyValue>() + attribute.value.as_option().map_or(0, of);
+    attributes.iter().map(of_one).sum()
 }
 
 /// The service of a resource: its name, else what its process is called.
@@ -185,6 +294,16 @@ impl Cutter<'_> {
         self.attributes(&mut resource.attributes, &mut resource.dropped_attributes_count);
         resource.__buffa_unknown_fields = Default::default();
         resource
+    }
+
+    /// The message of a library.
+    fn library(&mut self, scope: InstrumentationScope, schema_url: String) -> Result<Vec<u8>, IngestError> {
+        let scope = self.scope(scope);
+        let weight = elements(&scope.attributes).saturating_add(scope.encoded_len() as usize);
+        bounded("scope", weight)?;
+        let scope =
+            ScopeSpans { scope: scope.into(), schema_url: self.text(schema_url), ..Default::default() };
+        Ok(ResourceSpans { scope_spans: vec![scope], ..Default::default() }.encode_to_vec())
     }
 
     fn scope(&mut self, mut scope: InstrumentationScope) -> InstrumentationScope {
@@ -350,7 +469,7 @@ mod tests {
         ];
         let exported = decode(spans, &Limits::default());
         assert_eq!((exported.total, exported.batches.len()), (6, 1));
-        assert_eq!(exported.batches[0].service, "checkout");
+        assert_eq!(&*exported.batches[0].service, "checkout");
         let kept: Vec<u8> = exported.batches[0].spans.iter().map(|span| span.span_id[0]).collect();
         assert_eq!(kept, [1, 6]);
         let last = &exported.batches[0].spans[1];
@@ -408,6 +527,75 @@ mod tests {
         let cut = kept.attributes[0].value.as_option().and_then(|value| value.value.clone());
         assert_eq!(cut, Some(text("aä")));
         assert!(exported.refused[0].1.to_string().contains("max_spans_per_push"), "{:?}", exported.refused);
+    }
+
+    /// A resource of half a mebibyte, and as many spans, each of a library of its own.
+    fn with_scopes(scopes: usize) -> Vec<u8> {
+        let attributes: Vec<KeyValue> =
+            (0..32).map(|n| attribute(&format!("a{n}"), Value::StringValue("x".repeat(16 << 10)))).collect();
+        let scope_spans: Vec<ScopeSpans> = (0..scopes)
+            .map(|number| ScopeSpans {
+                scope: InstrumentationScope { name: format!("library {number}"), ..Default::default() }
+                    .into(),
+                spans: vec![Span { span_id: (number as u64 + 1).to_be_bytes().to_vec(), ..span(1) }],
+                ..Default::default()
+            })
+            .collect();
+        let of_resource = ResourceSpans {
+            resource: Resource { attributes, ..Default::default() }.into(),
+            scope_spans,
+            ..Default::default()
+        };
+        // The same once more: nothing of it is new.
+        ExportTraceServiceRequest {
+            resource_spans: vec![of_resource.clone(), of_resource],
+            ..Default::default()
+        }
+        .encode_to_vec()
+    }
+
+    #[test]
+    fn a_resource_is_there_once_and_counts_for_each_library() {
+        let limits = Limits { max_push_bytes: 8 << 20, ..Limits::default() };
+        let decode =
+            |scopes| decode_spans(&with_scopes(scopes), &limits, &mut Budget::new(&limits), NOW_MS).unwrap();
+        let exported = decode(10);
+        assert_eq!((exported.batches.len(), exported.refused.len()), (10, 0));
+        for batch in &exported.batches {
+            assert!(Arc::ptr_eq(&batch.resource, &exported.batches[0].resource));
+            assert_eq!(batch.spans.len(), 2, "of both times");
+            let message = [&batch.resource[..], &batch.library].concat();
+            let origin = ResourceSpans::decode_from_slice(&message).unwrap();
+            assert_eq!(origin.resource.as_option().unwrap().attributes.len(), 32);
+            assert!(origin.scope_spans[0].scope.as_option().unwrap().name.starts_with("library "));
+        }
+        let exported = decode(1000);
+        assert!((10..16).contains(&exported.batches.len()), "{}", exported.batches.len());
+        let kept: usize = exported.batches.iter().map(|batch| batch.spans.len()).sum();
+        assert_eq!(kept + exported.refused.len(), exported.total);
+        let (place, error) = &exported.refused[0];
+        assert!(place.starts_with("resource_spans[0].scope_spans[15].spans[0]"), "{place}");
+        assert!(error.to_string().contains("max_push_bytes"), "{error}");
+    }
+
+    #[test]
+    fn what_takes_too_much_memory_is_refused_whatever_its_message_takes() {
+        // Two bytes each, and a hundred in memory.
+        let list = |count: usize| {
+            let list = spanflame_wire::opentelemetry::proto::common::v1::ArrayValue {
+                values: vec![AnyValue::default(); count],
+                ..Default::default()
+            };
+            attribute("list", Value::ArrayValue(Box::new(list)))
+        };
+        let limits = Limits { max_attribute_bytes: 4 << 20, ..Limits::default() };
+        let heavy = Span { attributes: vec![list(MAX_SPAN_BYTES / size_of::<AnyValue>())], ..span(1) };
+        let light = Span { attributes: vec![list(MAX_SPAN_BYTES / size_of::<AnyValue>() / 2)], ..span(2) };
+        assert!(heavy.encoded_len() < 4 << 20);
+        let exported = decode(vec![heavy, light], &limits);
+        assert_eq!(exported.batches[0].spans.len(), 1);
+        let said = exported.refused[0].1.to_string();
+        assert!(said.starts_with("span: takes ") && said.contains("16777216 at most"), "{said}");
     }
 
     proptest! {
