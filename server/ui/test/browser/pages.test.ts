@@ -1,7 +1,6 @@
 // The rest of the page against the real server: list, look-up, failures, hostile names, themes, accessibility, sub-path.
 
 import assert from "node:assert/strict";
-import { join } from "node:path";
 import { after, before, test } from "node:test";
 import type { Browser, BrowserContextOptions, Page } from "playwright-core";
 import { answerOf } from "../support/answer.ts";
@@ -18,7 +17,6 @@ import {
   SIGN,
   type TestSpan,
 } from "../support/dataset.ts";
-import { withDist } from "../support/dist.ts";
 import { canvas } from "../support/graph.ts";
 import { eventually } from "../support/poll.ts";
 import { mountUnder } from "../support/proxy.ts";
@@ -378,22 +376,17 @@ test("asks for a token, and works below the server's own prefix", { skip: !binar
   try {
     await push(locked, span.service, profileOf(span), { authorization: `Bearer ${token}` });
     assert.equal((await fetch(`${locked.url}/api/v1/spans`)).status, 401);
-    // What a user types into the browser's own dialogue.
-    const httpCredentials = { username: "anyone", password: token };
-    await withPage(
-      browser,
-      origin,
-      async (page) => {
-        await page.goto(locked.url);
-        assert.equal(path(page), "/profiles/");
-        await page.getByRole("link", { name: "POST /pay" }).click();
-        await canvas(page).waitFor();
-        assert.equal(path(page), `/profiles/span/${span.spanId}`);
-        await page.reload();
-        await canvas(page).waitFor();
-      },
-      { httpCredentials },
-    );
+    await withPage(browser, origin, async (page) => {
+      await page.goto(locked.url);
+      assert.equal(path(page), "/profiles/");
+      await page.getByLabel("Token").fill(token);
+      await page.keyboard.press("Enter");
+      await page.getByRole("link", { name: "POST /pay" }).click();
+      await canvas(page).waitFor();
+      assert.equal(path(page), `/profiles/span/${span.spanId}`);
+      await page.reload();
+      await canvas(page).waitFor();
+    });
   } finally {
     await locked.stop();
   }
@@ -405,18 +398,14 @@ test("the page asks for a token itself, keeps it for the tab and forgets it", { 
   const locked = await startServer(binary!, [], {
     SPANFLAME_TOKENS: `page = { token = "${token}", admin = true }\nagent = { token = "${writer}", write = true }`,
   });
-  // The page's files, which hold no data, come from in front of the server.
-  const front = await withDist(join(import.meta.dirname, "../../dist"), locked.url, {
-    authorization: `Bearer ${token}`,
-  });
   try {
     await push(locked, span.service, profileOf(span), { authorization: `Bearer ${token}` });
-    await withPage(browser, front.url, async (page) => {
+    await withPage(browser, locked.url, async (page) => {
       const enter = async (text: string) => {
         await page.getByLabel("Token").fill(text);
         await page.keyboard.press("Enter");
       };
-      await page.goto(`${front.url}/span/${span.spanId}?view=flame`);
+      await page.goto(`${locked.url}/span/${span.spanId}?view=flame`);
       await page.getByRole("heading", { name: "Sign in" }).waitFor();
       await audit(page, "sign in");
       await enter("two words");
@@ -445,7 +434,6 @@ test("the page asks for a token itself, keeps it for the tab and forgets it", { 
       assert.equal(await page.evaluate(() => JSON.stringify([sessionStorage, localStorage])), "[{},{}]");
     });
   } finally {
-    front.stop();
     await locked.stop();
   }
 });

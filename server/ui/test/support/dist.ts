@@ -13,15 +13,10 @@ const TYPES: Record<string, string> = {
   ".svg": "image/svg+xml",
 };
 
-/** Serves the files of `dist` and passes everything else on to `target`, which may want headers for its own page. */
-export async function withDist(
-  dist: string,
-  target: string,
-  headers: Record<string, string> = {},
-): Promise<{ url: string; stop: () => void }> {
+/** Serves the files of `dist` and passes everything else on to `target`. */
+export async function withDist(dist: string, target: string): Promise<{ url: string; stop: () => void }> {
   // The headers, the security policy above all, are those that the server sends with its own page.
-  const policy =
-    (await fetch(`${target}/`, { headers })).headers.get("content-security-policy") ?? "default-src 'none'";
+  const policy = (await fetch(`${target}/`)).headers.get("content-security-policy") ?? "default-src 'none'";
   const server = createServer((incoming, outgoing) => {
     void answer(incoming, outgoing, dist, target, policy);
   });
