@@ -65,6 +65,20 @@ impl ProfilesService for Profiles {
 }
 
 async fn export(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
+    let (encoding, tenant, read) = receive(request, Parts::Profiles, ingest::otlp_from_json).await?;
+    Ok(encoding.answer(&store(&app, &tenant, read).await?))
+}
+
+/// Receives an export over HTTP: how it is written and answered, whose it is, and what makes its message in protobuf. That
+/// reads JSON by `from_json`, so it is done where other decoding is.
+async fn receive(
+    request: Request,
+    parts: Parts,
+    from_json: fn(&[u8], &Limits) -> Result<Vec<u8>, IngestError>,
+) -> Result<
+    (Encoding, TenantId, impl FnOnce(&App, &Limits) -> Result<Bytes, ConnectError> + Send + 'static),
+    ApiError,
+> {
     let (head, body) = request.into_parts();
     let known = Encoding::of(&head.headers)
         .and_then(|encoding| Ok((encoding, Access::of(&head.extensions).writable()?.clone())));
@@ -78,13 +92,9 @@ async fn export(State(app): State<Arc<App>>, request: Request) -> Result<Respons
     let body = body::read(&head.headers, body).await?;
     let read = move |app: &App, limits: &Limits| match encoding {
         Encoding::Protobuf => Ok(body),
-        Encoding::Json => {
-            let message = ingest::otlp_from_json(&body, limits);
-            Ok(message.map_err(|error| refused(app, Parts::Profiles, &error))?.into())
-        }
+        Encoding::Json => Ok(from_json(&body, limits).map_err(|error| refused(app, parts, &error))?.into()),
     };
-    let stored = store(&app, &tenant, read).await?;
-    Ok(encoding.answer(&stored))
+    Ok((encoding, tenant, read))
 }
 
 impl Encoding {

@@ -12,11 +12,11 @@ use spanflame_wire::opentelemetry::proto::collector::trace::v1::{
     ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse, TraceService,
 };
 
-use super::{Encoding, refused};
+use super::{receive, refused};
 use crate::api::access::Access;
 use crate::api::error::{ApiError, of_traces};
 use crate::api::refusals::{Parts, Refusals};
-use crate::api::{App, body, intake};
+use crate::api::{App, intake};
 use crate::ingest::{self, Limits};
 use crate::model::TenantId;
 
@@ -40,26 +40,8 @@ impl TraceService for Traces {
 }
 
 pub(super) async fn export(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
-    let (head, body) = request.into_parts();
-    let known = Encoding::of(&head.headers)
-        .and_then(|encoding| Ok((encoding, Access::of(&head.extensions).writable()?.clone())));
-    let (encoding, tenant) = match known {
-        Ok(known) => known,
-        Err(error) => {
-            body::skim(body).await;
-            return Err(error);
-        }
-    };
-    let body = body::read(&head.headers, body).await?;
-    let read = move |app: &App, limits: &Limits| match encoding {
-        Encoding::Protobuf => Ok(body),
-        Encoding::Json => {
-            let message = ingest::spans_from_json(&body, limits);
-            Ok(message.map_err(|error| refused(app, Parts::Spans, &error))?.into())
-        }
-    };
-    let stored = store(&app, &tenant, read).await?;
-    Ok(encoding.answer(&stored))
+    let (encoding, tenant, read) = receive(request, Parts::Spans, ingest::spans_from_json).await?;
+    Ok(encoding.answer(&store(&app, &tenant, read).await?))
 }
 
 /// Stores the spans of the message in protobuf that `read` makes of a body.
