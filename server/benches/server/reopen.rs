@@ -39,7 +39,8 @@ pub(crate) fn measure(setup: &Setup) -> anyhow::Result<Vec<Measurement>> {
     let opened = begun.elapsed();
     let span = load.remembered.first().context("a span")?;
     let caller = Caller::new(&server.url);
-    let asked = caller.call(Method::GET, &profile_of(span.id), "application/json", Bytes::new());
+    let path = profile_of(span.id);
+    let asked = caller.call(Method::GET, &path, "application/json", Bytes::new());
     let (status, _) = runtime.block_on(asked)?;
     let answered = begun.elapsed();
     ensure!(status == 200, "the first query after the restart: {status}");
