@@ -6,11 +6,13 @@ use std::sync::OnceLock;
 
 use crate::process::Process;
 
-/// What the tests start, by calls that build it: cargo settles on one set of features for each. The server's HTTP client has
-/// its TLS from the server; that of the examples' exporters would panic if it had no other.
-const PACKAGES: [&[&str]; 2] = [
-    &["spanflame-server"],
-    &["example-axum-tracing", "example-plain-otel", "example-pyroscope-agent", "example-threads"],
+/// What the tests start, all built by one call: cargo then settles on one set of features.
+const PACKAGES: [&str; 5] = [
+    "spanflame-server",
+    "example-axum-tracing",
+    "example-plain-otel",
+    "example-pyroscope-agent",
+    "example-threads",
 ];
 
 /// The path of a binary, up to date with its sources.
@@ -41,17 +43,15 @@ fn build() -> PathBuf {
     let profile = if profile == "debug" { "dev" } else { profile };
 
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    for packages in PACKAGES {
-        let status = Command::new(&cargo)
-            .args(["build", "--quiet", "--manifest-path"])
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"))
-            .args(["--profile", profile])
-            .arg("--target-dir")
-            .arg(target)
-            .args(packages.iter().flat_map(|package| ["--package", package]))
-            .status()
-            .expect("cargo can be run");
-        assert!(status.success(), "the binaries do not build: {status}");
-    }
+    let status = Command::new(cargo)
+        .args(["build", "--quiet", "--manifest-path"])
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"))
+        .args(["--profile", profile])
+        .arg("--target-dir")
+        .arg(target)
+        .args(PACKAGES.iter().flat_map(|package| ["--package", package]))
+        .status()
+        .expect("cargo can be run");
+    assert!(status.success(), "the binaries do not build: {status}");
     directory.to_owned()
 }

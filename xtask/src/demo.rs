@@ -26,10 +26,7 @@ pub(crate) struct Args {
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    // One call for each: together they would share features, and the service's exporter would look for the server's TLS.
-    for package in ["spanflame-server", "example-axum-tracing"] {
-        shell::run(shell::cargo().args(["build", "-p", package]))?;
-    }
+    shell::run(shell::cargo().args(["build", "-p", "spanflame-server", "-p", "example-axum-tracing"]))?;
     let binaries = shell::target_dir().join("debug");
     let data = shell::target_dir().join("demo-data");
 

@@ -11,11 +11,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     // Together the members turn on every feature of the bridge, its benchmark hooks and the agent's adapter included.
-    let bridge = ["test", "--workspace", "--exclude", "spanflame-server", "--no-fail-fast"];
-    shell::run(shell::cargo().args(bridge))?;
-    // By itself: the HTTP client of its bucket would be that of the agent and the exporters, too, and panics where nobody has
-    // brought it a TLS provider, as the server does.
-    shell::run(shell::cargo().args(["test", "--package", "spanflame-server", "--no-fail-fast"]))?;
+    shell::run(shell::cargo().args(["test", "--workspace", "--no-fail-fast"]))?;
     // What the signal handler can reach is read from the code that users run: the optimized one.
     let reach = [
         "test",

@@ -13,6 +13,7 @@ use object_store::path::Path as Name;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
 mod bucket;
+mod http_client;
 
 pub use self::bucket::Bucket;
 pub(super) use self::bucket::BucketObjects;

@@ -1,8 +1,10 @@
 //! Encrypted connections: the real binary with certificates made for the test.
 
-use std::net::TcpStream;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -16,7 +18,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
-use crate::support::{DEADLINE, Server, replace};
+use crate::support::{DEADLINE, Server, command, replace};
 
 /// A certificate and its key, in PEM.
 struct Pair {
@@ -160,4 +162,73 @@ fn clients_may_need_certificates_too() {
     assert_eq!(ask(&server, &authority, None, false), None);
     assert_eq!(ask(&server, &authority, Some(&authority.issue()), false), None);
     assert_eq!(ask(&server, &authority, Some(&clients.issue()), false), Some((200, Version::HTTP_11)));
+}
+
+/// What a server that may keep nothing in its bucket says: it is asked at this endpoint with these settings.
+fn bucket_error(endpoint: &str, env: &[(&str, &str)]) -> String {
+    let dir = tempfile::tempdir().expect("a directory");
+    let data = dir.path().to_str().expect("plain");
+    let bucket =
+        ["--object-store=s3://profiles", "--object-region=eu-central-1", "--object-endpoint", endpoint];
+    let output = command(&[&["serve", "--listen=127.0.0.1:0", "--data-dir", data], &bucket[..]].concat())
+        .envs([("AWS_ACCESS_KEY_ID", "id"), ("AWS_SECRET_ACCESS_KEY", "secret")])
+        .envs(env.iter().copied())
+        .output()
+        .expect("the binary starts");
+    assert!(!output.status.success());
+    String::from_utf8(output.stderr).expect("text")
+}
+
+#[test]
+fn a_bucket_is_reached_encrypted_by_trusted_authorities_alone_and_through_the_proxy_that_is_set() {
+    let (dir, authority) = (tempfile::tempdir().expect("a directory"), Authority::new());
+    // It is no object store, but its refusal shows that it was asked.
+    let server = Files::new(dir.path(), &authority.issue()).server(&[]);
+    let port = server.url().rsplit_once(':').expect("a port").1.to_owned();
+    let endpoint = format!("https://localhost:{port}");
+    let trusted = |authority: &Authority, name: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, authority.certificate()).expect("written");
+        path.to_str().expect("plain").to_owned()
+    };
+    let (right, wrong) = (trusted(&authority, "right.pem"), trusted(&Authority::new(), "wrong.pem"));
+
+    let asked = bucket_error(&endpoint, &[("SSL_CERT_FILE", &right)]);
+    assert!(asked.contains("s3://profiles/probe/") && asked.contains("404"), "{asked}");
+    let distrusted = bucket_error(&endpoint, &[("SSL_CERT_FILE", &wrong)]);
+    assert!(distrusted.contains("invalid peer certificate"), "{distrusted}");
+
+    let (proxy, seen) = tunnel();
+    let proxied = [("SSL_CERT_FILE", &*right), ("HTTPS_PROXY", &proxy)];
+    let asked = bucket_error(&endpoint, &proxied);
+    assert!(asked.contains("404"), "{asked}");
+    let head = seen.try_recv().expect("the proxy was asked");
+    assert!(head.starts_with(&format!("CONNECT localhost:{port} HTTP/1.1\r\n")), "{head}");
+    assert!(head.to_lowercase().contains("proxy-authorization: basic"), "{head}");
+    let around = bucket_error(&endpoint, &[&proxied[..], &[("NO_PROXY", "localhost")]].concat());
+    assert!(around.contains("404") && seen.try_recv().is_err(), "{around}");
+}
+
+/// A proxy with a login, by its address, and the heads of what it is asked.
+fn tunnel() -> (String, Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = format!("http://user:word@{}", listener.local_addr().expect("bound"));
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for client in listener.incoming().map_while(Result::ok) {
+            let mut reader = BufReader::new(client.try_clone().expect("another handle"));
+            let mut head = String::new();
+            while !head.ends_with("\r\n\r\n") && reader.read_line(&mut head).is_ok_and(|read| read > 0) {}
+            let host = head.split(' ').nth(1).expect("a host").to_owned();
+            if tell.send(head).is_err() {
+                return;
+            }
+            let server = TcpStream::connect(host).expect("the host is there");
+            (&client).write_all(b"HTTP/1.1 200 OK\r\n\r\n").expect("written");
+            let back = (server.try_clone().expect("another handle"), client);
+            std::thread::spawn(move || std::io::copy(&mut reader, &mut &server));
+            std::thread::spawn(move || std::io::copy(&mut &back.0, &mut &back.1));
+        }
+    });
+    (address, told)
 }

@@ -8,45 +8,74 @@ export interface Field {
   bytes: Uint8Array | undefined;
 }
 
+/** Where reading stands in a message. */
+export class Cursor {
+  at: number;
+  readonly bytes: Uint8Array;
+  readonly end: number;
+
+  constructor(bytes: Uint8Array, at = 0, end = bytes.length) {
+    this.bytes = bytes;
+    this.at = at;
+    this.end = end;
+  }
+
+  /** Reads a varint; what exceeds 53 bits loses its lowest ones, which no line, index or value needs. */
+  varint(): number {
+    const { bytes, end } = this;
+    let { at } = this;
+    let value = 0;
+    // Four bytes as a small integer, the rest as a large number.
+    let shift = 0;
+    for (; at < end && shift < 28; shift += 7) {
+      const byte = bytes[at++]!;
+      value |= (byte & 0x7f) << shift;
+      if (byte < 0x80) {
+        this.at = at;
+        return value;
+      }
+    }
+    for (let scale = 2 ** shift; at < end; scale *= 128) {
+      const byte = bytes[at++]!;
+      value += (byte & 0x7f) * scale;
+      if (byte < 0x80) break;
+    }
+    this.at = at;
+    return value;
+  }
+}
+
 /** The fields of a message, up to where it breaks off. */
 export function* fields(bytes: Uint8Array): Generator<Field> {
-  const at = { offset: 0 };
-  while (at.offset < bytes.length) {
-    const tag = varint(bytes, at);
+  const cursor = new Cursor(bytes);
+  while (cursor.at < bytes.length) {
+    const tag = cursor.varint();
     const number = Math.floor(tag / 8);
     const kind = tag % 8;
-    if (kind === 0) yield { number, value: varint(bytes, at), bytes: undefined };
-    else if (kind === 1) at.offset += 8;
-    else if (kind === 5) at.offset += 4;
+    if (kind === 0) yield { number, value: cursor.varint(), bytes: undefined };
+    else if (kind === 1) cursor.at += 8;
+    else if (kind === 5) cursor.at += 4;
     else if (kind === 2) {
-      const length = varint(bytes, at);
-      yield { number, value: 0, bytes: bytes.subarray(at.offset, at.offset + length) };
-      at.offset += length;
+      const length = cursor.varint();
+      yield { number, value: 0, bytes: bytes.subarray(cursor.at, cursor.at + length) };
+      cursor.at += length;
     } else return;
   }
 }
 
-/** Reads a varint; what exceeds 53 bits loses its lowest ones, which no line, index or value needs. */
-export function varint(bytes: Uint8Array, at: { offset: number }): number {
-  let value = 0;
-  let scale = 1;
-  while (at.offset < bytes.length) {
-    const byte = bytes[at.offset++]!;
-    value += (byte & 0x7f) * scale;
-    if (byte < 0x80) break;
-    scale *= 128;
-  }
-  return value;
-}
-
 /** The varints of a packed field. */
 export function packed(bytes: Uint8Array): Float64Array {
-  let count = 0;
-  for (let i = 0; i < bytes.length; i++) if (bytes[i]! < 0x80) count++;
-  const values = new Float64Array(count);
-  const at = { offset: 0 };
-  for (let i = 0; i < count; i++) values[i] = varint(bytes, at);
+  const values = new Float64Array(countVarints(bytes, 0, bytes.length));
+  const cursor = new Cursor(bytes);
+  for (let i = 0; i < values.length; i++) values[i] = cursor.varint();
   return values;
+}
+
+/** How many varints end in a stretch of bytes. */
+export function countVarints(bytes: Uint8Array, from: number, until: number): number {
+  let count = 0;
+  for (let at = from; at < until; at++) if (bytes[at]! < 0x80) count++;
+  return count;
 }
 
 /** Writes a message: fields in the order they are given, numbers not below zero. Empty texts and zeros are left out. */

@@ -13,19 +13,16 @@ use object_store::aws::{AmazonS3, AmazonS3Builder, S3ConditionalPut};
 use object_store::path::Path as Name;
 use object_store::prefix::PrefixStore;
 use object_store::{
-    BackoffConfig, ClientOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, RetryConfig,
+    BackoffConfig, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, RetryConfig,
 };
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use tokio::runtime::{Builder, Runtime};
 use uuid::Uuid;
 
+use super::http_client::Connector;
 use super::{Objects, io_error_kind};
 
-/// Longest that reaching the object store may take.
-const CONNECT: Duration = Duration::from_secs(5);
-/// Longest that one try of a request may take, its body included.
-const REQUEST: Duration = Duration::from_secs(60);
 /// How often a request is tried again, and until when.
 const RETRIES: (usize, Duration) = (3, Duration::from_secs(20));
 /// How often an object is created again that others are just writing, too.
@@ -107,9 +104,6 @@ impl Weighter<String, Arc<[u8]>> for Bytes {
 impl BucketObjects {
     /// Those in this bucket. Nothing is asked of it yet.
     pub(in crate::store) fn open(bucket: &Bucket) -> io::Result<Self> {
-        // Whoever installed another is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = ClientOptions::new().with_connect_timeout(CONNECT).with_timeout(REQUEST);
         let backoff = BackoffConfig {
             init_backoff: Duration::from_millis(100),
             max_backoff: Duration::from_secs(3),
@@ -118,7 +112,7 @@ impl BucketObjects {
         let retry = RetryConfig { backoff, max_retries: RETRIES.0, retry_timeout: RETRIES.1 };
         // What the environment says about the client itself comes first: it holds the credentials.
         let mut builder = AmazonS3Builder::from_env()
-            .with_client_options(client)
+            .with_http_connector(Connector)
             .with_retry(retry)
             .with_bucket_name(&bucket.name)
             .with_conditional_put(S3ConditionalPut::ETagMatch);
@@ -379,12 +373,12 @@ mod tests {
     /// With credentials that need no look-up.
     fn objects_of(bucket: &Bucket) -> BucketObjects {
         let mut objects = BucketObjects::open(bucket).unwrap();
-        let client = ClientOptions::new().with_allow_http(true).with_connect_timeout(CONNECT);
         let store = AmazonS3Builder::new()
             .with_bucket_name(&bucket.name)
             .with_endpoint(bucket.endpoint.as_deref().unwrap())
             .with_region("eu-central-1")
-            .with_client_options(client)
+            .with_allow_http(true)
+            .with_http_connector(Connector)
             .with_access_key_id("id")
             .with_secret_access_key("secret")
             .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() })

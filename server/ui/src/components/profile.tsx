@@ -5,6 +5,7 @@ import { explain, fetchPprof, type Explanation, type ProfileRoute, type ProfileT
 import { inBackground } from "../flame/background.ts";
 import { displayName } from "../flame/names.ts";
 import { FlamePanel } from "../flame/panel.tsx";
+import { isFolded } from "../flame/toolbar.tsx";
 import type { Graph } from "../flame/tasks.ts";
 import type { Sources } from "../flame/source.ts";
 import { formatTime } from "../format.ts";
@@ -14,8 +15,8 @@ import { Failure, Loading, sentence } from "./states.tsx";
 
 /** A profile as it was loaded, with the samples behind it (0 if unknown). */
 export interface LoadedProfile {
-  /** As the server sent it; undefined where there was nothing to ask for. */
-  graph: ArrayBuffer | undefined;
+  /** Undefined where there is nothing. */
+  graph: Graph | undefined;
   samples: number;
 }
 
@@ -37,11 +38,7 @@ interface Props {
 }
 
 export function Profile({ load, subject, type, types, route, why, ...rest }: Props) {
-  const { loaded, retry } = useLoad(load.key, async (signal) => {
-    const { graph, samples } = await load.run(signal);
-    const task = graph && { what: "graph" as const, bytes: graph, root: `whole ${subject}` };
-    return { graph: task && (await inBackground(task)), samples };
-  });
+  const { loaded, retry } = useLoad(load.key, load.run);
   const sources = useSources(route, loaded.state === "done" ? loaded.value.graph : undefined);
   if (loaded.state === "loading") return <Loading what="the flame graph" />;
   if (loaded.state === "failed") {
@@ -64,6 +61,16 @@ export function Profile({ load, subject, type, types, route, why, ...rest }: Pro
   );
 }
 
+/** The graph in the server's answer, read while the page waits for whatever else it needs. */
+export async function readGraph(
+  answer: Promise<ArrayBuffer>,
+  subject: string,
+  query: URLSearchParams,
+): Promise<Graph | undefined> {
+  const bytes = await answer;
+  return inBackground({ what: "graph", bytes, root: `whole ${subject}`, isFolded: isFolded(query) });
+}
+
 /** Files and lines, once the graph is there; without them everything else works. */
 function useSources(route: ProfileRoute | undefined, graph: Graph | undefined): Sources | undefined {
   const [known, setKnown] = useState<{ graph: Graph; sources: Sources }>();
@@ -71,7 +78,7 @@ function useSources(route: ProfileRoute | undefined, graph: Graph | undefined): 
     if (!route || !graph) return;
     const abort = new AbortController();
     fetchPprof(route, abort.signal)
-      .then((bytes) => inBackground({ what: "sources", bytes, names: graph.names }))
+      .then((bytes) => inBackground({ what: "sources", bytes, names: graph.full.names.texts }))
       .then(
         (sources) => sources && !abort.signal.aborted && setKnown({ graph, sources }),
         () => {},

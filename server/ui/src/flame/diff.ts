@@ -2,7 +2,7 @@
 // be compared; and the functions whose share changed, with noise told from signal.
 
 import { discoveries, proportionsPValue } from "../stats.ts";
-import { collapse } from "./collapse.ts";
+import { collapse, FoldedBars } from "./collapse.ts";
 import type { DiffTree } from "./decode.ts";
 import { topRows } from "./top.ts";
 import { buildTree, childrenEnd, type FlameTree } from "./tree.ts";
@@ -18,24 +18,25 @@ export interface Comparison {
   tree: FlameTree;
   left: Side;
   right: Side;
+  /** With runtime frames folded, the bar that shows each bar of the whole graph. */
+  shownAs: Uint32Array<ArrayBuffer> | undefined;
 }
 
 /** Prepares a comparison, with runtime frames folded or not. */
 export function compare(diff: DiffTree, isFolded: boolean): Comparison {
-  let { tree, leftSelf, rightSelf } = diff;
-  if (isFolded) {
-    const collapsed = collapse(diff.tree);
-    tree = collapsed.tree;
-    const moved = (self: Float64Array) => {
-      const sums = new Float64Array(tree.size);
-      self.forEach((value, bar) => (sums[collapsed.shownAs[bar]!]! += value));
-      return sums;
-    };
-    [leftSelf, rightSelf] = [moved(leftSelf), moved(rightSelf)];
-  }
-  const left = { self: leftSelf, total: totalsOf(tree, leftSelf) };
-  const right = { self: rightSelf, total: totalsOf(tree, rightSelf) };
-  return { tree: inShares(tree, left, right), left, right };
+  const { tree, shownAs }: { tree: FlameTree; shownAs?: Uint32Array<ArrayBuffer> } = isFolded
+    ? collapse(diff.tree)
+    : diff;
+  const side = (full: Float64Array<ArrayBuffer>): Side => {
+    const self = shownAs ? new Float64Array(tree.size) : full.slice();
+    if (shownAs) for (let bar = 0; bar < full.length; bar++) self[shownAs[bar]!]! += full[bar]!;
+    return { self, total: totalsOf(tree, self) };
+  };
+  const [left, right] = [side(diff.leftSelf), side(diff.rightSelf)];
+  const shares = inShares(tree, left, right);
+  // What folded bars stand for is told of the graph that is drawn.
+  const folded = shownAs ? new FoldedBars(diff.tree, shares, shownAs) : shares.folded;
+  return { tree: { ...shares, folded }, left, right, shownAs };
 }
 
 /** What each bar and those below it are worth: callees stand after their callers. */
@@ -51,7 +52,8 @@ function inShares(tree: FlameTree, left: Side, right: Side): FlameTree {
     const values = new Float64Array(tree.size);
     for (const side of sides) {
       const scale = 1 / (side.total[0]! * sides.length);
-      side[of].forEach((value, bar) => (values[bar]! += value * scale));
+      const part = side[of];
+      for (let bar = 0; bar < tree.size; bar++) values[bar]! += part[bar]! * scale;
     }
     return values;
   };
@@ -64,8 +66,8 @@ function inShares(tree: FlameTree, left: Side, right: Side): FlameTree {
       at += total[child]!;
     }
   }
-  const { root, names, crates, name, parent, levelStart, folded } = tree;
-  return buildTree({ root, names, crates, name, start, total, self, parent, levelStart, folded });
+  const { root, names, crates, name, parent, levelStart } = tree;
+  return buildTree({ root, names, crates, name, start, total, self, parent, levelStart });
 }
 
 /** How a share changed from left to right, and whether more than chance explains it. */

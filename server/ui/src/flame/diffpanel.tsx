@@ -8,10 +8,8 @@ import { formatPoints, formatShare, formatValue } from "../format.ts";
 import { setQuery } from "../router.ts";
 import { FlameCanvas } from "./canvas.tsx";
 import { FOLDED_NAME } from "./collapse.ts";
-import type { DiffTree } from "./decode.ts";
 import {
   changeOf,
-  compare,
   diffFills,
   functionChanges,
   PICTURE_P,
@@ -25,11 +23,12 @@ import { barLabel } from "./labels.ts";
 import { displayName } from "./names.ts";
 import { paletteFor } from "./palette.ts";
 import { search } from "./search.ts";
-import { Toolbar } from "./toolbar.tsx";
+import type { Diff } from "./tasks.ts";
+import { isFolded, Toolbar } from "./toolbar.tsx";
 import { barId, depthOf, findBar, nameOf, type FlameTree } from "./tree.ts";
 
 interface Props {
-  diff: DiffTree;
+  diff: Diff;
   samples: SampleCounts;
   unit: string;
   /** What is compared, for the names of files. */
@@ -44,14 +43,14 @@ interface Props {
 }
 
 export function DiffPanel({ diff, samples, unit, query, dark, ...props }: Props) {
-  const isFolded = query.get("runtime") !== "show";
+  const folds = isFolded(query);
   const flipped = query.get("view") === "flame";
   const term = query.get("q") ?? "";
   const by = query.get("by") === "total" ? "total" : "self";
   const [focused, setFocused] = useState(-1);
   const [copied, setCopied] = useState("");
 
-  const comparison = useMemo(() => compare(diff, isFolded), [diff, isFolded]);
+  const comparison = diff.shown(folds);
   const { tree, left, right } = comparison;
   const palette = useMemo(() => paletteFor(tree, dark), [tree, dark]);
   const fills = useMemo(() => diffFills(comparison, samples, dark), [comparison, samples, dark]);
@@ -79,7 +78,7 @@ export function DiffPanel({ diff, samples, unit, query, dark, ...props }: Props)
           found={matches ? `${sideShare(left)} → ${sideShare(right)} in ${found.functions} functions` : ""}
           flipped={flipped}
           onFlipped={(next) => setQuery({ view: next ? "flame" : undefined }, "replace")}
-          folded={isFolded}
+          folded={folds}
           onFolded={(next) => {
             setFocused(-1);
             setQuery({ runtime: next ? undefined : "show", zoom: undefined }, "replace");
@@ -176,7 +175,7 @@ function toldOf({ name, rows, certainty }: Facts): string {
 /** The table of changes for a file. */
 function tableOf(changes: readonly FunctionChange[], tree: FlameTree): { head: string[]; rows: string[][] } {
   const rows = changes.map(({ name, left, right, p, isSignal }) => [
-    tree.names[name]!,
+    tree.names.at(name),
     formatShare(left),
     formatShare(right),
     formatPoints(right - left),
@@ -194,7 +193,7 @@ function describe(tree: FlameTree, changes: readonly FunctionChange[]): string {
   const first = changes
     .filter(({ isSignal }) => isSignal)
     .slice(0, 3)
-    .map(({ name, left, right }) => `${displayName(tree.names[name]!, 120)} ${formatPoints(right - left)}`);
+    .map(({ name, left, right }) => `${displayName(tree.names.at(name), 120)} ${formatPoints(right - left)}`);
   const told =
     first.length === 0 ? "No function changed beyond chance." : `Changed most: ${first.join(", ")}.`;
   return `Flame graph of two profiles, coloured by change. ${told} The table below lists every function.`;
@@ -262,16 +261,16 @@ function ChangeTable({ changes, tree, matches, by }: TableProps) {
           </thead>
           <tbody>
             {rows.slice(0, limit).map(({ name: index, left, right, p, isSignal }) => {
-              const name = tree.names[index]!;
-              const isFolded = name === FOLDED_NAME;
+              const name = tree.names.at(index);
+              const isRuntime = name === FOLDED_NAME;
               return (
                 <tr key={index} class={isSignal ? (right > left ? "more" : "less") : "same"}>
                   <td>
                     <div class="function">
                       <span class="name mono">
-                        {isFolded ? "Runtime frames (folded)" : displayName(name, 240)}
+                        {isRuntime ? "Runtime frames (folded)" : displayName(name, 240)}
                       </span>
-                      {!isFolded && <CopyButton text={name} what={`name of ${displayName(name, 60)}`} />}
+                      {!isRuntime && <CopyButton text={name} what={`name of ${displayName(name, 60)}`} />}
                     </div>
                   </td>
                   <td class="number">{formatShare(left)}</td>

@@ -4,7 +4,7 @@
 import { formatShare, formatValue } from "../format.ts";
 import { barLabel } from "./labels.ts";
 import type { Palette } from "./palette.ts";
-import { sortRows, topRows } from "./top.ts";
+import { firstRows, topRows } from "./top.ts";
 import { depthOf, nameOf, pathTo, type FlameTree } from "./tree.ts";
 
 const WIDTH = 1200;
@@ -68,7 +68,7 @@ export function svgText(shown: Shown): string {
     bars.push(
       `<g><title>${escaped(told)}</title>` +
         `<rect x="${x.toFixed(2)}" y="${y}" width="${Math.max(width - 0.6, 0.3).toFixed(2)}" height="${ROW - 1}" ` +
-        `rx="1" fill="${shown.fills?.[bar] ?? palette.fills[tree.name[bar]!]}"/>` +
+        `rx="1" fill="${shown.fills?.[bar] ?? palette.fillOf(tree.name[bar]!)}"/>` +
         (text === "" ? "" : `<text x="${(x + 3).toFixed(2)}" y="${y + 12.5}">${escaped(text)}</text>`) +
         "</g>",
     );
@@ -93,11 +93,9 @@ export function htmlText(shown: Shown, facts: [string, string][], dark: boolean)
   const cells = (value: number) => [formatValue(value, unit), formatShare(value / whole)];
   const table = shown.table?.() ?? {
     head: ["Function", "Self", "", "Total", ""],
-    rows: sortRows(topRows(tree), tree.names, "self", true).map(({ name, self, total }) => [
-      tree.names[name]!,
-      ...cells(self),
-      ...cells(total),
-    ]),
+    rows: firstRows(topRows(tree), tree.names, { column: "self", descending: true }).map(
+      ({ name, self, total }) => [tree.names.at(name), ...cells(self), ...cells(total)],
+    ),
   };
   const rows = table.rows.map(
     ([name = "", ...values]) =>

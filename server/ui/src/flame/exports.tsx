@@ -177,7 +177,7 @@ function inPlainColours(shown: Shown): Shown {
   const { palette, fills } = shown;
   return {
     ...shown,
-    palette: { ...palette, fills: palette.fills.map(readable) },
+    palette: { ...palette, fillOf: (name) => readable(palette.fillOf(name)) },
     ...(fills ? { fills: fills.map(readable) } : {}),
   };
 }

@@ -32,9 +32,9 @@ export class Labels {
     const tree = this.#tree;
     const name = tree.name[bar]!;
     if (bar === 0 || tree.folded.has(bar)) return cut(barLabel(tree, bar), room);
-    const whole = (this.#whole[name] ??= displayName(tree.names[name]!));
+    const whole = (this.#whole[name] ??= displayName(tree.names.at(name)));
     if (whole.length <= room) return whole;
-    return cut((this.#short[name] ??= displayName(shortName(tree.names[name]!))), room);
+    return cut((this.#short[name] ??= displayName(shortName(tree.names.at(name)))), room);
   }
 }
 

@@ -2,6 +2,7 @@
 // node. The columns hold what the maker of a tree sums up; `arrange` brings them into the order in which they are drawn.
 
 import type { Crates } from "./crates.ts";
+import type { Names } from "./texts.ts";
 import { buildTree, type FlameTree } from "./tree.ts";
 
 export class Merge {
@@ -48,22 +49,24 @@ export class Merge {
   /** The tree, the node of each of its bars, and the bar of each node. */
   arrange(
     root: string,
-    names: readonly string[],
+    names: Names,
     crates: Crates,
-  ): { tree: FlameTree; order: Uint32Array; position: Uint32Array } {
+  ): { tree: FlameTree; order: Uint32Array<ArrayBuffer>; position: Uint32Array<ArrayBuffer> } {
     const { order, start, levelStart, position } = this.#place();
-    const values = (column: Float64Array) => start.map((_start, bar) => column[order[bar]!]!);
-    const tree = buildTree({
-      root,
-      names,
-      crates,
-      name: order.map((node) => this.name[node]!),
-      start,
-      total: values(this.total),
-      self: values(this.self),
-      parent: new Int32Array(order).map((node, bar) => (bar === 0 ? -1 : position[this.parent[node]!]!)),
-      levelStart,
-    });
+    const { size } = this;
+    const name = new Uint32Array(size);
+    const total = new Float64Array(size);
+    const self = new Float64Array(size);
+    const parent = new Int32Array(size);
+    for (let bar = 0; bar < size; bar++) {
+      const node = order[bar]!;
+      name[bar] = this.name[node]!;
+      total[bar] = this.total[node]!;
+      self[bar] = this.self[node]!;
+      parent[bar] = position[this.parent[node]!]!;
+    }
+    parent[0] = -1;
+    const tree = buildTree({ root, names, crates, name, start, total, self, parent, levelStart });
     return { tree, order, position };
   }
 

@@ -7,8 +7,8 @@ import type { FlameTree } from "./tree.ts";
 const HUES = [47, 250, 155, 345, 85, 300, 200, 20, 125, 275, 175, 65, 225, 325];
 
 export interface Palette {
-  /** Fill of a bar, by name index. */
-  fills: string[];
+  /** Fill of the bars of a function, by the index of its name. */
+  fillOf: (name: number) => string;
   /** Fill of every bar that a search did not find. */
   faded: string;
   text: string;
@@ -35,11 +35,12 @@ export function paletteFor(tree: FlameTree, dark: boolean): Palette {
   const { list, of, runtime } = tree.crates;
   // What the legend tells apart: code in no crate, each crate, the runtime.
   const entries = [NO_CRATE, ...list.slice(1), RUNTIME];
-  const entryOf = (name: number) => (name === 0 || runtime[name] ? entries.length - 1 : of[name]!);
+  const last = entries.length - 1;
   const self = new Float64Array(entries.length);
   const weight = new Float64Array(entries.length);
   for (let bar = 1; bar < tree.size; bar++) {
-    const entry = entryOf(tree.name[bar]!);
+    const name = tree.name[bar]!;
+    const entry = runtime[name] ? last : of[name]!;
     self[entry]! += tree.self[bar]!;
     weight[entry]! += tree.total[bar]!;
   }
@@ -51,7 +52,10 @@ export function paletteFor(tree: FlameTree, dark: boolean): Palette {
   const shadesByEntry = entries.map((crate) => shades.get(crate) ?? shades.get(RUNTIME)!);
   return {
     // A small change of lightness from function to function keeps neighbours of one crate apart.
-    fills: tree.names.map((name, i) => shadesByEntry[entryOf(i)]![variant(name)]!),
+    fillOf: (name) => {
+      const entry = name === 0 || runtime[name] ? last : of[name]!;
+      return shadesByEntry[entry]![tree.names.fingerprint(name) % STEPS.length]!;
+    },
     faded: dark ? "oklch(0.3 0.008 250)" : "oklch(0.94 0.004 250)",
     text: dark ? "#f3f5f7" : "#16191d",
     fadedText: dark ? "#9aa3ad" : "#5c6570",
@@ -94,12 +98,6 @@ function shadesOf(weights: [string, number][], dark: boolean): Map<string, strin
     );
   }
   return shades;
-}
-
-/** Which of the shades a function has. */
-function variant(name: string): number {
-  const last = name.length - 1;
-  return (name.length + name.charCodeAt(last) + 3 * (name.charCodeAt(last - 3) || 0)) % STEPS.length || 0;
 }
 
 function checksum(text: string): number {

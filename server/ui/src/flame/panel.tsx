@@ -7,6 +7,7 @@ import { copyText } from "../clipboard.ts";
 import { CopyButton } from "../components/copy.tsx";
 import { Link } from "../components/link.tsx";
 import { formatCount, formatShare, formatValue } from "../format.ts";
+import { usePainted } from "../painted.ts";
 import { setQuery } from "../router.ts";
 import { FlameCanvas } from "./canvas.tsx";
 import { Exports } from "./exports.tsx";
@@ -17,9 +18,9 @@ import { NO_CRATE, paletteFor, RUNTIME, type Palette } from "./palette.ts";
 import { SandwichView } from "./sandwichview.tsx";
 import { projectMatches, search } from "./search.ts";
 import { sourceOf, type Sources } from "./source.ts";
-import { Toolbar } from "./toolbar.tsx";
+import { isFolded, Toolbar } from "./toolbar.tsx";
 import type { Graph } from "./tasks.ts";
-import { heaviest, sortOf } from "./top.ts";
+import { firstRows, sortOf, topRows, type TopRow } from "./top.ts";
 import { TopTable } from "./toptable.tsx";
 import { barId, findBar, linkName, MAX_LINKED_NAME, nameOf, type FlameTree } from "./tree.ts";
 
@@ -45,25 +46,29 @@ interface Props {
 
 export function FlamePanel(props: Props) {
   const { graph, subject, unit, samples, query, dark, sources } = props;
-  const { full, collapsed } = graph;
-  const isFolded = query.get("runtime") !== "show";
+  const folds = isFolded(query);
   const flipped = query.get("view") === "flame";
   const term = query.get("q") ?? "";
   const { column, descending } = sortOf(query);
   const [focused, setFocused] = useState(-1);
   const [copied, setCopied] = useState("");
 
-  const tree = isFolded ? collapsed.tree : full;
+  const { full } = graph;
+  const collapsed = folds ? graph.collapsed : undefined;
+  const tree = collapsed ? collapsed.tree : full;
   const palette = useMemo(() => paletteFor(tree, dark), [tree, dark]);
   const result = useMemo(() => search(full, term), [full, term]);
   const matches = useMemo(() => {
     if (term.trim() === "") return undefined;
-    return isFolded ? projectMatches(result.matches, collapsed.shownAs, tree.size) : result.matches;
+    return collapsed ? projectMatches(result.matches, collapsed.shownAs, tree.size) : result.matches;
   }, [result, tree]);
   const zoomId = query.get("zoom") ?? "";
   const zoomedFull = useMemo(() => (zoomId === "" ? 0 : (findBar(full, zoomId) ?? 0)), [full, zoomId]);
-  const zoomed = isFolded ? collapsed.shownAs[zoomedFull]! : zoomedFull;
-  const description = useMemo(() => describe(tree, unit, samples), [tree, unit, samples]);
+  const zoomed = collapsed ? collapsed.shownAs[zoomedFull]! : zoomedFull;
+  // Nobody waits for the picture because of what stands below it or is read aloud.
+  const isPainted = usePainted();
+  const rows = useMemo(() => (isPainted ? topRows(tree) : []), [isPainted, tree]);
+  const description = useMemo(() => describe(tree, rows, unit, samples), [tree, rows, unit, samples]);
 
   const inlined = useMemo(
     () => sources && Uint8Array.from(sources.inlined, (share) => (share > 0.5 ? 1 : 0)),
@@ -76,7 +81,7 @@ export function FlamePanel(props: Props) {
     [subject, unit, whole, samples, sources],
   );
   const zoomTo = (bar: number) => {
-    const target = isFolded ? collapsed.origin[bar]! : bar;
+    const target = collapsed ? collapsed.origin[bar]! : bar;
     if (target !== zoomedFull) setQuery({ zoom: target === 0 ? undefined : barId(full, target) }, "push");
   };
   const copyName = async (name: string, label: string) => {
@@ -84,7 +89,9 @@ export function FlamePanel(props: Props) {
   };
   const linked = query.get("fn") ?? "";
   const around = useMemo(
-    () => (linked.startsWith("#") ? tree.names.find((name) => linkName(name) === linked) : linked) ?? linked,
+    () =>
+      (linked.startsWith("#") ? tree.names.all().find((name) => linkName(name) === linked) : linked) ??
+      linked,
     [tree, linked],
   );
   const showAround = (name: string | undefined) => setQuery({ fn: name && linkName(name) }, "push");
@@ -97,6 +104,7 @@ export function FlamePanel(props: Props) {
     () => (
       <TopTable
         tree={tree}
+        rows={rows}
         palette={palette}
         measure={measure}
         matches={matches}
@@ -112,7 +120,7 @@ export function FlamePanel(props: Props) {
         onAround={showAround}
       />
     ),
-    [tree, palette, measure, matches, column, descending],
+    [tree, rows, palette, measure, matches, column, descending],
   );
   const requestsOf = (name: string) => (name.length > MAX_LINKED_NAME ? undefined : props.requestsOf?.(name));
   const found =
@@ -131,7 +139,7 @@ export function FlamePanel(props: Props) {
           found={found}
           flipped={flipped}
           onFlipped={(next) => setQuery({ view: next ? "flame" : undefined }, "replace")}
-          folded={isFolded}
+          folded={folds}
           onFolded={(next) => {
             setFocused(-1);
             setQuery({ runtime: next ? undefined : "show" }, "replace");
@@ -183,7 +191,7 @@ export function FlamePanel(props: Props) {
           {copied}
         </span>
       </section>
-      {table}
+      {isPainted && table}
     </>
   );
 }
@@ -271,9 +279,10 @@ function Legend({ palette, whole, hasInlined }: { palette: Palette; whole: numbe
 }
 
 /** The graph in a sentence or two: its size and where the time went. */
-function describe(tree: FlameTree, unit: string, samples: number): string {
-  const shares = heaviest(tree, 3).map(
-    (row) => `${displayName(tree.names[row.name]!, 120)} ${formatShare(row.self / tree.total[0]!)}`,
+function describe(tree: FlameTree, rows: readonly TopRow[], unit: string, samples: number): string {
+  const most = firstRows(rows, tree.names, { column: "self", descending: true }, 3);
+  const shares = most.map(
+    (row) => `${displayName(tree.names.at(row.name), 120)} ${formatShare(row.self / tree.total[0]!)}`,
   );
   const counted = samples > 0 ? ` in ${formatCount(samples)} samples` : "";
   return (

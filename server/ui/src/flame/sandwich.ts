@@ -13,7 +13,7 @@ export interface Sandwich {
 
 /** The sandwich of a function; undefined where the tree has no such function below its root. */
 export function sandwich(tree: FlameTree, functionName: string): Sandwich | undefined {
-  const name = tree.names.indexOf(functionName);
+  const name = tree.names.all().indexOf(functionName);
   const outermost = outermostBars(tree, name);
   if (outermost.length === 0) return undefined;
   return { callees: calleesOf(tree, name), callers: callersOf(tree, name, outermost) };
@@ -42,7 +42,7 @@ function calleesOf(tree: FlameTree, name: number): FlameTree {
     merge.total[node]! += tree.total[bar]!;
     merge.self[node]! += tree.self[bar]!;
   }
-  return merge.arrange(tree.names[name]!, tree.names, tree.crates).tree;
+  return merge.arrange(tree.names.at(name), tree.names, tree.crates).tree;
 }
 
 function callersOf(tree: FlameTree, name: number, outermost: readonly number[]): FlameTree {
@@ -58,5 +58,5 @@ function callersOf(tree: FlameTree, name: number, outermost: readonly number[]):
     }
     merge.self[node]! += value;
   }
-  return merge.arrange(tree.names[name]!, tree.names, tree.crates).tree;
+  return merge.arrange(tree.names.at(name), tree.names, tree.crates).tree;
 }

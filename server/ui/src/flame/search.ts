@@ -16,7 +16,7 @@ export function search(tree: FlameTree, term: string): SearchResult {
   const matches = new Uint8Array(tree.size);
   const needle = term.trim().toLowerCase();
   if (needle === "") return { matches, functions: 0, value: 0 };
-  const named = tree.names.map((name) => name.toLowerCase().includes(needle));
+  const named = tree.names.all().map((name) => name.toLowerCase().includes(needle));
   const used = new Uint8Array(tree.names.length);
   const covered = new Uint8Array(tree.size);
   let functions = 0;

@@ -19,6 +19,11 @@ interface Props {
   children?: ComponentChildren;
 }
 
+/** Whether the address wants the runtime frames folded, which they are unless it says otherwise. */
+export function isFolded(query: URLSearchParams): boolean {
+  return query.get("runtime") !== "show";
+}
+
 /** Typing pauses that long before the address and the graph follow. */
 const PAUSE_MS = 120;
 

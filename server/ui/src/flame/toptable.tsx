@@ -7,11 +7,12 @@ import { FOLDED_NAME } from "./collapse.ts";
 import { intervalText, type Measure } from "./facts.ts";
 import { displayName } from "./names.ts";
 import type { Palette } from "./palette.ts";
-import { sortRows, topRows, type TopColumn } from "./top.ts";
+import { firstRows, type TopColumn, type TopRow } from "./top.ts";
 import type { FlameTree } from "./tree.ts";
 
 interface Props {
   tree: FlameTree;
+  rows: readonly TopRow[];
   palette: Palette;
   measure: Measure;
   matches: Uint8Array | undefined;
@@ -32,35 +33,31 @@ const COLUMNS: { column: TopColumn; title: string }[] = [
   { column: "total", title: "Total" },
 ];
 
-/** The table, once the graph above it is painted: nobody waits for the picture because of it. */
 export function TopTable(props: Props) {
-  const [isPainted, setPainted] = useState(false);
-  useEffect(() => {
-    let timer: ReturnType<typeof setTimeout>;
-    const frame = requestAnimationFrame(() => (timer = setTimeout(() => setPainted(true))));
-    return () => {
-      cancelAnimationFrame(frame);
-      clearTimeout(timer);
-    };
-  }, []);
-  return isPainted ? <Table {...props} /> : null;
-}
-
-function Table({ tree, palette, measure, matches, column, descending, onSort, onSearch, onAround }: Props) {
+  const {
+    tree,
+    rows: all,
+    palette,
+    measure,
+    matches,
+    column,
+    descending,
+    onSort,
+    onSearch,
+    onAround,
+  } = props;
   const [limit, setLimit] = useState(PAGE);
-  const all = useMemo(() => topRows(tree), [tree]);
   useEffect(() => setLimit(PAGE), [tree, matches]);
   const rows = useMemo(() => {
-    if (!matches) return sortRows(all, tree.names, column, descending);
+    if (!matches) return all;
     const named = new Set<number>();
     for (let bar = 0; bar < tree.size; bar++) if (matches[bar]) named.add(tree.name[bar]!);
-    return sortRows(
-      all.filter((row) => named.has(row.name)),
-      tree.names,
-      column,
-      descending,
-    );
-  }, [all, matches, column, descending]);
+    return all.filter((row) => named.has(row.name));
+  }, [all, matches]);
+  const shown = useMemo(
+    () => firstRows(rows, tree.names, { column, descending }, limit),
+    [rows, column, descending, limit],
+  );
   return (
     <section class="top" aria-labelledby="top-title">
       <div class="section-head">
@@ -101,17 +98,17 @@ function Table({ tree, palette, measure, matches, column, descending, onSort, on
           </tr>
         </thead>
         <tbody>
-          {rows.slice(0, limit).map((row) => {
-            const name = tree.names[row.name]!;
+          {shown.map((row) => {
+            const name = tree.names.at(row.name);
             const isFolded = name === FOLDED_NAME;
-            const shown = isFolded ? "Runtime frames (folded)" : displayName(name, 240);
+            const title = isFolded ? "Runtime frames (folded)" : displayName(name, 240);
             return (
               <tr key={row.name}>
                 <td>
                   <div class="function">
-                    <span class="swatch" style={{ background: palette.fills[row.name] }} />
+                    <span class="swatch" style={{ background: palette.fillOf(row.name) }} />
                     {isFolded ? (
-                      <span>{shown}</span>
+                      <span>{title}</span>
                     ) : (
                       <>
                         <button
@@ -120,7 +117,7 @@ function Table({ tree, palette, measure, matches, column, descending, onSort, on
                           title="Search for this function"
                           onClick={() => onSearch(name)}
                         >
-                          {shown}
+                          {title}
                         </button>
                         <CopyButton text={name} what={`name of ${displayName(name, 60)}`} />
                         <button

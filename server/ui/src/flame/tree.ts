@@ -2,6 +2,7 @@
 // within a level. It holds no drawing state; layouts, tables and searches read it and never change it.
 
 import { cratesOf, type Crates } from "./crates.ts";
+import type { Names } from "./texts.ts";
 
 /** What a bar stands for when runtime frames are folded together; see `collapse.ts`. */
 export interface FoldedFrames {
@@ -14,8 +15,8 @@ export interface FoldedFrames {
 export interface FlameTree {
   /** What the root is called: `whole span`, or the function that a sandwich is about. */
   readonly root: string;
-  /** Function names; bars refer to them by index. `names[0]` is the root's. */
-  readonly names: readonly string[];
+  /** Function names; bars refer to them by index. The first is the root's. */
+  readonly names: Names;
   /** What is known of those functions. */
   readonly crates: Crates;
   /** Number of bars, the root included. At least 1. */
@@ -36,21 +37,29 @@ export interface FlameTree {
   readonly levelStart: Uint32Array;
   /** First bar in the next level whose parent is this bar or one to its right: children are `firstChild[i]..firstChild[i + 1]`. */
   readonly firstChild: Uint32Array;
-  /** Set for bars that stand for several folded functions. */
-  readonly folded: ReadonlyMap<number, FoldedFrames>;
+  /** Which bars stand for several folded functions. */
+  readonly folded: Folded;
 }
+
+/** Bars that stand for folded functions, and for which. */
+export interface Folded {
+  has(bar: number): boolean;
+  get(bar: number): FoldedFrames | undefined;
+}
+
+export const NOTHING_FOLDED: Folded = { has: () => false, get: () => undefined };
 
 /** A level by level list from which `buildTree` derives the rest. */
 export interface TreeColumns {
   root: string;
-  names: readonly string[];
+  names: Names;
   name: Uint32Array;
   start: Float64Array;
   total: Float64Array;
   self: Float64Array;
   parent: Int32Array;
   levelStart: Uint32Array;
-  folded?: ReadonlyMap<number, FoldedFrames>;
+  folded?: Folded;
   /** Of the names, where it is known already. */
   crates?: Crates;
 }
@@ -72,7 +81,7 @@ export function buildTree(columns: TreeColumns): FlameTree {
     }
   }
   firstChild[size] = size;
-  const { folded = new Map(), crates = cratesOf(columns.names) } = columns;
+  const { folded = NOTHING_FOLDED, crates = cratesOf(columns.names) } = columns;
   return { ...columns, size, level, firstChild, folded, crates };
 }
 
@@ -119,7 +128,7 @@ export function findBar(tree: FlameTree, id: string): number | undefined {
   // An id that `barId` gave out a moment ago needs no search.
   const known = knownIds(tree).get(id);
   if (known !== undefined) return known;
-  const names = tree.names.map(hashName);
+  const names = tree.names.all().map(hashName);
   const hashes: Hash[] = [];
   for (let bar = 0; bar < tree.size; bar++) {
     const parent = tree.parent[bar]!;
@@ -132,7 +141,7 @@ export function findBar(tree: FlameTree, id: string): number | undefined {
 
 /** The name of a bar's function. */
 export function nameOf(tree: FlameTree, bar: number): string {
-  return tree.names[tree.name[bar]!]!;
+  return tree.names.at(tree.name[bar]!);
 }
 
 /** Longer names do not fit in an address that every server and proxy takes. */

@@ -3,12 +3,12 @@
 import { useEffect, useState } from "preact/hooks";
 import type { ProfileRoute } from "../api.ts";
 import { typeLabel } from "../components/profile.tsx";
-import { TypeChoice } from "../flame/toolbar.tsx";
-import { selectDiff, storedTypes } from "../querier.ts";
+import { selectDiff, storedTypes, type StackTraces } from "../querier.ts";
 import { Link } from "../components/link.tsx";
 import { Failure, Loading } from "../components/states.tsx";
 import { inBackground } from "../flame/background.ts";
 import { DiffPanel } from "../flame/diffpanel.tsx";
+import { isFolded, TypeChoice } from "../flame/toolbar.tsx";
 import { formatCount } from "../format.ts";
 import { useLoad } from "../load.ts";
 import { setQuery } from "../router.ts";
@@ -54,6 +54,7 @@ function Compared({ left, right, query, dark }: Props & { left: Selection; right
     ]);
     const diff = await inBackground({
       what: "diff",
+      isFolded: isFolded(query),
       bytes: await selectDiff(baseline.request, compared.request, signal),
     });
     return { baseline, compared, diff, types, samples: { left: baseline.samples, right: compared.samples } };
@@ -115,7 +116,7 @@ function Compared({ left, right, query, dark }: Props & { left: Selection; right
             samples={samples}
             unit={unit}
             title={`${baseline.title} and ${compared.title}`}
-            routes={[routeOf(left, type), routeOf(right, type)]}
+            routes={[routeOf(baseline.request), routeOf(compared.request)]}
             types={choices}
             type={type}
             onType={chooseType}
@@ -129,9 +130,19 @@ function Compared({ left, right, query, dark }: Props & { left: Selection; right
 }
 
 /** Where the server has a side in other formats. */
-function routeOf({ span, trace }: Selection, type: string): ProfileRoute | undefined {
-  if (span !== undefined) return { of: "spans", id: span, type };
-  return trace === undefined ? undefined : { of: "traces", id: trace, type };
+function routeOf({
+  profileTypeID: type,
+  labelSelector,
+  start,
+  end,
+  spanSelector,
+  traceIdSelector,
+}: StackTraces): ProfileRoute {
+  const [trace] = traceIdSelector ?? [];
+  if (trace !== undefined) return { of: "traces", id: trace, type };
+  if (spanSelector) return { of: "selection", spans: spanSelector, type };
+  const time = end === 0 ? {} : { from: start, until: end };
+  return { of: "selection", selector: labelSelector, ...time, type };
 }
 
 function SideCard({ title, param, side }: { title: string; param: "left" | "right"; side: ResolvedSide }) {

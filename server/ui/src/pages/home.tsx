@@ -7,8 +7,9 @@ import { under } from "../base.ts";
 import { CopyButton } from "../components/copy.tsx";
 import { Link } from "../components/link.tsx";
 import { LookUp } from "../components/lookup.tsx";
+import { Pages } from "../components/pages.tsx";
 import { SpanTable } from "../components/spantable.tsx";
-import { Failure, Loading, sentence } from "../components/states.tsx";
+import { Failure, Loading } from "../components/states.tsx";
 import { useLoad } from "../load.ts";
 import { setQuery } from "../router.ts";
 import { labelSelector } from "../selection.ts";
@@ -65,44 +66,14 @@ export function HomePage({ query }: { query: URLSearchParams }) {
             <Pages
               key={key}
               first={loaded.value}
+              size={PAGE}
               more={(after, signal) => fetchSpanPage({ ...filter, after }, signal)}
-            />
+              join={(shown, page) => ({ ...page, spans: [...shown.spans, ...page.spans] })}
+            >
+              {({ spans }) => <SpanTable spans={spans} labelledBy="spans-title" />}
+            </Pages>
           )}
         </section>
-      )}
-    </>
-  );
-}
-
-type SpanPage = Awaited<ReturnType<typeof fetchSpanPage>>;
-
-function Pages(props: { first: SpanPage; more: (after: string, signal: AbortSignal) => Promise<SpanPage> }) {
-  const [{ spans, next }, setShown] = useState(props.first);
-  useEffect(() => setShown(props.first), [props.first]);
-  const [problem, setProblem] = useState("");
-  const more = async (after: string) => {
-    try {
-      const page = await props.more(after, new AbortController().signal);
-      setShown({ spans: [...spans, ...page.spans], next: page.next });
-      setProblem("");
-    } catch (error) {
-      setProblem(sentence(error instanceof Error ? error.message : String(error)));
-    }
-  };
-  return (
-    <>
-      <SpanTable spans={spans} labelledBy="spans-title" />
-      {next !== undefined && (
-        <p class="actions more">
-          <button type="button" onClick={() => more(next)}>
-            Show {PAGE} more
-          </button>
-        </p>
-      )}
-      {problem !== "" && (
-        <p class="problem" role="alert">
-          {problem}
-        </p>
       )}
     </>
   );

@@ -6,7 +6,7 @@ import { selectSpanHeatmap, selectStackTraces, type HeatmapSlot } from "../queri
 import { Fact } from "../components/facts.tsx";
 import { Heatmap, type Brush } from "../components/heatmap.tsx";
 import { Link } from "../components/link.tsx";
-import { Profile, type LoadedProfile } from "../components/profile.tsx";
+import { Profile, readGraph, type LoadedProfile } from "../components/profile.tsx";
 import { RangePicker } from "../components/rangepicker.tsx";
 import { SendTraces } from "../components/sendtraces.tsx";
 import { SpanTable } from "../components/spantable.tsx";
@@ -300,11 +300,12 @@ function Merged(props: PartProps & { spans: SpanListEntry[] | undefined }) {
   const withChildren = query.get("children") === "1";
   const selection: Selection = { service, ...(name === undefined ? {} : { name }), ...range };
   const isNamed = name !== undefined && name !== "";
+  const subject = name === undefined ? "service" : "operation";
   const ids = spans?.map(({ spanId }) => spanId);
   const run = async (signal: AbortSignal): Promise<LoadedProfile> => {
     if (!ids || !spans) {
       const [graph, explanation] = await Promise.all([
-        selectStackTraces(stackTraces(selection), signal),
+        readGraph(selectStackTraces(stackTraces(selection), signal), subject, query),
         explain({ selector: labelSelector(selection), type: CPU_TYPE, ...range }, signal),
       ]);
       return { graph, samples: explanation.samples.inWindow };
@@ -313,7 +314,7 @@ function Merged(props: PartProps & { spans: SpanListEntry[] | undefined }) {
     if (ids.length === 0) return { graph: undefined, samples: 0 };
     const request = { ...stackTraces({}), spanSelector: ids, rollUp: withChildren };
     const [graph, costs] = await Promise.all([
-      selectStackTraces(request, signal),
+      readGraph(selectStackTraces(request, signal), subject, query),
       withChildren ? costOfSpans(ids, signal) : spans,
     ]);
     return { graph, samples: costs.reduce((sum, { samples }) => sum + samples, 0) };
@@ -345,7 +346,7 @@ function Merged(props: PartProps & { spans: SpanListEntry[] | undefined }) {
       </div>
       <Profile
         load={{ key: JSON.stringify([selection, ids, withChildren]), run }}
-        subject={name === undefined ? "service" : "operation"}
+        subject={subject}
         title={`${service} ${name === "" ? "in no span" : (name ?? "")}`}
         types={[]}
         type={{ id: CPU_TYPE, unit: "nanoseconds", total: 0, samples: 0 }}

@@ -7,9 +7,10 @@ import { RanFacts, SpanDetails } from "../components/details.tsx";
 import { Fact, IdFact, TimeFact } from "../components/facts.tsx";
 import { Link } from "../components/link.tsx";
 import { LookUp } from "../components/lookup.tsx";
-import { chooseType, lossText, Profile, type LoadedProfile } from "../components/profile.tsx";
+import { chooseType, lossText, Profile, readGraph, type LoadedProfile } from "../components/profile.tsx";
 import { Failure, Loading } from "../components/states.tsx";
 import { displayName } from "../flame/names.ts";
+import type { Graph } from "../flame/tasks.ts";
 import { formatCount, formatNanos, formatRate, formatShare } from "../format.ts";
 import { parseId } from "../ids.ts";
 import { useLoad } from "../load.ts";
@@ -120,7 +121,7 @@ function routeOf(id: string, focus: Exclude<Focus, "service">, type: string | un
 
 interface EarlyGraph {
   key: string;
-  graph: Promise<ArrayBuffer>;
+  graph: Promise<Graph | undefined>;
 }
 
 /** Asks for the graph that the span will most likely need before its profile types are known. */
@@ -128,7 +129,7 @@ function startEarly(id: string, query: URLSearchParams, signal: AbortSignal): Ea
   const focus = focusOf(query);
   if (focus === "service") return undefined;
   const route = routeOf(id, focus, query.get("type") || CPU_TYPE);
-  const graph = selectRoute(route, signal);
+  const graph = readGraph(selectRoute(route, signal), "span", query);
   // Whoever needs it sees the failure; nobody may.
   graph.catch(() => {});
   return { key: JSON.stringify(route), graph };
@@ -164,9 +165,9 @@ export function SpanProfile({ span, query, dark, early }: ProfileProps) {
       const begun = early?.current?.key === JSON.stringify(route) ? early.current.graph : undefined;
       // Once: what is asked for again is to be new.
       if (early) early.current = undefined;
-      return { graph: await (begun ?? selectRoute(route, signal)), samples };
+      return { graph: await (begun ?? readGraph(selectRoute(route, signal), "span", query)), samples };
     }
-    return serviceProfile(service, type?.id, signal);
+    return serviceProfile(service, type?.id, query, signal);
   };
   const what = span.name === null ? span.spanId : displayName(span.name, 120);
   return (
@@ -211,13 +212,14 @@ export function SpanProfile({ span, query, dark, early }: ProfileProps) {
 async function serviceProfile(
   service: Selection,
   type: string | undefined,
+  query: URLSearchParams,
   signal: AbortSignal,
 ): Promise<LoadedProfile> {
   const { from, until } = service;
-  const query = { selector: labelSelector(service), ...(from && until ? { from, until } : {}) };
+  const what = { selector: labelSelector(service), ...(from && until ? { from, until } : {}) };
   const [graph, explanation] = await Promise.all([
-    selectStackTraces(stackTraces(service, type), signal),
-    explain({ ...query, ...(type === undefined ? {} : { type }) }, signal),
+    readGraph(selectStackTraces(stackTraces(service, type), signal), "service", query),
+    explain({ ...what, ...(type === undefined ? {} : { type }) }, signal),
   ]);
   return { graph, samples: explanation.samples.inWindow };
 }

@@ -6,7 +6,7 @@ import { RanFacts, SpanDetails } from "../components/details.tsx";
 import { Fact, IdFact, TimeFact } from "../components/facts.tsx";
 import { Link } from "../components/link.tsx";
 import { LookUp } from "../components/lookup.tsx";
-import { chooseType, Profile } from "../components/profile.tsx";
+import { chooseType, Profile, readGraph } from "../components/profile.tsx";
 import { Failure, Loading } from "../components/states.tsx";
 import { Waterfall } from "../components/waterfall.tsx";
 import { displayName } from "../flame/names.ts";
@@ -154,7 +154,7 @@ function WholeTrace({ trace, query, dark }: { trace: TraceSummary; query: URLSea
         load={{
           key: `${trace.traceId} ${type?.id}`,
           run: async (signal) => ({
-            graph: await selectRoute(route, signal),
+            graph: await readGraph(selectRoute(route, signal), "trace", query),
             samples: type?.samples ?? trace.samples,
           }),
         }}

@@ -1,11 +1,12 @@
 // Traces by what their spans say: service, span name, duration, status, attributes, time.
 
-import { useEffect, useState } from "preact/hooks";
+import { useEffect } from "preact/hooks";
 import { fetchTraces, type FoundTrace } from "../api.ts";
 import { Link } from "../components/link.tsx";
+import { Pages } from "../components/pages.tsx";
 import { RangePicker } from "../components/rangepicker.tsx";
 import { SendTraces } from "../components/sendtraces.tsx";
-import { Failure, Loading, sentence } from "../components/states.tsx";
+import { Failure, Loading } from "../components/states.tsx";
 import { displayName } from "../flame/names.ts";
 import { formatCount, formatNanos, formatTime } from "../format.ts";
 import { useLoad } from "../load.ts";
@@ -22,8 +23,6 @@ const BOXES = [
   ["max", "At most", "2s"],
   ["attributes", "Attributes", "http.route=/pay user=ada"],
 ] as const;
-
-type Found = Awaited<ReturnType<typeof fetchTraces>>;
 
 export function TracesPage({ query }: { query: URLSearchParams }) {
   const choice = readRange(query);
@@ -73,8 +72,12 @@ export function TracesPage({ query }: { query: URLSearchParams }) {
         <Pages
           key={key}
           first={done.found}
+          size={PAGE}
           more={(after, signal) => fetchTraces({ ...filter, ...done.range, after }, signal)}
-        />
+          join={(shown, page) => ({ ...page, traces: [...shown.traces, ...page.traces] })}
+        >
+          {({ traces }) => <TraceTable traces={traces} />}
+        </Pages>
       )}
     </>
   );
@@ -130,38 +133,6 @@ function Form({ query }: { query: URLSearchParams }) {
         Find
       </button>
     </form>
-  );
-}
-
-function Pages(props: { first: Found; more: (after: string, signal: AbortSignal) => Promise<Found> }) {
-  const [{ traces, next }, setShown] = useState(props.first);
-  useEffect(() => setShown(props.first), [props.first]);
-  const [problem, setProblem] = useState("");
-  const more = async (after: string) => {
-    try {
-      const page = await props.more(after, new AbortController().signal);
-      setShown({ ...page, traces: [...traces, ...page.traces] });
-      setProblem("");
-    } catch (error) {
-      setProblem(sentence(error instanceof Error ? error.message : String(error)));
-    }
-  };
-  return (
-    <>
-      <TraceTable traces={traces} />
-      {next !== undefined && (
-        <p class="actions more">
-          <button type="button" onClick={() => more(next)}>
-            Show {PAGE} more
-          </button>
-        </p>
-      )}
-      {problem !== "" && (
-        <p class="problem" role="alert">
-          {problem}
-        </p>
-      )}
-    </>
   );
 }
 

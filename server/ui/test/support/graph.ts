@@ -2,14 +2,14 @@
 
 import type { Page } from "playwright-core";
 import { collapse } from "../../src/flame/collapse.ts";
-import { decodeFlameGraph } from "../../src/flame/decode.ts";
 import { ROW } from "../../src/flame/layout.ts";
-import type { FlameTree } from "../../src/flame/tree.ts";
+import { nameOf, type FlameTree } from "../../src/flame/tree.ts";
+import { decoded } from "./answer.ts";
 
 /** The graph as the page shows it: folded or not. */
 export async function graphOf(server: string, spanId: string, isFolded = true): Promise<FlameTree> {
   const response = await fetch(`${server}/api/v1/spans/${spanId}/profile?maxNodes=50000`);
-  const full = decodeFlameGraph(((await response.json()) as { flamegraph: object }).flamegraph);
+  const full = decoded(((await response.json()) as { flamegraph: object }).flamegraph);
   if (!full) throw new Error(`no graph for ${spanId}`);
   return isFolded ? collapse(full).tree : full;
 }
@@ -18,8 +18,7 @@ export async function graphOf(server: string, spanId: string, isFolded = true): 
 export function barOf(tree: FlameTree, name: string): number {
   let best = -1;
   for (let bar = 0; bar < tree.size; bar++) {
-    if (tree.names[tree.name[bar]!] === name && (best < 0 || tree.total[bar]! > tree.total[best]!))
-      best = bar;
+    if (nameOf(tree, bar) === name && (best < 0 || tree.total[bar]! > tree.total[best]!)) best = bar;
   }
   if (best < 0) throw new Error(`no bar of ${name}`);
   return best;

@@ -1,7 +1,14 @@
 // Stacks with values, merged into a tree and encoded as the server does it: the oracle for decoding, tables and search.
 
-import type { FlameGraphMessage } from "../../src/flame/decode.ts";
 import { below, type Random } from "./random.ts";
+
+/** A graph as the server's messages have it: 64-bit integers may be texts, as in JSON; absent lists are empty. */
+export interface FlameGraphMessage {
+  names?: string[];
+  levels?: { values?: (string | number)[] }[];
+  total?: string | number;
+  maxSelf?: string | number;
+}
 
 /** A call stack from the outermost function inwards, and its value. */
 export interface Stack {

@@ -1,20 +1,17 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { decodeDiff, decodeFlameGraph, DecodeError, type FlameGraphMessage } from "../../src/flame/decode.ts";
+import { decodeDiff, DecodeError } from "../../src/flame/decode.ts";
 import { compare, functionChanges } from "../../src/flame/diff.ts";
 import { sandwich } from "../../src/flame/sandwich.ts";
 import { topRows } from "../../src/flame/top.ts";
 import { nameOf, type FlameTree } from "../../src/flame/tree.ts";
 import { middle, selectionFromText } from "../../src/sides.ts";
 import { discoveries, proportionsPValue } from "../../src/stats.ts";
+import { answerOf, treeOf } from "../support/answer.ts";
 import { randomFrom } from "../support/random.ts";
-import { encode, mergeStacks, randomStacks, type Stack } from "../support/stacks.ts";
+import { mergeStacks, randomStacks, type FlameGraphMessage, type Stack } from "../support/stacks.ts";
 
 const SEEDS = Array.from({ length: 100 }, (_, i) => i + 1);
-
-function treeOf(stacks: Stack[]): FlameTree {
-  return decodeFlameGraph(encode(mergeStacks(stacks)))!;
-}
 
 /** Two graphs in one message, as the server compares them: bars in one order, values of each side beside another. */
 function encodeDiff(left: Stack[], right: Stack[]): FlameGraphMessage {
@@ -54,9 +51,10 @@ function encodeDiff(left: Stack[], right: Stack[]): FlameGraphMessage {
 test("a comparison holds both sides' values, whatever they are", () => {
   for (const seed of SEEDS) {
     const [left, right] = [randomStacks(randomFrom(seed)), randomStacks(randomFrom(seed + 1000))];
-    const diff = decodeDiff(encodeDiff(left, right))!;
+    const diff = decodeDiff(answerOf(encodeDiff(left, right)))!;
     const { tree, left: leftSide, right: rightSide } = compare(diff, false);
-    const totals = (of: FlameTree) => new Map(topRows(of).map(({ name, total }) => [of.names[name]!, total]));
+    const totals = (of: FlameTree) =>
+      new Map(topRows(of).map(({ name, total }) => [of.names.at(name), total]));
     for (const [stacks, side] of [
       [left, leftSide],
       [right, rightSide],
@@ -72,8 +70,14 @@ test("a comparison holds both sides' values, whatever they are", () => {
 
 test("a comparison that breaks the encoding is refused with the place", () => {
   const message = { names: ["total"], levels: [{ values: [0, 1, 0, 0, 1, 0] }] };
-  assert.throws(() => decodeDiff(message), new DecodeError("level 0: 6 numbers, expected a multiple of 7"));
-  assert.equal(decodeDiff({ names: ["total"], levels: [{ values: [0, 0, 0, 0, 0, 0, 0] }] }), undefined);
+  assert.throws(
+    () => decodeDiff(answerOf(message)),
+    new DecodeError("level 0: 6 numbers, expected a multiple of 7"),
+  );
+  assert.equal(
+    decodeDiff(answerOf({ names: ["total"], levels: [{ values: [0, 0, 0, 0, 0, 0, 0] }] })),
+    undefined,
+  );
 });
 
 test("functions are ranked by change, findings before noise", () => {
@@ -87,10 +91,10 @@ test("functions are ranked by change, findings before noise", () => {
     { frames: ["app::b"], value: 695 },
     { frames: ["app::rare"], value: 5 },
   ];
-  const comparison = compare(decodeDiff(encodeDiff(left, right))!, true);
+  const comparison = compare(decodeDiff(answerOf(encodeDiff(left, right)))!, true);
   const changes = functionChanges(comparison, "self", { left: 1000, right: 1000 });
   const told = changes.map(({ name, left, right, isSignal }) => [
-    comparison.tree.names[name],
+    comparison.tree.names.at(name),
     left,
     right,
     isSignal,
@@ -159,7 +163,7 @@ test("a sandwich holds the function's total on both sides, recursion counted onc
   for (const seed of SEEDS) {
     const random = treeOf(randomStacks(randomFrom(seed)));
     for (const { name, total } of topRows(random)) {
-      const both = sandwich(random, random.names[name]!)!;
+      const both = sandwich(random, random.names.at(name))!;
       assert.equal(both.callers.total[0], total, `seed ${seed}`);
       assert.equal(both.callees.total[0], total, `seed ${seed}`);
     }

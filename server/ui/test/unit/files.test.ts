@@ -1,18 +1,17 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { decodeFlameGraph } from "../../src/flame/decode.ts";
 import { foldedText, htmlText, svgText, type Shown } from "../../src/flame/export.ts";
 import { paletteFor } from "../../src/flame/palette.ts";
 import { sourcesOf } from "../../src/flame/source.ts";
 import { readRange, stepsOf } from "../../src/range.ts";
 import { labelSelector, parseSelection, pathOf, selectionText, type Selection } from "../../src/selection.ts";
+import { treeOf } from "../support/answer.ts";
 import { encodeProfile } from "../support/pprof.ts";
 import { below, randomFrom } from "../support/random.ts";
-import { encode, mergeStacks } from "../support/stacks.ts";
 
 function shownOf(...frames: string[][]): Shown {
   const stacks = frames.map((each, i) => ({ frames: each, value: 10 * (i + 1) }));
-  const tree = decodeFlameGraph(encode(mergeStacks(stacks)))!;
+  const tree = treeOf(stacks);
   return { title: 'GET "/" <b>', tree, palette: paletteFor(tree, false), unit: "count", flipped: false };
 }
 

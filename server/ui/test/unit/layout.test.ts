@@ -1,6 +1,5 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { decodeFlameGraph } from "../../src/flame/decode.ts";
 import {
   barAt,
   heaviestChild,
@@ -9,9 +8,10 @@ import {
   visitLevel,
   type Viewport,
 } from "../../src/flame/layout.ts";
-import { depthOf, type FlameTree } from "../../src/flame/tree.ts";
+import { depthOf, nameOf, type FlameTree } from "../../src/flame/tree.ts";
+import { treeOf } from "../support/answer.ts";
 import { below, randomFrom } from "../support/random.ts";
-import { encode, mergeStacks, randomStacks } from "../support/stacks.ts";
+import { randomStacks } from "../support/stacks.ts";
 
 interface Drawn {
   bar: number;
@@ -32,7 +32,7 @@ function draw(tree: FlameTree, level: number, view: Viewport): { bars: Drawn[]; 
 test("a point hits the bar that covers it, and nothing between bars", () => {
   for (let seed = 1; seed <= 150; seed++) {
     const random = randomFrom(seed);
-    const tree = decodeFlameGraph(encode(mergeStacks(randomStacks(random))))!;
+    const tree = treeOf(randomStacks(random));
     for (let tries = 0; tries < 40; tries++) {
       const level = below(random, depthOf(tree));
       const value = random() * tree.total[0]!;
@@ -51,7 +51,7 @@ test("a point hits the bar that covers it, and nothing between bars", () => {
 test("every visible bar of half a pixel is drawn once, in its place", () => {
   for (let seed = 1; seed <= 150; seed++) {
     const random = randomFrom(seed);
-    const tree = decodeFlameGraph(encode(mergeStacks(randomStacks(random))))!;
+    const tree = treeOf(randomStacks(random));
     const zoomed = below(random, tree.size);
     const from = tree.start[zoomed]!;
     const view = { from, to: from + tree.total[zoomed]!, width: 1 + below(random, 1500) };
@@ -81,7 +81,7 @@ test("every visible bar of half a pixel is drawn once, in its place", () => {
 test("a level of very many bars costs by the pixel, not by the bar", () => {
   const count = 200_000;
   const stacks = Array.from({ length: count }, (_, i) => ({ frames: [`f${i}`], value: 1 }));
-  const tree = decodeFlameGraph(encode(mergeStacks(stacks)))!;
+  const tree = treeOf(stacks);
   const { bars, strips } = draw(tree, 1, { from: 0, to: count, width: 1000 });
   assert.equal(bars.length, 0);
   assert.equal(strips.length, 1);
@@ -91,17 +91,13 @@ test("a level of very many bars costs by the pixel, not by the bar", () => {
 });
 
 test("the keyboard moves to neighbours in sight and to the heaviest callee", () => {
-  const tree = decodeFlameGraph(
-    encode(
-      mergeStacks([
-        { frames: ["a", "x"], value: 2 },
-        { frames: ["a", "y"], value: 5 },
-        { frames: ["b"], value: 3 },
-      ]),
-    ),
-  )!;
+  const tree = treeOf([
+    { frames: ["a", "x"], value: 2 },
+    { frames: ["a", "y"], value: 5 },
+    { frames: ["b"], value: 3 },
+  ]);
   const whole = { from: 0, to: 10, width: 100 };
-  const name = (bar: number) => tree.names[tree.name[bar]!];
+  const name = (bar: number) => nameOf(tree, bar);
   const a = barAt(tree, 1, 0);
   assert.equal(name(heaviestChild(tree, 0)), "a");
   assert.equal(name(heaviestChild(tree, a)), "y");

@@ -2,12 +2,14 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { gzipSync } from "node:zlib";
 import { collapse } from "../../src/flame/collapse.ts";
-import { decodeDiff, DecodeError, decodeFlameGraph, readFlameGraph } from "../../src/flame/decode.ts";
+import { decodeDiff, DecodeError, decodeFlameGraph } from "../../src/flame/decode.ts";
+import { compare } from "../../src/flame/diff.ts";
+import { crateOf, isRuntime } from "../../src/flame/names.ts";
 import { sourceOf } from "../../src/flame/source.ts";
-import { buffersOf, perform, unpack, type Graph, type Packed } from "../../src/flame/tasks.ts";
-import { heaviest, topRows } from "../../src/flame/top.ts";
+import { buffersOf, perform, unpack, type Diff, type Graph, type Packed } from "../../src/flame/tasks.ts";
+import type { FlameTree } from "../../src/flame/tree.ts";
 import { fields, message } from "../../src/protobuf.ts";
-import { answerOf } from "../support/answer.ts";
+import { answerOf, decoded } from "../support/answer.ts";
 import { encodeProfile } from "../support/pprof.ts";
 import { below, randomFrom } from "../support/random.ts";
 import { encode, mergeStacks, randomStacks } from "../support/stacks.ts";
@@ -17,37 +19,62 @@ function carried(result: Packed) {
   return unpack(structuredClone(result, { transfer: [...buffersOf(result)] }));
 }
 
-test("a graph comes out of protobuf and the worker as it does out of JSON", async () => {
+/** A tree with its names as strings, to compare it by. */
+function readable({ names, folded, ...tree }: FlameTree) {
+  const bars = Array.from({ length: tree.size }, (_, bar) => folded.get(bar));
+  return { ...tree, names: names.all(), folded: bars };
+}
+
+test("a graph comes back from the worker as it was read there", async () => {
   for (let seed = 1; seed <= 60; seed++) {
     const stacks = randomStacks(randomFrom(seed));
-    stacks.push({ frames: ["dälä::حساب", "", "a\ud83d\ude00b"], value: 2 ** 52 });
-    const json = encode(mergeStacks(stacks));
-    const full = decodeFlameGraph(json, "whole test")!;
-    const bytes = answerOf(json).buffer;
-    const graph = carried(await perform({ what: "graph", bytes, root: "whole test" })) as Graph;
-    assert.deepEqual(graph.full, full);
-    assert.deepEqual(graph.collapsed, collapse(full));
-    assert.deepEqual(
-      heaviest(full, 3).map(({ self }) => self),
-      topRows(full)
-        .map(({ self }) => self)
-        .filter((self) => self > 0)
-        .sort((a, b) => b - a)
-        .slice(0, 3),
-    );
+    const foreign = ["dälä::حساب", "", "a\ud83d\ude00b", "dälä::x", "9::x"];
+    stacks.push({ frames: foreign, value: 2 ** 52 });
+    const message = encode(mergeStacks(stacks));
+    const full = decoded(message, "whole test")!;
+    const folded = collapse(full);
+    for (const name of foreign) assert.ok(full.names.all().includes(name), name);
+    full.names.all().forEach((name, i) => {
+      assert.equal(full.crates.list[full.crates.of[i]!], crateOf(name), name);
+      assert.equal(full.crates.runtime[i], isRuntime(name) ? 1 : 0, name);
+    });
+    for (const isFolded of [true, false]) {
+      const bytes = answerOf(message).buffer;
+      const graph = carried(await perform({ what: "graph", bytes, root: "whole test", isFolded })) as Graph;
+      assert.deepEqual(readable(graph.full), readable(full));
+      assert.deepEqual(readable(graph.collapsed.tree), readable(folded.tree));
+      assert.deepEqual(graph.collapsed.shownAs, folded.shownAs);
+      assert.deepEqual(graph.collapsed.origin, folded.origin);
+    }
   }
 });
 
-test("a comparison comes back from the worker, and an empty answer as nothing", async () => {
-  const json = {
-    names: ["total", "f"],
-    levels: [{ values: [0, 5, 0, 0, 7, 0, 0] }, { values: [0, 5, 5, 0, 7, 7, 1] }],
+test("a comparison comes back from the worker, folded or not, and an empty answer as nothing", async () => {
+  const message = {
+    names: ["total", "std::f", "app::g"],
+    levels: [
+      { values: [0, 5, 0, 0, 7, 0, 0] },
+      { values: [0, 5, 2, 0, 7, 3, 1] },
+      { values: [2, 3, 3, 3, 4, 4, 2] },
+    ],
   };
-  const bytes = () => answerOf(json).buffer;
-  assert.deepEqual(carried(await perform({ what: "diff", bytes: bytes() })), decodeDiff(json));
+  const bytes = () => answerOf(message).buffer;
+  const diff = decodeDiff(answerOf(message))!;
+  for (const isFolded of [true, false]) {
+    const came = carried(await perform({ what: "diff", bytes: bytes(), isFolded })) as Diff;
+    for (const other of [true, false]) {
+      const { tree, ...sides } = came.shown(other);
+      const { tree: expected, ...expectedSides } = compare(diff, other);
+      assert.deepEqual(readable(tree), readable(expected));
+      assert.deepEqual(sides, expectedSides);
+    }
+  }
   const empty = () => new ArrayBuffer(0);
-  assert.equal(carried(await perform({ what: "diff", bytes: empty() })), undefined);
-  assert.equal(carried(await perform({ what: "graph", bytes: empty(), root: "" })), undefined);
+  assert.equal(carried(await perform({ what: "diff", bytes: empty(), isFolded: true })), undefined);
+  assert.equal(
+    carried(await perform({ what: "graph", bytes: empty(), root: "", isFolded: true })),
+    undefined,
+  );
 });
 
 test("sources lie beside the names of the graph", async () => {
@@ -59,9 +86,13 @@ test("sources lie beside the names of the graph", async () => {
     durationMillis: 1,
     places: { outer: { file: "src/outer.rs", line: 7 } },
   });
-  const packed = { text: names.join(""), ends: Uint32Array.from([5, 9, 16, 21]) };
+  const texts = {
+    bytes: new TextEncoder().encode(names.join("")),
+    start: Uint32Array.from([0, 5, 9, 16]),
+    end: Uint32Array.from([5, 9, 16, 21]),
+  };
   const bytes = new Uint8Array(gzipSync(profile)).buffer;
-  const sources = carried(await perform({ what: "sources", bytes, names: packed }));
+  const sources = carried(await perform({ what: "sources", bytes, names: texts }));
   assert.ok(sources && "files" in sources);
   assert.deepEqual(sourceOf(sources, 3), { file: "src/outer.rs", line: 7, inlined: 0 });
   for (const unknown of [0, 1, 2, 4]) assert.equal(sourceOf(sources, unknown), undefined);
@@ -74,7 +105,7 @@ test("a damaged answer is refused or decoded, never more than that", () => {
     const bytes = whole.slice(0, below(random, whole.length + 1));
     if (bytes.length > 0) bytes[below(random, bytes.length)] = below(random, 256);
     try {
-      decodeFlameGraph(readFlameGraph(bytes));
+      decodeFlameGraph(bytes);
     } catch (error) {
       assert.ok(error instanceof DecodeError, String(error));
     }
