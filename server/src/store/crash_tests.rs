@@ -323,7 +323,7 @@ fn a_full_disk_is_told_and_ends() {
     let disk = disk.clone().with_fault(disk.steps(), Fault::For(6, IoErrorKind::StorageFull));
     let error = append(&store, 2).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Full);
-    assert!(error.to_string().contains("no space left in data directory /data/log"), "{error}");
+    assert!(error.to_string().contains("no space left in /data/log"), "{error}");
     assert!(!store.status().accepts_writes);
     assert_eq!(seen(&store).len(), 1, "reads go on");
     while append(&store, 3).is_err() {}

@@ -303,6 +303,10 @@ impl Objects for BucketObjects {
         true
     }
 
+    fn is_read_whole(&self, name: &str, bytes: u64) -> bool {
+        bytes <= SMALL_BYTES && self.small.peek(name).is_none()
+    }
+
     /// What an object store shows is durable.
     fn settle(&self, _prefix: &str) -> io::Result<()> {
         Ok(())
