@@ -410,6 +410,7 @@ fn a_full_disk_refuses_writes_once_memory_is_full_and_loses_nothing() {
         };
         assert_eq!(error.kind(), ErrorKind::Full);
         assert!(error.to_string().contains("max_head_bytes"), "{error}");
+        assert!(error.to_string().contains("no space left in /data/objects/segments"), "{error}");
         assert!(!store.status().accepts_writes && store.status().failed_flushes > 0);
         assert_eq!(seen(&store).into_keys().collect::<Vec<_>>(), acknowledged, "reads go on");
     }

@@ -475,7 +475,7 @@ impl Manifest {
 
 /// How long to wait after others were faster so often: anything up to a bound that doubles, so that of many who want the same
 /// number fewer and fewer want it at once.
-fn back_off(lost: u32) -> Duration {
+pub(super) fn back_off(lost: u32) -> Duration {
     let most_ms = (FIRST_PAUSE_MS << lost.min(10)).min(LONGEST_PAUSE_MS);
     Duration::from_millis(Uuid::new_v4().as_u128() as u64 % (most_ms + 1))
 }

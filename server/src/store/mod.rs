@@ -228,7 +228,13 @@ impl Store {
         home.check_log(&dir, &data_dir, &here, server, &manifest.covered())?;
         let start = sharing.is_some().then(Uuid::new_v4);
         // First, as the entry may get through although nobody is told so.
-        home.enter(&*dir.disk, &data_dir, &here, start)?;
+        if let Err(error) = home.enter(&*dir.disk, &data_dir, &here, start) {
+            // A server whose disk is full has to start, too: what is in the bucket can be read.
+            if error.kind() != ErrorKind::Full || !reserve::give_up(&*dir.disk, &data_dir) {
+                return Err(error);
+            }
+            home.enter(&*dir.disk, &data_dir, &here, start)?;
+        }
         if let Some(start) = start
             && !manifest.begin(start, home.starts())?
         {

@@ -168,7 +168,8 @@ fn clients_may_need_certificates_too() {
 fn bucket_error(endpoint: &str, env: &[(&str, &str)]) -> String {
     let dir = tempfile::tempdir().expect("a directory");
     let data = dir.path().to_str().expect("plain");
-    let bucket = ["--object-store=s3://profiles", "--object-region=eu-central-1", "--object-endpoint", endpoint];
+    let bucket =
+        ["--object-store=s3://profiles", "--object-region=eu-central-1", "--object-endpoint", endpoint];
     let output = command(&[&["serve", "--listen=127.0.0.1:0", "--data-dir", data], &bucket[..]].concat())
         .envs([("AWS_ACCESS_KEY_ID", "id"), ("AWS_SECRET_ACCESS_KEY", "secret")])
         .envs(env.iter().copied())

@@ -354,6 +354,18 @@ fn a_start_whose_entry_got_through_although_it_failed_is_followed_by_another() {
 }
 
 #[test]
+fn a_server_whose_disk_is_full_starts() {
+    let (world, disk) = (World::default(), FakeDisk::default());
+    let store = world.open(&disk, Acknowledge::Local).unwrap();
+    append(&store, 1).unwrap();
+    drop(store);
+    disk.set_room(Some(0));
+    let store = world.open(&disk, Acknowledge::Local).unwrap();
+    assert!(seen(&store).contains_key(&1));
+    assert!(store.flush().is_ok(), "the bucket has room");
+}
+
+#[test]
 fn a_log_that_was_written_for_another_bucket_is_not_taken_for_this_ones() {
     let (here, there, disk) = (World::default(), World::default(), FakeDisk::default());
     let open = |world: &World, place: &str, disk: &FakeDisk| world.open_at(place, disk, Acknowledge::Local);
