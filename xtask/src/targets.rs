@@ -28,7 +28,8 @@ const BENCHES: &[(&str, &str, &[&str])] = &[
     (SERVER, "server", SERVER_TARGETS),
 ];
 
-const SERVER_TARGETS: &[&str] = &["S1", "S2", "S3", "S4", "T1", "T2", "T3", "T4", "T5", "T6", "T8", "T10"];
+const SERVER_TARGETS: &[&str] =
+    &["S1", "S2", "S3", "S4", "T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8", "T10"];
 
 #[derive(clap::Args)]
 pub(crate) struct Args {

@@ -5,6 +5,7 @@ mod corpus;
 mod ingest;
 mod load;
 mod query;
+mod reopen;
 mod rig;
 mod shared;
 mod store;
@@ -20,6 +21,7 @@ const PARTS: &[(&[&str], Measure)] = &[
     (&["S1", "S2"], ingest::measure),
     (&["S3", "S4"], query::measure),
     (&["T1", "T2", "T3", "T4", "T5", "T6", "T8"], store::measure),
+    (&["T7"], reopen::measure),
     (&["T10"], shared::measure),
 ];
 

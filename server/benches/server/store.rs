@@ -1,4 +1,4 @@
-//! T1 to T8: what the store takes to find a span, by how much it keeps, and what keeping costs.
+//! T1 to T6 and T8: what the store takes to find a span, by how much it keeps, and what keeping costs.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -32,7 +32,7 @@ const SETTLING: Duration = Duration::from_secs(600);
 const QUIET: Duration = Duration::from_secs(4);
 
 /// Grows the corpus to so many samples.
-async fn grow(caller: &Caller, load: &mut Load, samples: u64) -> anyhow::Result<()> {
+pub(crate) async fn grow(caller: &Caller, load: &mut Load, samples: u64) -> anyhow::Result<()> {
     let room = Arc::new(Semaphore::new(SENDERS));
     while load.samples < samples {
         let body = load.next()?;
@@ -80,7 +80,7 @@ fn some(load: &Load, random: &mut Random, count: usize) -> Vec<Span> {
     places.into_iter().map(|at| kept[at]).collect()
 }
 
-fn profile_of(id: u64) -> String {
+pub(crate) fn profile_of(id: u64) -> String {
     format!("/api/v1/spans/{id:016x}/profile")
 }
 
@@ -207,11 +207,11 @@ fn over_sizes(
     }
 }
 
-fn figure(id: &str, ours: f64, unit: &str, note: String) -> Measurement {
+pub(crate) fn figure(id: &str, ours: f64, unit: &str, note: String) -> Measurement {
     Measurement { id: id.to_owned(), ours: Some(ours), unit: unit.to_owned(), note, ..Default::default() }
 }
 
-const MB: f64 = 1e6;
+pub(crate) const MB: f64 = 1e6;
 
 pub(crate) fn measure(setup: &Setup) -> anyhow::Result<Vec<Measurement>> {
     let runtime = runtime()?;
