@@ -485,7 +485,8 @@ struct Group {
     labels: Vec<(String, String)>,
     spans: Vec<SpanRef>,
     span_numbers: Map<SpanRef, u32>,
-    rows: Map<(u32, u32), u32>,
+    /// By span and stack trace.
+    rows: Map<u64, u32>,
     row_stacks: Vec<u32>,
     row_spans: Vec<u32>,
     /// Row after row.
@@ -525,7 +526,7 @@ impl Group {
 
     fn add(&mut self, span: u32, stack: u32, values: &[i64]) {
         let next = self.row_stacks.len() as u32;
-        let row = *self.rows.entry((span, stack)).or_insert(next);
+        let row = *self.rows.entry(u64::from(span) << 32 | u64::from(stack)).or_insert(next);
         if row == next {
             self.row_stacks.push(stack);
             self.row_spans.push(span);
@@ -545,8 +546,10 @@ impl Group {
         header: Header,
         symbols: &Arc<Symbols>,
     ) -> Profile {
-        let of_column = |column: usize| self.values.iter().skip(column).step_by(types.len()).copied();
+        let of_column = |column: usize| self.values.chunks_exact(types.len()).map(move |row| row[column]);
         let used: Vec<usize> = (0..types.len()).filter(|&t| of_column(t).any(|value| value != 0)).collect();
+        let mut values = Vec::with_capacity(used.len() * self.row_stacks.len());
+        used.iter().for_each(|&column| values.extend(of_column(column)));
         Profile {
             id: ProfileId::random(),
             labels,
@@ -556,7 +559,7 @@ impl Group {
             period: header.period,
             symbols: Arc::clone(symbols),
             losses: Vec::new(),
-            values: used.iter().flat_map(|&t| of_column(t)).collect(),
+            values,
             spans: self.spans,
             row_stacks: self.row_stacks,
             row_spans: self.row_spans,

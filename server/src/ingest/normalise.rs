@@ -70,6 +70,11 @@ pub(super) fn normalise(
     let mut sample = Sample::default();
     for (at, bytes) in samples.iter().enumerate() {
         sample.read(bytes, limits)?;
+        let tail = sample.tail;
+        let known = tables.known_labels(tail);
+        if known.is_none() {
+            sample.read_tail(limits)?;
+        }
         if sample.values.len() != width {
             let message =
                 format!("expected {width} values, one for each sample type, got {}", sample.values.len());
@@ -80,7 +85,10 @@ pub(super) fn normalise(
             return Err(IngestError::over(format!("sample[{at}].label"), "max_labels_per_sample", max, got));
         }
         if assemble::counts(&sample.values) {
-            let labelled = tables.labelled(at, &sample.labels, &mut profiles)?;
+            let labelled = match known {
+                Some(known) => known,
+                None => tables.labelled(at, tail, &sample, &mut profiles)?,
+            };
             let stack = tables.stack(&mut sample, &mut profiles)?;
             profiles.add(stack, labelled, &sample.values)?;
         } else {
@@ -207,9 +215,8 @@ struct Tables<'a> {
     /// Their lines are those of the locations.
     functions: ById<Frame<'a>>,
     mappings: ById<Binary<'a>>,
-    /// What sets of labels say, each with where it ends among those of all sets, one after the other.
-    labelled: HashTable<(usize, usize, Labelled)>,
-    label_sets: Vec<&'a [u8]>,
+    /// What labels say, by the bytes of all labels of a sample.
+    labelled: HashTable<(&'a [u8], Labelled)>,
     hasher: RandomState,
     limits: &'a Limits,
     file_names: FileNames,
@@ -280,7 +287,6 @@ impl<'a> Tables<'a> {
             functions,
             mappings,
             labelled: HashTable::new(),
-            label_sets: Vec::new(),
             hasher: RandomState::default(),
             limits,
             file_names: dialect.file_names,
@@ -300,6 +306,7 @@ impl<'a> Tables<'a> {
         }
         sample.unpack(self.limits)?;
         self.locations_of_stack.clear();
+        self.locations_of_stack.reserve(sample.location_ids.len());
         for &id in &sample.location_ids {
             let Some(&Place { view, number }) = self.locations.get(id) else { continue };
             let number = match number {
@@ -310,7 +317,9 @@ impl<'a> Tables<'a> {
                     number
                 }
             };
-            self.locations_of_stack.extend(number);
+            if let Some(number) = number {
+                self.locations_of_stack.push(number);
+            }
         }
         let stack = profiles.stack(&self.locations_of_stack)?;
         if !packed.is_empty() {
@@ -346,31 +355,26 @@ impl<'a> Tables<'a> {
         Ok(profiles.location(&binary, location.address, &frames))
     }
 
-    /// What these labels of the sample with this number say. Those of many samples say the same, in the same bytes.
+    /// What the labels say that make up this tail of a sample, if that of another sample was the same. Many are.
+    fn known_labels(&self, tail: &[u8]) -> Option<Labelled> {
+        let known = self.labelled.find(self.hasher.hash_one(tail), |(known, _)| *known == tail);
+        known.map(|(_, labelled)| *labelled)
+    }
+
+    /// What the labels say that were read from this tail of the sample with this number.
     fn labelled(
         &mut self,
         at: usize,
-        labels: &[&'a [u8]],
+        tail: &'a [u8],
+        sample: &Sample<'a>,
         profiles: &mut Assembler<'_>,
     ) -> Result<Labelled, IngestError> {
-        let Self { labelled: known, label_sets, hasher, .. } = self;
-        let hash = hasher.hash_one(labels);
-        let same = |&(start, end, _): &(usize, usize, Labelled)| label_sets[start..end] == *labels;
-        if let Some((_, _, known)) = known.find(hash, same) {
-            return Ok(*known);
-        }
-        self.read_labels(at, labels)?;
+        self.read_labels(at, &sample.labels)?;
         let labelled = profiles.labelled(self.labels.iter().copied())?;
-        let Self { labelled: known, label_sets, hasher, .. } = self;
-        let start = label_sets.len();
-        label_sets.extend_from_slice(labels);
-        let (max, got) = (self.limits.max_decoded_bytes, size_of_val(&**label_sets));
-        if got > max {
-            return Err(IngestError::over("sample.label", "max_decoded_bytes", max, got));
+        if !sample.mixed {
+            let Self { labelled: known, hasher, .. } = self;
+            known.insert_unique(hasher.hash_one(tail), (tail, labelled), |(tail, _)| hasher.hash_one(*tail));
         }
-        known.insert_unique(hash, (start, label_sets.len(), labelled), |&(start, end, _)| {
-            hasher.hash_one(&label_sets[start..end])
-        });
         Ok(labelled)
     }
 

@@ -4,7 +4,7 @@ use buffa::Message;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use proptest::prelude::*;
-use spanflame_wire::google::v1::{Location, Mapping, Profile as Pprof, ValueType};
+use spanflame_wire::google::v1::{Location, Mapping, Profile as Pprof, Sample, ValueType};
 
 use super::*;
 use crate::model::SpanId;
@@ -71,6 +71,28 @@ fn gzip_is_seen_by_its_magic() {
     let plain = decode_series(series_labels(&[]), builder.bytes(), &Limits::default(), NOW).unwrap();
     let zipped = decode_series(series_labels(&[]), gzip(&builder.bytes()), &Limits::default(), NOW).unwrap();
     assert_eq!(without_ids(plain), without_ids(zipped));
+}
+
+#[test]
+fn labels_that_come_first_say_the_same() {
+    let labels = [("span_id", SPAN), ("endpoint", "/pay")];
+    let mut builder = PprofBuilder::new();
+    for count in 0..3 {
+        // Equal labels, with other values and stack traces behind them.
+        builder = builder.sample(&["main", ["a", "b", "c"][count]], count as i64, &labels);
+    }
+    let mut pprof = builder.pprof.clone();
+    let samples = std::mem::take(&mut pprof.sample);
+    let mut bytes = pprof.encode_to_vec();
+    for sample in samples {
+        let rest = Sample { label: Vec::new(), ..sample.clone() };
+        let mut turned = Sample { label: sample.label, ..Sample::default() }.encode_to_vec();
+        turned.extend(rest.encode_to_vec());
+        bytes.extend([0x12, u8::try_from(turned.len()).expect("a small sample")]);
+        bytes.extend(turned);
+    }
+    let turned = decode_series(series_labels(&[]), bytes.into(), &Limits::default(), NOW).unwrap();
+    assert_eq!(without_ids(turned), without_ids(decode(&builder.pprof).unwrap()));
 }
 
 #[test]

@@ -18,6 +18,7 @@ pub(crate) use profile::interval;
 pub use profile::{Loss, Profile, SpanRef};
 pub use profile_type::{ProfileType, ProfileTypeError};
 pub use series::{SPAN_NAME, SYNTHETIC_LABELS, label};
+pub(crate) use symbols::Numbers;
 pub use symbols::{Function, Line, Location, Mapping, Symbols, SymbolsBuilder};
 pub use tables::{ListTable, StringTable};
 pub use time::TimeRange;

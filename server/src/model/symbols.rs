@@ -106,6 +106,11 @@ impl Symbols {
         self.stacks.len()
     }
 
+    /// How many locations there are.
+    pub(crate) fn location_count(&self) -> usize {
+        self.locations.len()
+    }
+
     /// The stack trace's locations, the leaf first.
     #[inline]
     pub fn stack(&self, index: u32) -> &[u32] {
@@ -150,6 +155,15 @@ impl Symbols {
             _ => format!("0x{:x}", location.address),
         }
     }
+}
+
+/// The numbers that entries of some tables got in others that took them over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Numbers {
+    /// Of each string.
+    pub(crate) strings: Vec<u32>,
+    /// Of each stack trace.
+    pub(crate) stacks: Vec<u32>,
 }
 
 /// Fills [`Symbols`] so that equal entries get equal numbers.
@@ -270,8 +284,8 @@ impl SymbolsBuilder {
         intern!(self.stacks, locations, at, add, size_of_val(locations) + 4)
     }
 
-    /// Takes over every stack trace of `other` with all it refers to, and tells the number of each here.
-    pub fn absorb(&mut self, other: &Symbols) -> Vec<u32> {
+    /// Takes over every entry of `other`, and tells the numbers that they got here.
+    pub(crate) fn absorb(&mut self, other: &Symbols) -> Numbers {
         let strings: Vec<u32> = other.strings.iter().map(|text| self.string(text)).collect();
         let string = |index: u32| strings[index as usize];
         let functions: Vec<u32> = other
@@ -309,15 +323,13 @@ impl SymbolsBuilder {
             })
             .collect();
         let mut stack = Vec::new();
-        other
-            .stacks
-            .iter()
-            .map(|theirs| {
-                stack.clear();
-                stack.extend(theirs.iter().map(|&location| locations[location as usize]));
-                self.stack(&stack)
-            })
-            .collect()
+        let stacks = other.stacks.iter().map(|theirs| {
+            stack.clear();
+            stack.extend(theirs.iter().map(|&location| locations[location as usize]));
+            self.stack(&stack)
+        });
+        let stacks = stacks.collect();
+        Numbers { strings, stacks }
     }
 
     /// The tables as they stand.
@@ -381,7 +393,7 @@ mod tests {
         assert_eq!(ours.absorb(&theirs), first);
         assert_eq!(ours.bytes(), bytes);
         let symbols = ours.symbols();
-        let stack = symbols.stack(first[0]);
+        let stack = symbols.stack(first.stacks[0]);
         assert_eq!(symbols.unsymbolized_name(symbols.location(stack[0])), "libc.so.6 0x20");
         let line = symbols.lines(symbols.location(stack[1]))[0];
         assert_eq!(symbols.string(symbols.function_name(line.function)), "a");

@@ -97,6 +97,13 @@ fn derived_id(start_nanos: i64, encoded: &[u8]) -> ProfileId {
 /// Writes a number.
 #[inline]
 pub(super) fn put(out: &mut Vec<u8>, mut value: u64) {
+    // Most take one byte or two.
+    if value < 1 << 7 {
+        return out.push(value as u8);
+    }
+    if value < 1 << 14 {
+        return out.extend_from_slice(&[value as u8 | 0x80, (value >> 7) as u8]);
+    }
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;

@@ -18,7 +18,9 @@ use parking_lot::RwLock;
 use self::spans::SpanIndex;
 use super::StoreError;
 use super::source::{Chunk, FoundRun, NO_SPAN, SeriesEntry, Source, SpanEntry, SpanLookup, SpanRun};
-use crate::model::{Labels, Loss, Profile, ProfileType, Symbols, SymbolsBuilder, TenantId, TimeRange};
+use crate::model::{
+    Labels, Loss, Numbers, Profile, ProfileType, Symbols, SymbolsBuilder, TenantId, TimeRange,
+};
 
 /// Stack traces visited under one read lock.
 const STACKS_PER_LOCK: usize = 256;
@@ -95,10 +97,10 @@ struct Inner {
     bytes: usize,
 }
 
-/// Tables taken over last, with the numbers that their strings and stack traces got here.
+/// Tables taken over last, with the numbers that their entries got here.
 struct Absorbed {
     theirs: Arc<Symbols>,
-    stacks: Vec<u32>,
+    numbers: Numbers,
 }
 
 impl Inner {
@@ -107,12 +109,11 @@ impl Inner {
     }
 
     fn insert(&mut self, profile: &Profile, absorbed: &mut Option<Absorbed>) {
-        let same = absorbed.as_ref().is_some_and(|a| Arc::ptr_eq(&a.theirs, &profile.symbols));
-        if !same {
-            let stacks = self.symbols.absorb(&profile.symbols);
-            *absorbed = Some(Absorbed { theirs: Arc::clone(&profile.symbols), stacks });
-        }
-        let stacks = absorbed.as_ref().map(|a| a.stacks.as_slice()).unwrap_or_default();
+        let same = absorbed.take().filter(|a| Arc::ptr_eq(&a.theirs, &profile.symbols));
+        let Absorbed { numbers, .. } = absorbed.insert(same.unwrap_or_else(|| {
+            let numbers = self.symbols.absorb(&profile.symbols);
+            Absorbed { theirs: Arc::clone(&profile.symbols), numbers }
+        }));
         let range = profile.interval();
         let series = self.series_id(profile, range);
 
@@ -131,8 +132,8 @@ impl Inner {
                 order[start..].iter().take_while(|&&row| profile.row_spans[row as usize] == number).count();
             let rows_of_run = &order[start..start + length];
             let mut span = profile.spans[number as usize].clone();
-            span.name = self.symbols.string(profile.symbols.string(span.name));
-            span.local_root_name = self.symbols.string(profile.symbols.string(span.local_root_name));
+            span.name = numbers.strings[span.name as usize];
+            span.local_root_name = numbers.strings[span.local_root_name as usize];
             let name = span.name;
             if name != 0 && self.span_names[series as usize].insert(name) {
                 self.bytes += 8;
@@ -153,9 +154,10 @@ impl Inner {
         }
 
         let column = |index: usize| profile.column(index);
-        let values: Box<[i64]> = (0..profile.types.len())
-            .flat_map(|t| order.iter().map(move |&row| column(t)[row as usize]))
-            .collect();
+        let mut values = Vec::with_capacity(profile.values.len());
+        for column in (0..profile.types.len()).map(column) {
+            values.extend(order.iter().map(|&row| column[row as usize]));
+        }
         let totals = (0..profile.types.len())
             .map(|t| column(t).iter().fold(0i64, |sum, &value| sum.saturating_add(value)))
             .collect();
@@ -166,8 +168,11 @@ impl Inner {
             duration_nanos: profile.duration_nanos,
             period: profile.period,
             runs: runs.into(),
-            stacks: order.iter().map(|&row| stacks[profile.row_stacks[row as usize] as usize]).collect(),
-            values,
+            stacks: order
+                .iter()
+                .map(|&row| numbers.stacks[profile.row_stacks[row as usize] as usize])
+                .collect(),
+            values: values.into(),
             totals,
         };
         self.bytes += chunk.bytes() + 4;

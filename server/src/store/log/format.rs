@@ -9,7 +9,7 @@ pub(in crate::store) const VERSION: u32 = 2;
 /// Bytes of the header of a file.
 pub(in crate::store) const HEADER_BYTES: usize = 32;
 /// Bytes in front of a record's payload.
-const RECORD_HEADER_BYTES: usize = 12;
+pub(super) const RECORD_HEADER_BYTES: usize = 12;
 
 const MAGIC: [u8; 8] = *b"SPANFLOG";
 /// Begins a record. Its first byte is in no UTF-8 text, so the marker is in no string of a payload.

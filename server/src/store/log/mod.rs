@@ -9,7 +9,7 @@ mod recover;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use self::format::{HEADER_BYTES, header, put_record};
+use self::format::{HEADER_BYTES, RECORD_HEADER_BYTES, header, put_record};
 pub(super) use self::recover::{Recovered, check_versions, recover};
 use super::disk::{Disk, DiskFile};
 use super::{Clock, StoreError};
@@ -99,7 +99,7 @@ impl LogWriter {
     /// Writes one record for each payload and syncs. All of them are durable when it returns the number of their file.
     pub(super) fn write<'a>(
         &mut self,
-        payloads: impl Iterator<Item = &'a [u8]>,
+        payloads: impl Iterator<Item = &'a [u8]> + Clone,
     ) -> Result<(u64, u64), StoreError> {
         if self.file.as_ref().is_some_and(|file| file.end >= self.file_bytes) {
             self.rotate();
@@ -108,7 +108,8 @@ impl LogWriter {
             Some(file) => file,
             None => self.create()?,
         };
-        let mut bytes = Vec::new();
+        let records = payloads.clone().map(|payload| RECORD_HEADER_BYTES + payload.len());
+        let mut bytes = Vec::with_capacity(records.sum());
         payloads.for_each(|payload| put_record(&mut bytes, file.sequence, file.end, payload));
         if let Err(error) = file.handle.append(&bytes) {
             // Some of it may be there: cut it off, then the file is as before and goes on being used.

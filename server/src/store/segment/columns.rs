@@ -59,15 +59,13 @@ impl Packed {
         for value in values {
             bits |= u128::from(value.wrapping_sub(self.least) as u64) << filled;
             filled += self.width;
-            while filled >= 8 {
-                out.push(bits as u8);
-                bits >>= 8;
-                filled -= 8;
+            if filled >= 64 {
+                out.extend_from_slice(&(bits as u64).to_le_bytes());
+                bits >>= 64;
+                filled -= 64;
             }
         }
-        if filled > 0 {
-            out.push(bits as u8);
-        }
+        out.extend_from_slice(&(bits as u64).to_le_bytes()[..filled.div_ceil(8) as usize]);
     }
 
     fn read(input: &mut Input<'_>, count: usize, mut each: impl FnMut(u64)) -> Result<()> {
@@ -83,9 +81,12 @@ impl Packed {
         for at in 0..count {
             let bit = at * width;
             // Nine bytes hold 64 bits that begin anywhere in the first of them.
-            let (start, end) = (bit / 8, bytes.len().min(bit / 8 + 9));
-            let mut window = [0; 16];
-            window[..end - start].copy_from_slice(&bytes[start..end]);
+            let rest = &bytes[bit / 8..];
+            let window = rest.first_chunk().copied().unwrap_or_else(|| {
+                let mut window = [0; 16];
+                window[..rest.len()].copy_from_slice(rest);
+                window
+            });
             let above = (u128::from_le_bytes(window) >> (bit % 8)) as u64 & mask;
             each((least as u64).wrapping_add(above));
         }
@@ -127,18 +128,17 @@ pub(super) fn put_column(out: &mut Vec<u8>, values: &[u64]) {
 /// The distinct numbers and which of them each is, if that takes less than `bytes`.
 fn dictionary(values: &[u64], bytes: usize) -> Option<(Vec<u64>, Vec<u16>)> {
     let mut entries: Vec<u64> = Vec::new();
+    let mut of_entries = 0;
     for value in values {
         if let Err(at) = entries.binary_search(value) {
-            if entries.len() == MAX_DICTIONARY {
+            entries.insert(at, *value);
+            of_entries += 1 + width(*value) as usize / 7;
+            let of_numbers = (values.len() * width(entries.len() as u64 - 1) as usize).div_ceil(8);
+            // More entries take more bytes still.
+            if entries.len() > MAX_DICTIONARY || of_entries + of_numbers + 5 >= bytes {
                 return None;
             }
-            entries.insert(at, *value);
         }
-    }
-    let of_entries: usize = entries.iter().map(|entry| 1 + width(*entry) as usize / 7).sum();
-    let of_numbers = (values.len() * width(entries.len() as u64 - 1) as usize).div_ceil(8);
-    if of_entries + of_numbers + 5 >= bytes {
-        return None;
     }
     let number = |value: &u64| entries.binary_search(value).expect("every value is an entry") as u16;
     let numbers = values.iter().map(number).collect();

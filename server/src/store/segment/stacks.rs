@@ -1,7 +1,5 @@
 //! Stack traces in sorted order, each written as what it has beyond the one before.
 
-use std::cmp::Ordering;
-
 use super::super::codec::{CodecError, Input, put};
 use super::columns::put_column;
 use crate::model::ListTable;
@@ -14,9 +12,36 @@ pub(super) const MAX_DEPTH: usize = 1 << 16;
 /// Locations that the stack traces of one piece have together; what they share takes no bytes.
 const MAX_LOCATIONS: usize = STACKS * MAX_DEPTH;
 
-/// The order of stack traces: by their locations from the root.
-pub(super) fn order(a: &[u32], b: &[u32]) -> Ordering {
-    a.iter().rev().cmp(b.iter().rev())
+/// Locations that are compared at a time.
+const LOCATIONS_OF_KEY: usize = 4;
+
+/// Sorts the numbers of stack traces by what these are: by their locations from the root.
+///
+/// Stack traces share their beginnings, so all are compared at one depth before any at the next, and what was found equal
+/// is not looked at again (multikey quicksort).
+pub(super) fn sort<'a>(numbers: &mut [u32], stack: impl Fn(u32) -> &'a [u32]) {
+    // The next locations from the root, each one higher than its number: 0 is behind the leaf.
+    let key = |number: u32, depth: usize| {
+        let mut locations = stack(number).iter().rev().skip(depth).map(|location| u128::from(*location) + 1);
+        (0..LOCATIONS_OF_KEY).fold(0, |key, _| key << 32 | locations.next().unwrap_or(0))
+    };
+    let mut keyed: Vec<(u128, u32)> = Vec::new();
+    let mut unsorted = vec![(0..numbers.len(), 0)];
+    while let Some((range, depth)) = unsorted.pop() {
+        keyed.clear();
+        keyed.extend(numbers[range.clone()].iter().map(|number| (key(*number, depth), *number)));
+        keyed.sort_unstable_by_key(|(key, _)| *key);
+        let mut start = range.start;
+        for equal in keyed.chunk_by(|(a, _), (b, _)| a == b) {
+            let end = start + equal.len();
+            numbers[start..end].iter_mut().zip(equal).for_each(|(number, (_, sorted))| *number = *sorted);
+            // Those that have come to their leaf are the same throughout.
+            if equal.len() > 1 && equal[0].0 as u32 != 0 {
+                unsorted.push((start..end, depth + LOCATIONS_OF_KEY));
+            }
+            start = end;
+        }
+    }
 }
 
 /// Writes stack traces, the leaf first each.
@@ -72,11 +97,28 @@ pub(super) fn decode(bytes: &[u8], locations: usize) -> Result<ListTable<u32>, C
 
 #[cfg(test)]
 mod tests {
+    use std::cmp::Ordering;
+
     use proptest::prelude::*;
 
     use super::*;
 
+    fn order(a: &[u32], b: &[u32]) -> Ordering {
+        a.iter().rev().cmp(b.iter().rev())
+    }
+
     proptest! {
+        #[test]
+        fn numbers_are_sorted_by_what_they_stand_for(
+            stacks in prop::collection::vec(prop::collection::vec(0..2u32, 0..20), 0..STACKS),
+        ) {
+            let mut numbers: Vec<u32> = (0..stacks.len() as u32).rev().collect();
+            sort(&mut numbers, |number| &stacks[number as usize]);
+            prop_assert!(numbers.is_sorted_by(|a, b| order(&stacks[*a as usize], &stacks[*b as usize]).is_le()));
+            numbers.sort_unstable();
+            prop_assert!(numbers.into_iter().eq(0..stacks.len() as u32));
+        }
+
         #[test]
         fn what_is_written_is_read(mut stacks in prop::collection::vec(prop::collection::vec(0..5u32, 0..8), 0..STACKS)) {
             stacks.sort_by(|a, b| order(a, b));

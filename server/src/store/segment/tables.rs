@@ -41,7 +41,7 @@ impl Tables {
         }
         let symbols = tables.builder.symbols();
         let mut order: Vec<u32> = (0..symbols.stack_count() as u32).collect();
-        order.sort_unstable_by(|a, b| stacks::order(symbols.stack(*a), symbols.stack(*b)));
+        stacks::sort(&mut order, |number| symbols.stack(number));
         tables.places = vec![0; order.len()];
         for (place, stack) in order.into_iter().enumerate() {
             tables.places[stack as usize] = place as u32;
@@ -56,7 +56,8 @@ impl Tables {
     ) -> Result<OfSource, StoreError> {
         let builder = &mut self.builder;
         let mut taken = OfSource::default();
-        let mut known: HashMap<u32, u32, RandomState> = HashMap::default();
+        // By the source's number; none for those that were not met yet.
+        let mut known: Vec<Option<u32>> = Vec::new();
         let mut locations = Vec::new();
         let count = source.stack_count()?;
         for start in (0..count).step_by(BATCH as usize) {
@@ -64,9 +65,10 @@ impl Tables {
             let batch: Vec<u32> = all.filter(|stack| used.is_none_or(|used| used.contains(stack))).collect();
             source.stacks(&batch, &mut |at, symbols, stack| {
                 locations.clear();
+                known.resize(symbols.location_count(), None);
                 for &number in stack {
-                    let here = known.entry(number).or_insert_with(|| location(builder, symbols, number));
-                    locations.push(*here);
+                    let known = &mut known[number as usize];
+                    locations.push(*known.get_or_insert_with(|| location(builder, symbols, number)));
                 }
                 // Those between that are not used are never asked for.
                 taken.stacks.resize(batch[at] as usize, u32::MAX);
