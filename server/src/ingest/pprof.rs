@@ -151,7 +151,12 @@ impl<'a> Sample<'a> {
         self.labels.clear();
         self.mixed = false;
         self.tail = bytes;
-        self.head().map_err(|error| refusal(&error, limits))
+        // An id or a value takes a byte at least and becomes a number, a label two and becomes a reference.
+        let read = match bytes.len().saturating_mul(size_of::<u64>()) {
+            most if most > limits.max_decoded_bytes => Err(DecodeError::ElementMemoryLimitExceeded),
+            _ => self.head(),
+        };
+        read.map_err(|error| refusal(&error, limits))
     }
 
     /// Reads what [`Self::read`] left.
@@ -296,6 +301,22 @@ mod tests {
         let mut out = Vec::new();
         values.for_each(|value| encode_varint(value, &mut out));
         out
+    }
+
+    #[test]
+    fn a_sample_that_would_grow_beyond_its_limit_is_refused_before_it_does() {
+        let limits = Limits { max_decoded_bytes: 1 << 20, ..Limits::default() };
+        let ids = |count: usize| {
+            let mut bytes = Vec::new();
+            Field::Ids(vec![1; count]).put(&mut bytes);
+            bytes
+        };
+        let mut sample = Sample::default();
+        let (small, large) = (ids(1 << 16), ids(1 << 18));
+        sample.read(&small, &limits).unwrap();
+        let error = sample.read(&large, &limits).unwrap_err().to_string();
+        assert!(error.contains("max_decoded_bytes"), "{error}");
+        assert_eq!(sample.location_ids.capacity(), 0);
     }
 
     proptest! {

@@ -89,7 +89,16 @@ export interface TraceSummary {
   cpuNanos: number;
   spans: TraceSpan[];
   spanCount: number;
-  traced?: { start: number; durationNanos: number; spanCount: number; errorCount: number };
+  traced?: {
+    start: number;
+    durationNanos: number;
+    spanCount: number;
+    errorCount: number;
+    /** Whether later spans are without attributes, events and links, for their size. */
+    attributesLeftOut: boolean;
+    /** Whether it has more spans than the server reads of one trace. */
+    truncated: boolean;
+  };
 }
 
 /** Why a query is empty, or that it is not, and what its senders lost. */

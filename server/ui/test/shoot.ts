@@ -97,7 +97,7 @@ async function shootAll(browser: Browser, url: string, demo: string): Promise<vo
 
 async function shoot(browser: Browser, address: string, file: string, colorScheme: Scheme): Promise<void> {
   await mkdir(dirname(file), { recursive: true });
-  const page = await browser.newPage({ viewport: { width: 1280, height: 800 }, colorScheme });
+  const page = await browser.newPage({ viewport: { width: 1280, height: 920 }, colorScheme });
   await page.goto(address, { waitUntil: "networkidle" });
   await page.locator("canvas, .operations, .requests, .traces").first().waitFor();
   await page.evaluate(() => document.fonts.ready);

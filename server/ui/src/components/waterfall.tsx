@@ -6,6 +6,7 @@ import type { Ran, TraceSpan, TraceSummary } from "../api.ts";
 import { displayName } from "../flame/names.ts";
 import { formatCount, formatNanos } from "../format.ts";
 import { SendTraces } from "./sendtraces.tsx";
+import { ShowMore } from "./table.tsx";
 
 interface Props {
   trace: TraceSummary;
@@ -111,12 +112,12 @@ export function Waterfall({ trace, chosen, onChoose }: Props) {
           </tbody>
         </table>
       </div>
-      {trace.spans.length > shown.length && (
-        <button type="button" onClick={() => setLimit(limit + PAGE)}>
-          Show {Math.min(PAGE, trace.spans.length - shown.length)} more of{" "}
-          {formatCount(trace.spans.length - shown.length)}
-        </button>
-      )}
+      <ShowMore
+        shown={shown.length}
+        of={trace.spans.length}
+        page={PAGE}
+        onMore={() => setLimit(limit + PAGE)}
+      />
       {trace.spanCount > trace.spans.length && (
         <p class="quiet">
           The server lists {formatCount(trace.spans.length)} of {formatCount(trace.spanCount)} spans.

@@ -10,7 +10,7 @@ import { Merge } from "./merge.ts";
 import { childrenEnd, type FlameTree, type Folded, type FoldedFrames } from "./tree.ts";
 
 /** Name of a folded bar; no function is called so. */
-export const FOLDED_NAME = "[runtime frames]";
+export const FOLDED_NAME = "runtime frames";
 
 export interface Collapsed {
   tree: FlameTree;

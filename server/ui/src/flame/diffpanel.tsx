@@ -4,6 +4,7 @@ import { useMemo, useState } from "preact/hooks";
 import type { ProfileRoute } from "../api.ts";
 import { copyText } from "../clipboard.ts";
 import { CopyButton } from "../components/copy.tsx";
+import { ShowMore, Table } from "../components/table.tsx";
 import { formatPoints, formatShare, formatValue } from "../format.ts";
 import { setQuery } from "../router.ts";
 import { FlameCanvas } from "./canvas.tsx";
@@ -242,53 +243,42 @@ function ChangeTable({ changes, tree, matches, by }: TableProps) {
           </button>
         </div>
       </div>
-      <div class="table-box" role="region" aria-labelledby="changes-title" tabIndex={0}>
-        <table class="functions changes">
-          <thead>
-            <tr>
-              <th scope="col">Function</th>
-              <th scope="col" class="number">
-                Baseline
-              </th>
-              <th scope="col" class="number">
-                Compared
-              </th>
-              <th scope="col" class="number">
-                Change
-              </th>
-              <th scope="col">Verdict</th>
-            </tr>
-          </thead>
-          <tbody>
-            {rows.slice(0, limit).map(({ name: index, left, right, p, isSignal }) => {
-              const name = tree.names.at(index);
-              const isRuntime = name === FOLDED_NAME;
-              return (
-                <tr key={index} class={isSignal ? (right > left ? "more" : "less") : "same"}>
-                  <td>
-                    <div class="function">
-                      <span class="name mono">
-                        {isRuntime ? "Runtime frames (folded)" : displayName(name, 240)}
-                      </span>
-                      {!isRuntime && <CopyButton text={name} what={`name of ${displayName(name, 60)}`} />}
-                    </div>
-                  </td>
-                  <td class="number">{formatShare(left)}</td>
-                  <td class="number">{formatShare(right)}</td>
-                  <td class="number change">{formatPoints(right - left)}</td>
-                  <td>{verdict(p, isSignal)}</td>
-                </tr>
-              );
-            })}
-          </tbody>
-        </table>
-      </div>
+      <Table
+        class="functions changes"
+        labelledBy="changes-title"
+        columns={[
+          "Function",
+          { number: "Baseline" },
+          { number: "Compared" },
+          { number: "Change" },
+          "Verdict",
+        ]}
+      >
+        <tbody>
+          {rows.slice(0, limit).map(({ name: index, left, right, p, isSignal }) => {
+            const name = tree.names.at(index);
+            const isRuntime = name === FOLDED_NAME;
+            return (
+              <tr key={index} class={isSignal ? (right > left ? "more" : "less") : "same"}>
+                <td>
+                  <div class="function">
+                    <span class="name mono">
+                      {isRuntime ? "Runtime frames (folded)" : displayName(name, 240)}
+                    </span>
+                    {!isRuntime && <CopyButton text={name} what={`name of ${displayName(name, 60)}`} />}
+                  </div>
+                </td>
+                <td class="number">{formatShare(left)}</td>
+                <td class="number">{formatShare(right)}</td>
+                <td class="number change">{formatPoints(right - left)}</td>
+                <td>{verdict(p, isSignal)}</td>
+              </tr>
+            );
+          })}
+        </tbody>
+      </Table>
       {rows.length === 0 && <p class="quiet">No function matches.</p>}
-      {rows.length > limit && (
-        <button type="button" onClick={() => setLimit(limit + PAGE)}>
-          Show {Math.min(PAGE, rows.length - limit)} more of {rows.length - limit}
-        </button>
-      )}
+      <ShowMore shown={limit} of={rows.length} page={PAGE} onMore={() => setLimit(limit + PAGE)} />
     </section>
   );
 }

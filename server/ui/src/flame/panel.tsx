@@ -161,6 +161,7 @@ export function FlamePanel(props: Props) {
             name={around}
             palette={palette}
             measure={measure}
+            inlined={inlined}
             onAround={showAround}
             onCopy={copyName}
             requests={requestsOf(around)}

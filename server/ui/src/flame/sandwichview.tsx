@@ -18,12 +18,13 @@ interface Props {
   name: string;
   palette: Palette;
   measure: Measure;
+  inlined: Uint8Array | undefined;
   onAround: (name: string | undefined) => void;
   onCopy: (name: string, label: string) => void;
   requests: string | undefined;
 }
 
-export function SandwichView({ tree, name, palette, measure, onAround, onCopy, requests }: Props) {
+export function SandwichView({ tree, name, palette, measure, inlined, onAround, onCopy, requests }: Props) {
   const halves = useMemo(() => sandwich(tree, name), [tree, name]);
   const shownName = displayName(name, 240);
   const total = halves?.callees.total[0] ?? 0;
@@ -33,7 +34,7 @@ export function SandwichView({ tree, name, palette, measure, onAround, onCopy, r
     <section aria-label={title}>
       <h2>{title}</h2>
       <FlameCanvas
-        model={{ tree: part, palette, matches: undefined, zoomed: 0, flipped }}
+        model={{ tree: part, palette, inlined, matches: undefined, zoomed: 0, flipped }}
         facts={(bar) => factsOf(part, bar, measure)}
         goesOn
         description={`${title} of ${shownName}`}

@@ -2,6 +2,7 @@
 
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { CopyButton } from "../components/copy.tsx";
+import { ShowMore } from "../components/table.tsx";
 import { formatShare, formatValue } from "../format.ts";
 import { FOLDED_NAME } from "./collapse.ts";
 import { intervalText, type Measure } from "./facts.ts";
@@ -148,11 +149,7 @@ export function TopTable(props: Props) {
         </tbody>
       </table>
       {rows.length === 0 && <p class="quiet">No function matches.</p>}
-      {rows.length > limit && (
-        <button type="button" onClick={() => setLimit(limit + PAGE)}>
-          Show {Math.min(PAGE, rows.length - limit)} more of {rows.length - limit}
-        </button>
-      )}
+      <ShowMore shown={limit} of={rows.length} page={PAGE} onMore={() => setLimit(limit + PAGE)} />
     </section>
   );
 }

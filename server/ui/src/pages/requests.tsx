@@ -7,6 +7,7 @@ import { CopyButton } from "../components/copy.tsx";
 import { Link } from "../components/link.tsx";
 import { RangePicker } from "../components/rangepicker.tsx";
 import { Failure, Loading } from "../components/states.tsx";
+import { Table } from "../components/table.tsx";
 import { displayName } from "../flame/names.ts";
 import { formatCount, formatNanos, formatShare } from "../format.ts";
 import { useLoad } from "../load.ts";
@@ -135,59 +136,50 @@ function Findings({
         {requests.length === 0 ? (
           <p class="quiet">The function ran in no span.</p>
         ) : (
-          <div class="table-box" role="region" aria-labelledby="by-request" tabIndex={0}>
-            <table class="requests">
-              <thead>
-                <tr>
-                  <th scope="col">Span</th>
-                  <th scope="col">Service</th>
+          <Table
+            class="requests"
+            labelledBy="by-request"
+            columns={[
+              "Span",
+              "Service",
+              hasDurations && { number: "Duration" },
+              { number: "In the function" },
+              { number: "Share of the span" },
+              "Trace",
+            ]}
+          >
+            <tbody>
+              {requests.map(({ spanId, traceId, service, name, functionNanos = 0, ...span }) => (
+                <tr key={spanId}>
+                  <td>
+                    <Link to={`span/${spanId}`} class="name">
+                      {name === null ? "(unnamed span)" : displayName(name, 160)}
+                    </Link>
+                    <div class="mono quiet small">{spanId}</div>
+                  </td>
+                  <td class="name">{displayName(service, 80)}</td>
                   {hasDurations && (
-                    <th scope="col" class="number">
-                      Duration
-                    </th>
-                  )}
-                  <th scope="col" class="number">
-                    In the function
-                  </th>
-                  <th scope="col" class="number">
-                    Share of the span
-                  </th>
-                  <th scope="col">Trace</th>
-                </tr>
-              </thead>
-              <tbody>
-                {requests.map(({ spanId, traceId, service, name, functionNanos = 0, ...span }) => (
-                  <tr key={spanId}>
-                    <td>
-                      <Link to={`span/${spanId}`} class="name">
-                        {name === null ? "(unnamed span)" : displayName(name, 160)}
-                      </Link>
-                      <div class="mono quiet small">{spanId}</div>
-                    </td>
-                    <td class="name">{displayName(service, 80)}</td>
-                    {hasDurations && (
-                      <td class="number">
-                        {span.durationNanos === undefined ? "–" : formatNanos(span.durationNanos)}
-                      </td>
-                    )}
-                    <td class="number">{formatNanos(functionNanos)}</td>
                     <td class="number">
-                      {formatShare(Math.min(1, functionNanos / Math.max(span.cpuNanos, 1)))}
+                      {span.durationNanos === undefined ? "–" : formatNanos(span.durationNanos)}
                     </td>
-                    <td class="mono">
-                      {traceId ? (
-                        <Link to={`trace/${traceId}?span=${spanId}`} class="plain" title={traceId}>
-                          {traceId.slice(0, 8)}…
-                        </Link>
-                      ) : (
-                        "–"
-                      )}
-                    </td>
-                  </tr>
-                ))}
-              </tbody>
-            </table>
-          </div>
+                  )}
+                  <td class="number">{formatNanos(functionNanos)}</td>
+                  <td class="number">
+                    {formatShare(Math.min(1, functionNanos / Math.max(span.cpuNanos, 1)))}
+                  </td>
+                  <td class="mono">
+                    {traceId ? (
+                      <Link to={`trace/${traceId}?span=${spanId}`} class="plain" title={traceId}>
+                        {traceId.slice(0, 8)}…
+                      </Link>
+                    ) : (
+                      "–"
+                    )}
+                  </td>
+                </tr>
+              ))}
+            </tbody>
+          </Table>
         )}
       </section>
       <section>
@@ -195,36 +187,26 @@ function Findings({
           <h2 id="by-operation">By operation</h2>
           <p class="quiet">{formatNanos(whole)} of CPU time in the function</p>
         </div>
-        <div class="table-box" role="region" aria-labelledby="by-operation" tabIndex={0}>
-          <table>
-            <thead>
-              <tr>
-                <th scope="col">Operation</th>
-                <th scope="col">Service</th>
-                <th scope="col" class="number">
-                  In the function
-                </th>
-                <th scope="col" class="number">
-                  Share
-                </th>
+        <Table
+          class="by-operation"
+          labelledBy="by-operation"
+          columns={["Operation", "Service", { number: "In the function" }, { number: "Share" }]}
+        >
+          <tbody>
+            {operations.slice(0, SHOWN).map(({ service, name, under }) => (
+              <tr key={`${service}\n${name}`}>
+                <td>
+                  <Link to={operationPath(service, name, choice)} class="name">
+                    {name === "" ? "In no span" : displayName(name, 160)}
+                  </Link>
+                </td>
+                <td class="name">{displayName(service, 80)}</td>
+                <td class="number">{formatNanos(under)}</td>
+                <td class="number">{formatShare(under / whole)}</td>
               </tr>
-            </thead>
-            <tbody>
-              {operations.slice(0, SHOWN).map(({ service, name, under }) => (
-                <tr key={`${service}\n${name}`}>
-                  <td>
-                    <Link to={operationPath(service, name, choice)} class="name">
-                      {name === "" ? "In no span" : displayName(name, 160)}
-                    </Link>
-                  </td>
-                  <td class="name">{displayName(service, 80)}</td>
-                  <td class="number">{formatNanos(under)}</td>
-                  <td class="number">{formatShare(under / whole)}</td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
-        </div>
+            ))}
+          </tbody>
+        </Table>
         {operations.length > SHOWN && <p class="quiet">and {formatCount(operations.length - SHOWN)} more</p>}
       </section>
     </>

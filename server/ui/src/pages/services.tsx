@@ -10,6 +10,7 @@ import { formatCount, formatNanos, formatShare } from "../format.ts";
 import { useLoad } from "../load.ts";
 import type { OperationSummary } from "../api.ts";
 import { SendTraces } from "../components/sendtraces.tsx";
+import { ShareBar, Table } from "../components/table.tsx";
 import { fetchServices, MAX_OPERATIONS, type Service } from "../operations.ts";
 import { rangeQuery, readRange, resolveRange, type RangeChoice } from "../range.ts";
 import { CPU_TYPE, labelSelector } from "../selection.ts";
@@ -67,7 +68,7 @@ export function ServicesPage({ query }: { query: URLSearchParams }) {
             </p>
           </>
         ) : (
-          <Table
+          <OperationTable
             services={loaded.value.services}
             hasTraces={loaded.value.tracesKnown}
             isOne={service !== undefined}
@@ -86,7 +87,7 @@ interface TableProps {
   choice: RangeChoice;
 }
 
-function Table({ services, hasTraces, isOne, choice }: TableProps) {
+function OperationTable({ services, hasTraces, isOne, choice }: TableProps) {
   const whole = services.reduce((sum, { cpuNanos }) => sum + cpuNanos, 0);
   const listed = services.reduce((sum, { operations }) => sum + operations.length, 0);
   return (
@@ -98,39 +99,23 @@ function Table({ services, hasTraces, isOne, choice }: TableProps) {
           : " Durations are not known here."}
       </p>
       {!hasTraces && <SendTraces />}
-      <div class="table-box" role="region" aria-label="Services and their operations" tabIndex={0}>
-        <table class="operations">
-          <thead>
-            <tr>
-              <th scope="col">{isOne ? "Operation" : "Service and operation"}</th>
-              <th scope="col" class="number">
-                CPU time
-              </th>
-              <th scope="col" class="number">
-                Share
-              </th>
-              <th scope="col" class="number">
-                Spans
-              </th>
-              <th scope="col" class="number">
-                CPU per span
-              </th>
-              {hasTraces &&
-                ["p50", "p95", "p99"].map((percentile) => (
-                  <th scope="col" class="number" key={percentile}>
-                    {percentile}
-                  </th>
-                ))}
-              <th scope="col" class="number">
-                Samples
-              </th>
-            </tr>
-          </thead>
-          {services.map((service) => (
-            <ServiceRows key={service.service} {...{ service, whole, hasTraces, isOne, choice }} />
-          ))}
-        </table>
-      </div>
+      <Table
+        class="operations"
+        label="Services and their operations"
+        columns={[
+          isOne ? "Operation" : "Service and operation",
+          { number: "CPU time" },
+          { number: "Share" },
+          { number: "Spans" },
+          { number: "CPU per span" },
+          ...(hasTraces ? ["p50", "p95", "p99"].map((number) => ({ number })) : []),
+          { number: "Samples" },
+        ]}
+      >
+        {services.map((service) => (
+          <ServiceRows key={service.service} {...{ service, whole, hasTraces, isOne, choice }} />
+        ))}
+      </Table>
       {listed >= MAX_OPERATIONS - services.length && (
         <p class="quiet">The {formatCount(MAX_OPERATIONS)} heaviest operations are shown.</p>
       )}
@@ -249,9 +234,7 @@ function Cpu({ nanos, of }: { nanos: number; of: number }) {
   return (
     <td class="number">
       {formatNanos(nanos)}
-      <div class="bar" aria-hidden="true">
-        <div style={{ width: `${(100 * nanos) / Math.max(of, 1)}%` }} />
-      </div>
+      <ShareBar share={nanos / Math.max(of, 1)} />
     </td>
   );
 }

@@ -138,6 +138,17 @@ function TraceHeader({ trace }: { trace: TraceSummary }) {
       <p class="onward">
         <Link to={comparePath(undefined, { trace: trace.traceId })}>Compare with…</Link>
       </p>
+      {trace.traced?.truncated && (
+        <p class="caution" data-testid="truncated">
+          <b>This trace is cut short.</b> It has more spans than the server reads of one trace: the first{" "}
+          {formatCount(trace.traced.spanCount)} are shown, and what they cost.
+        </p>
+      )}
+      {trace.traced?.attributesLeftOut && (
+        <p class="quiet small">
+          Later spans are listed without attributes, events and links, for their size.
+        </p>
+      )}
     </header>
   );
 }

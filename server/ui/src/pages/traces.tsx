@@ -7,6 +7,7 @@ import { Pages } from "../components/pages.tsx";
 import { RangePicker } from "../components/rangepicker.tsx";
 import { SendTraces } from "../components/sendtraces.tsx";
 import { Failure, Loading } from "../components/states.tsx";
+import { ShareBar, Table } from "../components/table.tsx";
 import { displayName } from "../flame/names.ts";
 import { formatCount, formatNanos, formatTime } from "../format.ts";
 import { useLoad } from "../load.ts";
@@ -139,60 +140,51 @@ function Form({ query }: { query: URLSearchParams }) {
 function TraceTable({ traces }: { traces: FoundTrace[] }) {
   const longest = Math.max(...traces.map(({ durationNanos }) => durationNanos), 1);
   return (
-    <div class="table-box" role="region" aria-label="Traces" tabIndex={0}>
-      <table class="traces">
-        <thead>
-          <tr>
-            <th scope="col">Trace</th>
-            <th scope="col">Matching span</th>
-            <th scope="col" class="number">
-              Duration
-            </th>
-            <th scope="col" class="number">
-              CPU time
-            </th>
-            <th scope="col" class="number">
-              Spans
-            </th>
-            <th scope="col">Began</th>
+    <Table
+      class="traces"
+      label="Traces"
+      columns={[
+        "Trace",
+        "Matching span",
+        { number: "Duration" },
+        { number: "CPU time" },
+        { number: "Spans" },
+        "Began",
+      ]}
+    >
+      <tbody>
+        {traces.map((trace) => (
+          <tr key={trace.traceId}>
+            <td class="wide">
+              <Link to={`trace/${trace.traceId}?span=${trace.matched.spanId}`} class="name">
+                {trace.name === "" ? "(unnamed span)" : displayName(trace.name, 160)}
+              </Link>
+              <div class="name quiet small">{displayName(trace.services.join(", "), 160)}</div>
+            </td>
+            <td>
+              <span class="name">{displayName(trace.matched.name, 120)}</span>
+              <div class="quiet small">
+                {formatNanos(trace.matched.durationNanos)}
+                {trace.matchCount > 1 && `, one of ${formatCount(trace.matchCount)}`}
+              </div>
+            </td>
+            <td class="number">
+              {formatNanos(trace.durationNanos)}
+              <ShareBar share={trace.durationNanos / longest} />
+            </td>
+            <td class="number">{trace.samples === 0 ? "–" : formatNanos(trace.cpuNanos)}</td>
+            <td class="number">
+              {formatCount(trace.spanCount)}
+              {trace.errorCount > 0 && (
+                <div class="failed small">
+                  {formatCount(trace.errorCount)} {trace.errorCount === 1 ? "error" : "errors"}
+                </div>
+              )}
+            </td>
+            <td class="when">{formatTime(trace.start)}</td>
           </tr>
-        </thead>
-        <tbody>
-          {traces.map((trace) => (
-            <tr key={trace.traceId}>
-              <td class="wide">
-                <Link to={`trace/${trace.traceId}?span=${trace.matched.spanId}`} class="name">
-                  {trace.name === "" ? "(unnamed span)" : displayName(trace.name, 160)}
-                </Link>
-                <div class="name quiet small">{displayName(trace.services.join(", "), 160)}</div>
-              </td>
-              <td>
-                <span class="name">{displayName(trace.matched.name, 120)}</span>
-                <div class="quiet small">
-                  {formatNanos(trace.matched.durationNanos)}
-                  {trace.matchCount > 1 && `, one of ${formatCount(trace.matchCount)}`}
-                </div>
-              </td>
-              <td class="number">
-                {formatNanos(trace.durationNanos)}
-                <div class="bar" aria-hidden="true">
-                  <div style={{ width: `${(100 * trace.durationNanos) / longest}%` }} />
-                </div>
-              </td>
-              <td class="number">{trace.samples === 0 ? "–" : formatNanos(trace.cpuNanos)}</td>
-              <td class="number">
-                {formatCount(trace.spanCount)}
-                {trace.errorCount > 0 && (
-                  <div class="failed small">
-                    {formatCount(trace.errorCount)} {trace.errorCount === 1 ? "error" : "errors"}
-                  </div>
-                )}
-              </td>
-              <td class="when">{formatTime(trace.start)}</td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </div>
+        ))}
+      </tbody>
+    </Table>
   );
 }

@@ -3,7 +3,8 @@
 // where `npm ci --legacy-peer-deps --prefix test/bench/peers/grafana` has. Numbers as arguments are other sizes.
 //
 // `first` is the time from the start of navigation to the end of the first frame that shows the graph, `data` the part of it
-// after the last byte of the graph's data has come, `load cpu` the main thread's own time until then. A zoom is
+// after the last byte of the graph's data has come, `data cpu` the processor time of the main thread and the page's workers
+// in that part, which other work on the machine changes little, `load cpu` the main thread's own time until then. A zoom is
 // a click (in speedscope a double click) on a frame and the way back; `zoom cpu` is the main thread's time for both. `load`
 // is the machine's load average, which times by the clock depend on. `frame` is the time from one animation frame to the next meanwhile: the median, the 95th
 // percentile and the worst; 16.7 ms is fluid. Painting outside of the main thread is not in `cpu`, but shows in `frame`.
@@ -54,7 +55,7 @@ const peers = existsSync(join(PEERS, "node_modules")) ? await servePeers() : und
 const browser = await launch();
 try {
   console.log(
-    "viewer          frames  first ms  data ms  load cpu ms  zoom cpu ms  frame ms p50    p95  worst   load",
+    "viewer          frames  first ms  data ms  data cpu ms  load cpu ms  zoom cpu ms  frame ms p50    p95  worst   load",
   );
   for (const size of SIZES) {
     const span = largeSpan(size);
@@ -95,6 +96,7 @@ async function measure(browser: Browser, viewer: Viewer, span: TestSpan, size: n
   });
   const devtools = await page.context().newCDPSession(page);
   await devtools.send("Performance.enable", { timeDomain: "threadTicks" });
+  await browser.startTracing(page, { categories: ["toplevel", "devtools.timeline"] });
   await viewer.open(page, span);
   await page.waitForFunction(() => window.painted !== undefined);
   const first = await page.evaluate(() => window.painted!);
@@ -106,6 +108,7 @@ async function measure(browser: Browser, viewer: Viewer, span: TestSpan, size: n
     viewer.data,
   );
   const loaded = await cpuOf(devtools);
+  const own = ownTime(await browser.stopTracing(), viewer.data, first - came);
   await page.evaluate(() => (window.intervals = []));
   for (let i = 0; i < ZOOMS && viewer.zoom && viewer.reset; i++) {
     await viewer.zoom(page, 100 + 200 * i, 110 + 20 * (i % 4));
@@ -117,13 +120,48 @@ async function measure(browser: Browser, viewer: Viewer, span: TestSpan, size: n
   const intervals = (await page.evaluate(() => window.intervals)).sort((a, b) => a - b);
   const at = (share: number) =>
     viewer.zoom ? intervals[Math.min(intervals.length - 1, Math.floor(intervals.length * share))]! : NaN;
-  const numbers = [first, first - came, loaded, viewer.zoom ? zoomed : NaN].map((value, i) =>
-    value.toFixed(0).padStart([8, 7, 11, 11][i]!),
+  const numbers = [first, first - came, own, loaded, viewer.zoom ? zoomed : NaN].map((value, i) =>
+    value.toFixed(0).padStart([8, 7, 11, 11, 11][i]!),
   );
   const frames = [at(0.5), at(0.95), at(1)].map((value, i) => value.toFixed(1).padStart([12, 5, 5][i]!));
   const load = loadavg()[0]!.toFixed(1).padStart(5);
   console.log([viewer.name.padEnd(14), String(size).padStart(6), ...numbers, ...frames, load].join("  "));
   await page.close();
+}
+
+interface TraceEvent {
+  name: string;
+  ph: string;
+  pid: number;
+  tid: number;
+  /** Microseconds by the clock, and how many of them the thread had the processor. */
+  ts: number;
+  tdur?: number;
+  args: { name?: string; data?: { url?: string; requestId?: string } };
+}
+
+/** Processor time of the page's main thread and its workers in so many milliseconds after some data has come. */
+function ownTime(trace: Buffer, data: string, within: number): number {
+  const { traceEvents: events } = JSON.parse(trace.toString()) as { traceEvents: TraceEvent[] };
+  const asked = events.find(
+    ({ name, args }) => name === "ResourceSendRequest" && args.data?.url?.endsWith(data),
+  );
+  const came = events.find(
+    ({ name, args }) => name === "ResourceFinish" && args.data?.requestId === asked?.args.data?.requestId,
+  );
+  if (!asked || !came) return NaN;
+  const threads = new Set(
+    events
+      .filter(({ name, pid }) => name === "thread_name" && pid === came.pid)
+      .filter(({ args }) => /^(CrRendererMain|DedicatedWorker)/.test(args.name ?? ""))
+      .map(({ tid }) => tid),
+  );
+  return events
+    .filter(
+      ({ name, ph, pid, tid }) => /RunTask$/.test(name) && ph === "X" && pid === came.pid && threads.has(tid),
+    )
+    .filter(({ ts }) => ts >= came.ts && ts < came.ts + within * 1000)
+    .reduce((sum, { tdur = 0 }) => sum + tdur / 1000, 0);
 }
 
 async function cpuOf(devtools: CDPSession): Promise<number> {

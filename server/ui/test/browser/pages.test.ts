@@ -1,11 +1,10 @@
 // The rest of the page against the real server: list, look-up, failures, hostile names, themes, accessibility, sub-path.
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
-import type { Browser, BrowserContextOptions, Page } from "playwright-core";
+import { test } from "node:test";
+import type { Page } from "playwright-core";
 import { answerOf } from "../support/answer.ts";
 import { audit } from "../support/axe.ts";
-import { launch, withPage } from "../support/browser.ts";
 import {
   hostileSpan,
   newId,
@@ -20,29 +19,17 @@ import {
 import { canvas } from "../support/graph.ts";
 import { eventually } from "../support/poll.ts";
 import { mountUnder } from "../support/proxy.ts";
-import { push, startServer, testServer, type TestServer } from "../support/server.ts";
+import { scenario } from "../support/scenario.ts";
+import { push, startServer } from "../support/server.ts";
 
-let server: TestServer;
-let browser: Browser;
 let span: TestSpan;
 let hostile: TestSpan;
 
-before(async () => {
-  server = await testServer();
+const { check, server, visit } = scenario(async (server) => {
   span = paySpan();
   hostile = hostileSpan();
   for (const each of [span, hostile]) await push(server, each.service, profileOf(each));
-  browser = await launch();
 });
-
-after(async () => {
-  await browser?.close();
-  await server?.stop();
-});
-
-function check(title: string, run: (page: Page) => Promise<void>, options?: BrowserContextOptions): void {
-  test(title, () => withPage(browser, server.url, run, options));
-}
 
 const home = (page: Page, query = "") => page.goto(`${server.url}/${query}`);
 const openSpan = async (page: Page, id: string) => {
@@ -101,7 +88,9 @@ check("the list is narrowed by service and name, and ordered", async (page) => {
   await page.getByPlaceholder("Service").fill(service);
   await page.keyboard.press("Enter");
   await eventually(async () => assert.deepEqual(await names(), ["op b", "op a"]));
-  assert.ok((await page.locator("datalist").first().locator("option").count()) > 0);
+  await eventually(async () =>
+    assert.ok((await page.locator("datalist").first().locator("option").count()) > 0),
+  );
   await page.getByPlaceholder("Span name").fill("op a");
   await page.keyboard.press("Enter");
   await eventually(async () => assert.deepEqual(await names(), ["op a"]));
@@ -331,7 +320,7 @@ for (const colorScheme of ["light", "dark"] as const) {
 test("works under a sub-path", async () => {
   const mount = await mountUnder("/tools/profiles/", server.url);
   try {
-    await withPage(browser, mount.url, async (page) => {
+    await visit(mount.url, async (page) => {
       await page.goto(`${mount.url}/span/${span.spanId}`);
       await canvas(page).waitFor();
       assert.equal(await page.getByTestId("cpu").textContent(), "1 s");
@@ -376,7 +365,7 @@ test("asks for a token, and works below the server's own prefix", { skip: !binar
   try {
     await push(locked, span.service, profileOf(span), { authorization: `Bearer ${token}` });
     assert.equal((await fetch(`${locked.url}/api/v1/spans`)).status, 401);
-    await withPage(browser, origin, async (page) => {
+    await visit(origin, async (page) => {
       await page.goto(locked.url);
       assert.equal(path(page), "/profiles/");
       await page.getByLabel("Token").fill(token);
@@ -400,7 +389,7 @@ test("the page asks for a token itself, keeps it for the tab and forgets it", { 
   });
   try {
     await push(locked, span.service, profileOf(span), { authorization: `Bearer ${token}` });
-    await withPage(browser, locked.url, async (page) => {
+    await visit(locked.url, async (page) => {
       const enter = async (text: string) => {
         await page.getByLabel("Token").fill(text);
         await page.keyboard.press("Enter");

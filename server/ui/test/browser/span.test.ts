@@ -1,10 +1,8 @@
 // A span's page against the real server: numbers, zoom, search, table, keyboard, links.
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
-import type { Browser, Page } from "playwright-core";
+import type { Page } from "playwright-core";
 import type { FlameTree } from "../../src/flame/tree.ts";
-import { launch, withPage } from "../support/browser.ts";
 import {
   COMPRESS,
   HANDLER,
@@ -17,24 +15,16 @@ import {
 } from "../support/dataset.ts";
 import { barOf, canvas, fillOf, graphOf, pointOf } from "../support/graph.ts";
 import { eventually } from "../support/poll.ts";
-import { push, testServer, type TestServer } from "../support/server.ts";
+import { param, scenario } from "../support/scenario.ts";
+import { push } from "../support/server.ts";
 
-let server: TestServer;
-let browser: Browser;
 let span: TestSpan;
 let tree: FlameTree;
 
-before(async () => {
-  server = await testServer();
+const { check, server } = scenario(async (server) => {
   span = paySpan();
   await push(server, span.service, profileOf(span, { places: PLACES }));
   tree = await graphOf(server.url, span.spanId);
-  browser = await launch();
-});
-
-after(async () => {
-  await browser?.close();
-  await server?.stop();
 });
 
 async function open(page: Page, query = ""): Promise<void> {
@@ -48,14 +38,9 @@ async function clickBar(page: Page, name: string): Promise<void> {
 
 const readout = (page: Page) => page.getByTestId("readout");
 const rows = (page: Page) => page.locator(".functions tbody tr");
-const param = (page: Page, name: string) => new URL(page.url()).searchParams.get(name);
 
 async function firstColumn(page: Page): Promise<string[]> {
   return rows(page).evaluateAll((all) => all.map((row) => row.querySelector(".function")!.textContent!));
-}
-
-function check(title: string, run: (page: Page) => Promise<void>): void {
-  test(title, () => withPage(browser, server.url, run));
 }
 
 check("shows what the span is and what it cost", async (page) => {

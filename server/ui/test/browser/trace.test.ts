@@ -1,10 +1,9 @@
 // A trace's page and the focus of a span's against the real server: the waterfall, the graph beside it, what is lost.
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
-import type { Browser, Page } from "playwright-core";
+import type { Page } from "playwright-core";
+import type { TraceSummary } from "../../src/api.ts";
 import { answerOf } from "../support/answer.ts";
-import { launch, withPage } from "../support/browser.ts";
 import {
   hostileSpan,
   newId,
@@ -18,30 +17,18 @@ import {
 import { canvas } from "../support/graph.ts";
 import { eventually } from "../support/poll.ts";
 import { sendTraces } from "../support/otlp.ts";
-import { push, testServer, type TestServer } from "../support/server.ts";
+import { overhang, param, scenario } from "../support/scenario.ts";
+import { push } from "../support/server.ts";
 
-let server: TestServer;
-let browser: Browser;
 let trace: TestTrace;
 let hostile: TestSpan;
 
-before(async () => {
-  server = await testServer();
+const { check, server } = scenario(async (server) => {
   trace = payTrace();
   await pushTrace(server, trace);
   hostile = hostileSpan();
   await push(server, hostile.service, profileOf(hostile));
-  browser = await launch();
 });
-
-after(async () => {
-  await browser?.close();
-  await server?.stop();
-});
-
-function check(title: string, run: (page: Page) => Promise<void>): void {
-  test(title, () => withPage(browser, server.url, run));
-}
 
 async function open(page: Page, query = "", id = trace.traceId): Promise<void> {
   await page.goto(`${server.url}/trace/${id}${query}`);
@@ -57,7 +44,6 @@ async function pushAnother(): Promise<TestTrace> {
 }
 
 const rows = (page: Page) => page.locator(".waterfall tbody tr");
-const param = (page: Page, name: string) => new URL(page.url()).searchParams.get(name);
 const readout = (page: Page) => page.getByTestId("readout");
 
 /** Own and whole CPU of each span as the waterfall says it. */
@@ -111,6 +97,19 @@ check("a span's graph stands beside the waterfall, by a click, a key or a link",
   await eventually(async () => assert.match((await readout(page).textContent())!, /total 200 ms/));
   await page.getByRole("link", { name: "Open the span" }).click();
   await page.locator("h1", { hasText: "hash" }).waitFor();
+});
+
+check("a trace that is cut short says so", async (page) => {
+  await page.route(`**/api/v1/traces/${trace.traceId}`, async (route) => {
+    const answer = (await (await route.fetch()).json()) as TraceSummary;
+    const traced = { start: answer.from, durationNanos: 1e9, spanCount: 4, errorCount: 0 };
+    await route.fulfill({
+      json: { ...answer, traced: { ...traced, truncated: true, attributesLeftOut: true } },
+    });
+  });
+  await open(page);
+  await page.getByTestId("truncated").getByText("the first 4 are shown").waitFor();
+  await page.getByText("without attributes, events and links").waitFor();
 });
 
 check("durations and gaps are drawn where the server knows them", async (page) => {
@@ -224,7 +223,7 @@ check("hostile names in a trace stay text", async (page) => {
 check("a narrow window stacks the trace", async (page) => {
   await page.setViewportSize({ width: 360, height: 720 });
   await open(page);
-  assert.ok((await page.evaluate(() => document.documentElement.scrollWidth - innerWidth)) <= 0);
+  assert.ok((await overhang(page)) <= 0);
   const [left, right] = await Promise.all(
     [page.locator(".waterfall"), page.locator(".beside-main")].map((part) => part.boundingBox()),
   );

@@ -1,78 +1,54 @@
 // Traces that were sent to the real server: finding them, and durations beside CPU time in every view of operations.
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
-import type { Browser, Page } from "playwright-core";
 import { audit } from "../support/axe.ts";
-import { launch, withPage } from "../support/browser.ts";
 import { newId, pushOperation, type TestOperation } from "../support/dataset.ts";
 import { canvas } from "../support/graph.ts";
 import { sendTraces } from "../support/otlp.ts";
 import { eventually } from "../support/poll.ts";
-import { testServer, type TestServer } from "../support/server.ts";
+import { cells, overhang, param, scenario } from "../support/scenario.ts";
 
-let server: TestServer;
-let browser: Browser;
 let operation: TestOperation;
 
-before(async () => {
-  server = await testServer();
-  browser = await launch();
+const { check, server } = scenario(async (server) => {
   operation = await pushOperation(server);
 });
 
-after(async () => {
-  await browser?.close();
-  await server?.stop();
-});
-
-function check(title: string, run: (page: Page) => Promise<void>): void {
-  test(title, () => withPage(browser, server.url, run));
-}
-
 const query = (params: Record<string, string>) => new URLSearchParams(params).toString();
-const param = (page: Page, name: string) => new URL(page.url()).searchParams.get(name);
-const rows = (page: Page, table: string) =>
-  page
-    .locator(`${table} tbody tr`)
-    .evaluateAll((all) =>
-      all.map((row) => [...row.querySelectorAll("th, td")].map((cell) => cell.textContent!.trim())),
-    );
 
 /** What the others need is sent by the first. */
-test("without traces the page says how to send some, then finds them", () =>
-  withPage(browser, server.url, async (page) => {
-    await page.goto(`${server.url}/traces`);
-    await page.getByText("No traces here yet").waitFor();
-    const line = await page.locator(".send-traces code").textContent();
-    assert.equal(line, `OTEL_EXPORTER_OTLP_ENDPOINT=${server.url} OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf`);
-    await audit(page, "no traces");
-    const { spans, slow, service } = operation;
-    const now = Date.now();
-    // A minute apart, of 100 to 2,100 ms; the slow one of 9 s fails.
-    await sendTraces(server, [
-      ...spans.map((span, i) => ({
-        span,
-        startMillis: now - (25 - i) * 60_000,
-        nanos: (i + 1) * 100e6,
-        attributes: { user: i % 2 === 0 ? "ada" : "bob and eve" },
-      })),
-      { span: slow, startMillis: now - 2 * 60_000, nanos: 9e9, error: "too late" },
-      {
-        span: { service, name: "look up", spanId: newId(8), traceId: slow.traceId, parentId: slow.spanId },
-        startMillis: now - 2 * 60_000 + 10,
-        nanos: 1e9,
-      },
-    ]);
-    await page.getByRole("button", { name: "Refresh" }).click();
-    await page.locator(".traces").waitFor();
-    const found = await rows(page, ".traces");
-    assert.equal(found.length, 22);
-    assert.match(found[0]![0]!, /^GET \/itemshop-/);
-    assert.match(found[0]![1]!, /^look up1 s, one of 2$/);
-    assert.deepEqual(found[0]!.slice(2, 5), ["9 s", "2 s", "21 error"]);
-    await audit(page, "traces");
-  }));
+check("without traces the page says how to send some, then finds them", async (page) => {
+  await page.goto(`${server.url}/traces`);
+  await page.getByText("No traces here yet").waitFor();
+  const line = await page.locator(".send-traces code").textContent();
+  assert.equal(line, `OTEL_EXPORTER_OTLP_ENDPOINT=${server.url} OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf`);
+  await audit(page, "no traces");
+  const { spans, slow, service } = operation;
+  const now = Date.now();
+  // A minute apart, of 100 to 2,100 ms; the slow one of 9 s fails.
+  await sendTraces(server, [
+    ...spans.map((span, i) => ({
+      span,
+      startMillis: now - (25 - i) * 60_000,
+      nanos: (i + 1) * 100e6,
+      attributes: { user: i % 2 === 0 ? "ada" : "bob and eve" },
+    })),
+    { span: slow, startMillis: now - 2 * 60_000, nanos: 9e9, error: "too late" },
+    {
+      span: { service, name: "look up", spanId: newId(8), traceId: slow.traceId, parentId: slow.spanId },
+      startMillis: now - 2 * 60_000 + 10,
+      nanos: 1e9,
+    },
+  ]);
+  await page.getByRole("button", { name: "Refresh" }).click();
+  await page.locator(".traces").waitFor();
+  const found = await cells(page, ".traces tbody tr");
+  assert.equal(found.length, 22);
+  assert.match(found[0]![0]!, /^GET \/itemshop-/);
+  assert.match(found[0]![1]!, /^look up1 s, one of 2$/);
+  assert.deepEqual(found[0]!.slice(2, 5), ["9 s", "2 s", "21 error"]);
+  await audit(page, "traces");
+});
 
 check("traces are found by what their spans say", async (page) => {
   await page.goto(`${server.url}/traces`);
@@ -82,7 +58,7 @@ check("traces are found by what their spans say", async (page) => {
       await page.getByLabel(label, { exact: true }).fill(values[label] ?? "");
     await page.getByLabel("Status").selectOption(values["Status"] ?? "");
     await page.getByRole("button", { name: "Find", exact: true }).click();
-    await eventually(async () => assert.equal((await rows(page, ".traces")).length, count));
+    await eventually(async () => assert.equal((await cells(page, ".traces tbody tr")).length, count));
   };
   await find({ "Span name": "GET /item", "At least": "2s" }, 3);
   assert.equal(param(page, "min"), "2s");
@@ -93,7 +69,7 @@ check("traces are found by what their spans say", async (page) => {
   await find({ Service: "nobody" }, 0);
   await page.getByText("No trace matches").waitFor();
   await page.goBack();
-  await eventually(async () => assert.equal((await rows(page, ".traces")).length, 10));
+  await eventually(async () => assert.equal((await cells(page, ".traces tbody tr")).length, 10));
   await page.getByLabel("At least").fill("soon");
   await page.keyboard.press("Enter");
   await page.getByText("MinDuration: expected a duration such as 250ms").waitFor();
@@ -109,7 +85,7 @@ check("operations have percentiles beside their CPU time", async (page) => {
   const { service } = operation;
   await page.goto(`${server.url}/services?${query({ service })}`);
   await page.locator(".operations").waitFor();
-  const [, item, outside, lookUp] = await rows(page, ".operations").then((all) => [
+  const [, item, outside, lookUp] = await cells(page, ".operations tbody tr").then((all) => [
     all[0],
     all.find(([name]) => name!.startsWith("GET /item")),
     all.find(([name]) => name === "In no span"),
@@ -131,12 +107,12 @@ check("an operation's spans are mapped by their duration", async (page) => {
   const { service, name, slow } = operation;
   await page.goto(`${server.url}/operation?${query({ service, name })}`);
   await page.locator(".heatmap").waitFor();
-  const list = await rows(page, ".spans");
+  const list = await cells(page, ".spans tbody tr");
   assert.deepEqual(list[0]!.slice(2, 4), ["9 s", "2 s"], "the heaviest, with its duration");
   await page.getByRole("button", { name: "Duration", exact: true }).click();
   await page.getByRole("heading", { name: "Longest spans" }).waitFor();
   assert.equal(param(page, "by"), "duration");
-  assert.equal((await rows(page, ".spans"))[0]![0], `GET /item${slow.spanId} error`);
+  assert.equal((await cells(page, ".spans tbody tr"))[0]![0], `GET /item${slow.spanId} error`);
   const map = page.getByRole("application", { name: /^Spans over time/ });
   assert.match((await map.getAttribute("aria-label"))!, /^Spans over time by their duration/);
   // The slow one alone is in the topmost row.
@@ -169,6 +145,7 @@ check("traces are readable in the dark, on a narrow window, and whatever they ar
     await page.setViewportSize({ width, height: 760 });
     for (const [path, ready] of [
       ["traces", ".traces"],
+      [`traces?from=${startMillis - 3_600_000}&until=${startMillis + 1000}`, ".traces"],
       [`trace/${hostile.traceId}?span=${hostile.spanId}`, ".waterfall"],
       [`services?${query({ service })}`, ".operations"],
       [`operation?${query({ service, name, by: "duration" })}`, ".heatmap"],
@@ -178,7 +155,7 @@ check("traces are readable in the dark, on a narrow window, and whatever they ar
       if (ready === ".waterfall") await page.getByTestId("details").locator("summary").click();
       await audit(page, `${path} at ${width}`);
       assert.equal(await page.locator("main script, main img, main b.name *").count(), 0, path);
-      const over = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+      const over = await overhang(page);
       assert.ok(over <= 0, `${path} at ${width}: ${over}`);
     }
   }

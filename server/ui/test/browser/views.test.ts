@@ -1,10 +1,8 @@
 // Services, operations, comparisons and the way from a function to its requests, against the real server.
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
-import type { Browser, BrowserContextOptions, Page } from "playwright-core";
+import type { Page } from "playwright-core";
 import { audit } from "../support/axe.ts";
-import { launch, withPage } from "../support/browser.ts";
 import {
   hostileSpan,
   profileOf,
@@ -16,29 +14,17 @@ import {
 } from "../support/dataset.ts";
 import { canvas } from "../support/graph.ts";
 import { eventually } from "../support/poll.ts";
-import { push, testServer, type TestServer } from "../support/server.ts";
+import { cells, overhang, param, scenario } from "../support/scenario.ts";
+import { push } from "../support/server.ts";
 
-let server: TestServer;
-let browser: Browser;
 let operation: TestOperation;
 let hostile: TestSpan;
 
-before(async () => {
-  server = await testServer();
+const { check, server } = scenario(async (server) => {
   operation = await pushOperation(server);
   hostile = hostileSpan();
   await push(server, hostile.service, profileOf(hostile));
-  browser = await launch();
 });
-
-after(async () => {
-  await browser?.close();
-  await server?.stop();
-});
-
-function check(title: string, run: (page: Page) => Promise<void>, options?: BrowserContextOptions): void {
-  test(title, () => withPage(browser, server.url, run, options));
-}
 
 const query = (params: Record<string, string>) => String(new URLSearchParams(params));
 const open = (page: Page, path: string) => page.goto(`${server.url}/${path}`);
@@ -51,13 +37,6 @@ const typical = () => {
   const { service, name, slow } = operation;
   return `compare?${query({ left: query({ service, name, typical: "1" }), right: query({ span: slow.spanId }) })}`;
 };
-const param = (page: Page, name: string) => new URL(page.url()).searchParams.get(name);
-const texts = (page: Page, rows: string) =>
-  page
-    .locator(rows)
-    .evaluateAll((all) =>
-      all.map((row) => [...row.querySelectorAll("th, td")].map((cell) => cell.textContent!.trim())),
-    );
 
 check("services list their operations and what ran in no span", async (page) => {
   const { service } = operation;
@@ -65,7 +44,7 @@ check("services list their operations and what ran in no span", async (page) => 
   await page.getByRole("link", { name: service }).click();
   await page.locator("h1", { hasText: service }).waitFor();
   await page.locator(".operations").waitFor();
-  assert.deepEqual(await texts(page, ".operations tbody tr"), [
+  assert.deepEqual(await cells(page, ".operations tbody tr"), [
     [service, "8.7 s", "100.0%", "22", "", "870"],
     ["GET /item", "8.2 s", "94.3%", "22", "373 ms", "820"],
     ["In no span", "500 ms", "5.7%", "–", "–", "50"],
@@ -103,9 +82,9 @@ check("an operation shows its spans over time, the heaviest, and their code", as
   assert.equal(await page.locator("h1").textContent(), "GET /item");
   assert.equal(await page.getByTestId("span-count").textContent(), "22");
   assert.equal(await page.getByTestId("cpu").textContent(), "8.2 s");
-  const cells = await page.locator(".heatmap .cell").count();
-  assert.ok(cells >= 12 && cells <= 22, `${cells} cells`);
-  const first = (await texts(page, ".spans tbody tr"))[0]!;
+  const drawn = await page.locator(".heatmap .cell").count();
+  assert.ok(drawn >= 12 && drawn <= 22, `${drawn} cells`);
+  const first = (await cells(page, ".spans tbody tr"))[0]!;
   assert.equal(first[0], `GET /item${operation.slow.spanId}`);
   assert.deepEqual(first.slice(2, 4), ["2 s", "200"]);
   assert.match((await page.getByTestId("readout").textContent())!, /100\.0% of operation · total 8\.2 s/);
@@ -185,7 +164,7 @@ check("a span is compared with its operation's typical spans in one click", asyn
     /typical GET \/item.*11 spans from the middle half/,
   );
   assert.match((await page.getByTestId("right").textContent())!, /GET \/item.*200 samples/);
-  const rows = await texts(page, ".changes tbody tr");
+  const rows = await cells(page, ".changes tbody tr");
   assert.deepEqual(rows[0], [SLOW, "0.0%", "80.0%", "+80.0 points", "beyond chance (p < 0.001)"]);
   assert.deepEqual(rows[1], ["app::query", "60.0%", "12.0%", "−48.0 points", "beyond chance (p < 0.001)"]);
   assert.match(
@@ -194,7 +173,7 @@ check("a span is compared with its operation's typical spans in one click", asyn
   );
   await page.getByRole("button", { name: "Total" }).click();
   await eventually(async () => {
-    const item = (await texts(page, ".changes tbody tr")).find(([name]) => name === "app::item");
+    const item = (await cells(page, ".changes tbody tr")).find(([name]) => name === "app::item");
     assert.deepEqual(item, ["app::item", "100.0%", "100.0%", "±0.0 points", "within noise (p = 1.00)"]);
   });
   const box = (await canvas(page).boundingBox())!;
@@ -235,7 +214,7 @@ check("any profile type is compared, and a comparison is exported", async (page)
   await page.getByLabel("Profile type").selectOption({ label: "samples" });
   await eventually(async () => {
     assert.equal(param(page, "type"), "process_cpu:samples:count:cpu:nanoseconds");
-    const [first] = await texts(page, ".changes tbody tr");
+    const [first] = await cells(page, ".changes tbody tr");
     assert.deepEqual(first, [SLOW, "0.0%", "80.0%", "+80.0 points", "beyond chance (p < 0.001)"]);
   });
   assert.match((await page.getByTestId("right").textContent())!, /200 samples/);
@@ -258,7 +237,7 @@ check("any profile type is compared, and a comparison is exported", async (page)
   assert.match(diff.text, /^app::item;app::query [1-9]\d* 24$/m);
   assert.match((await save("Compared, folded")).text, /^app::item;app::query 24$/m);
   assert.ok(!(await save("Baseline, folded")).text.includes(SLOW));
-  assert.match((await save("Compared, pprof")).name, /\.pb\.gz$/);
+  for (const side of ["Baseline", "Compared"]) assert.match((await save(`${side}, pprof`)).name, /\.pb\.gz$/);
   const picture = await save("Picture");
   assert.match(picture.text, new RegExp(`<title>${SLOW}: Baseline 0 .*Compared 160 .*beyond chance`));
   const html = await save("Self-contained HTML");
@@ -285,7 +264,7 @@ check("equal selections differ in nothing, and sides can be swapped and chosen",
   await eventually(async () =>
     assert.match((await page.getByTestId("left").textContent())!, new RegExp(slow.spanId)),
   );
-  assert.equal((await texts(page, ".changes tbody tr"))[0]![3], "−80.0 points");
+  assert.equal((await cells(page, ".changes tbody tr"))[0]![3], "−80.0 points");
 });
 
 check("what cannot be compared is said", async (page) => {
@@ -307,13 +286,13 @@ check("from a frame to the requests that spent most time in it", async (page) =>
   await page.getByRole("button", { name: `Callers and callees of ${SLOW}` }).click();
   await page.getByRole("link", { name: "Requests" }).click();
   await page.locator(".requests").waitFor();
-  const rows = await texts(page, ".requests tbody tr");
+  const rows = await cells(page, ".requests tbody tr");
   assert.equal(rows.length, 1);
   assert.equal(rows[0]![0], `GET /item${operation.slow.spanId}`);
   assert.deepEqual(rows[0]!.slice(2, 4), ["1.6 s", "80.0%"]);
   await open(page, `function?${query({ function: "app::render", service: operation.service })}`);
   await page.locator(".requests").waitFor();
-  const values = (await texts(page, ".requests tbody tr")).map((row) => row[2]);
+  const values = (await cells(page, ".requests tbody tr")).map((row) => row[2]);
   assert.equal(values.length, 22);
   assert.deepEqual(values.slice(0, 2), ["160 ms", "160 ms"]);
   assert.match((await page.locator("main").textContent())!, /2\.64 s of CPU time in the function/);
@@ -336,7 +315,7 @@ check("hostile names stay text in every view", async (page) => {
     await open(page, path);
     await page.locator(ready).waitFor();
     assert.equal(await page.locator("main script, main img, main b.name *").count(), 0, path);
-    assert.ok((await page.evaluate(() => document.documentElement.scrollWidth - innerWidth)) <= 0, path);
+    assert.ok((await overhang(page)) <= 0, path);
   }
 });
 
@@ -359,7 +338,7 @@ for (const colorScheme of ["light", "dark"] as const) {
           await open(page, path);
           await page.locator(ready).first().waitFor();
           await audit(page, `${path} at ${width}`);
-          const sideways = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+          const sideways = await overhang(page);
           assert.ok(sideways <= 0, `${path} at ${width} scrolls ${sideways} sideways`);
         }
       }
