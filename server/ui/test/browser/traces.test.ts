@@ -107,6 +107,7 @@ check("an operation's spans are mapped by their duration", async (page) => {
   const { service, name, slow } = operation;
   await page.goto(`${server.url}/operation?${query({ service, name })}`);
   await page.locator(".heatmap").waitFor();
+  await page.locator(".spans").waitFor();
   const list = await cells(page, ".spans tbody tr");
   assert.deepEqual(list[0]!.slice(2, 4), ["9 s", "2 s"], "the heaviest, with its duration");
   await page.getByRole("button", { name: "Duration", exact: true }).click();

@@ -82,6 +82,8 @@ check("an operation shows its spans over time, the heaviest, and their code", as
   assert.equal(await page.locator("h1").textContent(), "GET /item");
   assert.equal(await page.getByTestId("span-count").textContent(), "22");
   assert.equal(await page.getByTestId("cpu").textContent(), "8.2 s");
+  await page.locator(".heatmap .cell").first().waitFor();
+  await page.locator(".spans").waitFor();
   const drawn = await page.locator(".heatmap .cell").count();
   assert.ok(drawn >= 12 && drawn <= 22, `${drawn} cells`);
   const first = (await cells(page, ".spans tbody tr"))[0]!;
