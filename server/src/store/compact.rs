@@ -47,6 +47,9 @@ impl Default for Compaction {
     }
 }
 
+/// Merging has so much for each of the three in any case: with less, segments would stay as many as they are written.
+const LEAST_BYTES: u64 = 4 << 20;
+
 /// How the memory for new profiles is shared out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shares {
@@ -64,9 +67,9 @@ impl Shares {
         let all = bytes as u64;
         let usual = Compaction::default();
         let compaction = Compaction {
-            max_segment_bytes: usual.max_segment_bytes.min(all / 8),
-            max_symbol_bytes: usual.max_symbol_bytes.min(all / 16),
-            cache_bytes: usual.cache_bytes.min(all / 32 * 3),
+            max_segment_bytes: (all / 8).clamp(LEAST_BYTES, usual.max_segment_bytes),
+            max_symbol_bytes: (all / 16).clamp(LEAST_BYTES, usual.max_symbol_bytes),
+            cache_bytes: (all / 32 * 3).clamp(LEAST_BYTES, usual.cache_bytes),
             ..usual
         };
         Self { head_bytes: bytes / 8 * 5, compaction }
@@ -442,13 +445,14 @@ mod tests {
 
     #[test]
     fn merging_and_the_head_take_no_more_than_there_is() {
-        for bytes in [1 << 20, 10 << 20, 256 << 20, 1 << 30, 1usize << 36] {
+        for bytes in [1 << 20, 10 << 20, 64 << 20, 256 << 20, 1 << 30, 1usize << 36] {
             let Shares { head_bytes, compaction } = Shares::of(bytes);
             let merging = compaction.max_segment_bytes + compaction.max_symbol_bytes + compaction.cache_bytes;
             // As much as the part of the head that it is made of.
             let making = head_bytes as u64 / 8;
-            assert!(head_bytes as u64 + merging + making <= bytes as u64, "{bytes}");
-            assert!(compaction.max_segment_bytes > 100_000, "{bytes}");
+            let least = if bytes < 64 << 20 { 3 * LEAST_BYTES } else { 0 };
+            assert!(head_bytes as u64 + merging + making <= bytes as u64 + least, "{bytes}");
+            assert!(compaction.max_segment_bytes >= LEAST_BYTES, "{bytes}");
         }
         let Shares { compaction, .. } = Shares::of(1 << 30);
         assert_eq!(compaction, Compaction::default());
