@@ -13,6 +13,7 @@ pub mod ingest;
 mod json;
 pub mod model;
 mod pattern;
+mod pprof_tables;
 pub mod query;
 pub mod reload;
 pub mod selector;

@@ -18,7 +18,7 @@ use crate::config::{Config, TenantLimits};
 use crate::error::ServeError;
 use crate::model::TenantId;
 use crate::reload::{Poll, Watched, Watcher};
-use crate::store::{Compaction, Keep, Retention, Shared, Store, StoreOptions};
+use crate::store::{Compaction, Keep, Retention, Shared, Shares, Store, StoreOptions};
 use crate::telemetry;
 use crate::tokens::Tokens;
 use crate::traces::{TraceOptions, TraceStore};
@@ -87,14 +87,15 @@ impl Files {
 
 /// How the store of a server with these settings is set up, but for how long it keeps profiles: for ever.
 pub fn store_options(config: &Config) -> StoreOptions {
+    let Shares { head_bytes, compaction } = Shares::of(config.max_head_bytes);
     StoreOptions {
-        head_bytes: config.max_head_bytes,
+        head_bytes,
         flush_bytes: config.flush_bytes,
         flush_after_ms: i64::try_from(config.flush_after_ms).unwrap_or(i64::MAX),
         cache_bytes: config.max_cache_bytes as u64,
         compaction: Compaction {
             cpu_percent: u32::try_from(config.compaction_cpu_percent).unwrap_or(100),
-            ..Compaction::default()
+            ..compaction
         },
         shared: config.bucket().map(|bucket| Shared {
             bucket,

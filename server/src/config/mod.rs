@@ -68,9 +68,9 @@ settings! {
         max_query_bytes: usize = 1 << 20, "BYTES";
         /// Bytes of pushes that may be in memory at a time, decompressed; further ones wait
         max_inflight_bytes: usize = 512 << 20, "BYTES";
-        /// Memory that profiles may take in bytes before they are in segments; beyond it writes wait
+        /// Memory in bytes for profiles that are not in segments yet, and for making segments; beyond it writes wait
         max_head_bytes: usize = 1 << 30, "BYTES";
-        /// Memory that profiles take in bytes when a segment is made of them; an eighth of max_head_bytes at most
+        /// Memory that profiles take in bytes when a segment is made of them; five sixty-fourths of max_head_bytes at most
         flush_bytes: usize = 64 << 20, "BYTES";
         /// Age of profiles at which a segment is made of them, in milliseconds
         flush_after_ms: u64 = 300_000, "MS";

@@ -140,13 +140,19 @@ impl Engine {
 
     /// What a question is answered from.
     fn sources(&self) -> Vec<Arc<dyn Source>> {
+        self.tenants.iter().for_each(|tenant| self.store.read_ahead(tenant));
+        self.unread_sources()
+    }
+
+    /// The same, for who reads nothing of them.
+    fn unread_sources(&self) -> Vec<Arc<dyn Source>> {
         self.tenants.iter().flat_map(|tenant| self.store.snapshot(tenant)).collect()
     }
 
     /// What there is.
     pub fn stats(&self) -> Stats {
         let mut stats = Stats::default();
-        for source in self.sources() {
+        for source in self.unread_sources() {
             stats.profiles += source.profiles();
             stats.spans += source.span_count();
             if let Some(bounds) = source.bounds() {

@@ -34,6 +34,13 @@ impl Unpublished {
         }
     }
 
+    /// Tells everybody who waits that it will not be.
+    pub(super) fn refuse(&self, error: &StoreError) {
+        for done in std::mem::take(&mut *self.0.lock()).into_values().flatten() {
+            let _ = done.send(Err(error.clone()));
+        }
+    }
+
     /// Lets go of everybody who waits: they are told that the store is closed.
     pub(super) fn close(&self) {
         self.0.lock().clear();

@@ -27,13 +27,52 @@ pub struct Compaction {
     pub fan_out: usize,
     /// No segment becomes larger than this by merging, in bytes.
     pub max_segment_bytes: u64,
+    /// No segments are merged whose symbol tables take more memory than this together, in bytes.
+    pub max_symbol_bytes: u64,
+    /// Memory that pieces of segments take while they are merged, in bytes.
+    pub cache_bytes: u64,
     /// The share of one core that merging may take, in percent.
     pub cpu_percent: u32,
 }
 
 impl Default for Compaction {
     fn default() -> Self {
-        Self { fan_out: 8, max_segment_bytes: 128 << 20, cpu_percent: 50 }
+        Self {
+            fan_out: 8,
+            max_segment_bytes: 128 << 20,
+            max_symbol_bytes: 64 << 20,
+            cache_bytes: 96 << 20,
+            cpu_percent: 50,
+        }
+    }
+}
+
+/// Merging has so much for each of the three in any case: with less, segments would stay as many as they are written.
+const LEAST_BYTES: u64 = 4 << 20;
+
+/// How the memory for new profiles is shared out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shares {
+    /// What the head may have, in bytes.
+    pub head_bytes: usize,
+    /// What is merged with the rest.
+    pub compaction: Compaction,
+}
+
+impl Shares {
+    /// The shares of so many bytes: five eighths are the head's. Of the rest nine parts in twelve are for merging, which has
+    /// the finished segment, its symbol tables and what it reads in memory, and three for making a segment of an eighth of the
+    /// head.
+    pub fn of(bytes: usize) -> Self {
+        let all = bytes as u64;
+        let usual = Compaction::default();
+        let compaction = Compaction {
+            max_segment_bytes: (all / 8).clamp(LEAST_BYTES, usual.max_segment_bytes),
+            max_symbol_bytes: (all / 16).clamp(LEAST_BYTES, usual.max_symbol_bytes),
+            cache_bytes: (all / 32 * 3).clamp(LEAST_BYTES, usual.cache_bytes),
+            ..usual
+        };
+        Self { head_bytes: bytes / 8 * 5, compaction }
     }
 }
 
@@ -43,10 +82,6 @@ const DAY_MS: i64 = 24 * HOUR_MS;
 const WINDOWS_MS: [i64; 3] = [HOUR_MS, 6 * HOUR_MS, DAY_MS];
 /// A day is put in order once nothing came to it for so long.
 const QUIET_MS: i64 = HOUR_MS;
-/// Memory of the symbol tables that are merged at a time.
-const MAX_SYMBOL_BYTES: u64 = 64 << 20;
-/// Memory of pieces that are read while merging, symbols included.
-const CACHE_BYTES: u64 = 96 << 20;
 /// Time between looks for something to merge.
 const LOOK: Duration = Duration::from_secs(10);
 /// Time between two looks for old entries of the manifest, and how many go at a time.
@@ -63,7 +98,7 @@ impl Compaction {
         now_ms: i64,
     ) -> impl Iterator<Item = (String, Vec<&'a SegmentMeta>)> {
         let small = |segment: &&&SegmentMeta| {
-            segment.bytes < self.max_segment_bytes / 2 && segment.symbol_bytes < MAX_SYMBOL_BYTES / 2
+            segment.bytes < self.max_segment_bytes / 2 && segment.symbol_bytes < self.max_symbol_bytes / 2
         };
         let mut by_level: BTreeMap<(u32, i64), Vec<&SegmentMeta>> = BTreeMap::new();
         let mut by_day: BTreeMap<i64, Vec<&SegmentMeta>> = BTreeMap::new();
@@ -92,7 +127,7 @@ impl Compaction {
             .take_while(|segment| {
                 bytes += segment.bytes;
                 symbols += segment.symbol_bytes;
-                bytes <= self.max_segment_bytes && symbols <= MAX_SYMBOL_BYTES
+                bytes <= self.max_segment_bytes && symbols <= self.max_symbol_bytes
             })
             .collect();
         fitting.sort_by_key(|segment| segment.start_ms);
@@ -175,7 +210,7 @@ impl Flusher {
     ) -> Result<Option<u64>, StoreError> {
         let Some(first) = inputs.first() else { return Ok(None) };
         // What is read once must not push out what queries read again and again.
-        let cache = Arc::new(BlockCache::new(CACHE_BYTES));
+        let cache = Arc::new(BlockCache::new(self.compaction.cache_bytes));
         let opened: Vec<Arc<Segment>> = inputs
             .iter()
             .map(|input| {
@@ -376,7 +411,7 @@ mod tests {
     }
 
     fn picked(segments: &[SegmentMeta]) -> Option<Vec<usize>> {
-        let compaction = Compaction { fan_out: 3, max_segment_bytes: 100, cpu_percent: 50 };
+        let compaction = Compaction { fan_out: 3, max_segment_bytes: 100, ..Compaction::default() };
         let (_, picked) = compaction.picks(&segments.iter().collect::<Vec<_>>(), NOW).next()?;
         Some(picked.iter().map(|segment| segment.name.parse().unwrap()).collect())
     }
@@ -406,6 +441,21 @@ mod tests {
         assert_eq!(sizes(&[1, 50, 1]), None);
         assert_eq!(sizes(&[49, 1, 49, 49]), Some(vec![0, 1, 2]));
         assert_eq!(sizes(&[20, 20, 20]), Some(vec![0, 1, 2]));
+    }
+
+    #[test]
+    fn merging_and_the_head_take_no_more_than_there_is() {
+        for bytes in [1 << 20, 10 << 20, 64 << 20, 256 << 20, 1 << 30, 1usize << 36] {
+            let Shares { head_bytes, compaction } = Shares::of(bytes);
+            let merging = compaction.max_segment_bytes + compaction.max_symbol_bytes + compaction.cache_bytes;
+            // As much as the part of the head that it is made of.
+            let making = head_bytes as u64 / 8;
+            let least = if bytes < 64 << 20 { 3 * LEAST_BYTES } else { 0 };
+            assert!(head_bytes as u64 + merging + making <= bytes as u64 + least, "{bytes}");
+            assert!(compaction.max_segment_bytes >= LEAST_BYTES, "{bytes}");
+        }
+        let Shares { compaction, .. } = Shares::of(1 << 30);
+        assert_eq!(compaction, Compaction::default());
     }
 
     #[test]

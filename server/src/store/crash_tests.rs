@@ -323,7 +323,7 @@ fn a_full_disk_is_told_and_ends() {
     let disk = disk.clone().with_fault(disk.steps(), Fault::For(6, IoErrorKind::StorageFull));
     let error = append(&store, 2).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Full);
-    assert!(error.to_string().contains("no space left in data directory /data/log"), "{error}");
+    assert!(error.to_string().contains("no space left in /data/log"), "{error}");
     assert!(!store.status().accepts_writes);
     assert_eq!(seen(&store).len(), 1, "reads go on");
     while append(&store, 3).is_err() {}
@@ -410,6 +410,7 @@ fn a_full_disk_refuses_writes_once_memory_is_full_and_loses_nothing() {
         };
         assert_eq!(error.kind(), ErrorKind::Full);
         assert!(error.to_string().contains("max_head_bytes"), "{error}");
+        assert!(error.to_string().contains("no space left in /data/objects/segments"), "{error}");
         assert!(!store.status().accepts_writes && store.status().failed_flushes > 0);
         assert_eq!(seen(&store).into_keys().collect::<Vec<_>>(), acknowledged, "reads go on");
     }

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 /// An error of the store. [`StoreError::kind`] says what the caller can do about it.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -21,7 +23,7 @@ pub enum StoreError {
         supported: u32,
     },
     /// The disk is full: nothing is taken until there is space, what is stored stays readable.
-    #[error("no space left in data directory {}: free some; nothing of this write was kept", .0.display())]
+    #[error("no space left in {}: free some; nothing of this write was kept", .0.display())]
     NoSpace(PathBuf),
     /// The operating system refused.
     #[error("{action} {}: {error}", path.display())]
@@ -66,6 +68,31 @@ pub enum StoreError {
     /// A segment would have more blocks or span entries than it can count, or a profile larger than a block.
     #[error("more than one segment can hold: send fewer samples, and stack traces of 65536 frames at most")]
     TooManyForSegment,
+    /// The directory's log was written for other objects than those that are configured, whose manifest would take it for
+    /// another.
+    #[error(
+        "log file {log} in data directory {} was written while its profiles were kept in {there}, and in {here} this server \
+         had another of that number, for which it would be taken: start once with {there}, which publishes it, or remove \
+         {}/server-id, and all of the log goes to {here}",
+        data_dir.display(), data_dir.display()
+    )]
+    Elsewhere {
+        /// The directory.
+        data_dir: PathBuf,
+        /// The number of the file.
+        log: u64,
+        /// What is configured.
+        here: String,
+        /// What it was written for.
+        there: String,
+    },
+    /// Another server has this one's id.
+    #[error(
+        "server-id {0} is another server's too, which runs, or ran later, on a copy of this data directory: nothing is taken \
+         here and nothing is lost; stop this server, remove server-id from its data directory, and start it again as a \
+         server of its own"
+    )]
+    Copied(Uuid),
     /// The store is shut down, or its writer died.
     #[error("the store is shut down")]
     Closed,
@@ -97,8 +124,9 @@ impl StoreError {
             | Self::Damaged { .. }
             | Self::Gone(_)
             | Self::Unpublished(_)
-            | Self::Unflushed(_) => ErrorKind::Unavailable,
-            Self::Locked(_) | Self::Version { .. } => ErrorKind::Fatal,
+            | Self::Unflushed(_)
+            | Self::Copied(_) => ErrorKind::Unavailable,
+            Self::Locked(_) | Self::Version { .. } | Self::Elsewhere { .. } => ErrorKind::Fatal,
         }
     }
 }

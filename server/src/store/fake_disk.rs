@@ -493,4 +493,8 @@ impl Objects for FakeObjects {
     fn settle(&self, prefix: &str) -> io::Result<()> {
         self.disk.sync_dir(&self.root.join(prefix))
     }
+
+    fn place(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
 }

@@ -5,8 +5,8 @@
 //! entry in force, never both and never neither.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -29,6 +29,8 @@ use super::{Clock, ErrorKind, StoreError};
 
 /// How often the age of the open partition is looked at.
 const LOOK: Duration = Duration::from_secs(1);
+/// Segments that are on their way to a bucket at a time.
+const STORED_AT_ONCE: usize = 8;
 /// The shortest and the longest time between attempts while segments cannot be written.
 const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(15));
 
@@ -54,9 +56,13 @@ pub(super) struct Flusher {
     /// None where nobody else has the objects.
     pub(super) sharing: Option<Sharing>,
     pub(super) unpublished: Unpublished,
+    /// Why nothing is taken any more: another server has this one's id.
+    pub(super) ousted: OnceLock<StoreError>,
     pub(super) compaction: Compaction,
     /// One merging or deletion at a time.
     pub(super) rewriting: Mutex<()>,
+    /// One who reads ahead at a time.
+    pub(super) reading_ahead: Mutex<()>,
     pub(super) segment_ids: fn() -> Uuid,
     pub(super) reserve: Reserve,
     /// Whether a thread of its own flushes; else whoever waits for room does.
@@ -122,23 +128,44 @@ impl Flusher {
     fn flush(&self, sequence: u64) -> Result<(), StoreError> {
         let Some(partition) = self.view.existing(sequence) else { return Ok(()) };
         let now_ms = (self.clock)();
-        let mut change = Change { logs: vec![sequence], ..Change::default() };
-        let stored = partition.tenants().into_iter().try_for_each(|(tenant, part)| {
-            let name = self.segment_name();
-            let pace = &|| Ok(());
-            let recipe = Recipe { name, tenant: &tenant, level: 0, now_ms, keep: None, pace };
-            let Some(written) = segment::write(recipe, &[part as Arc<dyn Source>])? else { return Ok(()) };
-            let name = written.meta.name.clone();
-            // Said before it is done, so that what is left of a failed attempt is removed.
-            change.add.push(written.meta);
-            self.store(&name, written.bytes)
+        let add = Mutex::new(Vec::new());
+        let parts = Mutex::new(partition.tenants().into_iter());
+        // One is made at a time, as that takes memory; a request that is under way takes patience only.
+        let make_next = || {
+            let mut parts = parts.lock();
+            for (tenant, part) in parts.by_ref() {
+                let pace = &|| Ok(());
+                let recipe =
+                    Recipe { name: self.segment_name(), tenant: &tenant, level: 0, now_ms, keep: None, pace };
+                if let Some(written) = segment::write(recipe, &[part as Arc<dyn Source>])? {
+                    // Said before it is done, so that what is left of a failed attempt is removed.
+                    add.lock().push(written.meta.clone());
+                    return Ok(Some(written));
+                }
+            }
+            Ok(None)
+        };
+        let store_all = || -> Result<(), StoreError> {
+            while let Some(written) = make_next()? {
+                self.store(&written.meta.name, written.bytes)?;
+            }
+            Ok(())
+        };
+        let at_once =
+            if self.objects.is_shared() { STORED_AT_ONCE.min(partition.tenants().len()) } else { 1 };
+        let stored = std::thread::scope(|scope| {
+            let others: Vec<_> = (1..at_once).map(|_| scope.spawn(store_all)).collect();
+            let others = others.into_iter().map(|other| other.join().expect("storing does not panic"));
+            store_all().and(others.collect::<Result<(), StoreError>>())
         });
+        let add = add.into_inner();
         if let Err(error) = stored {
-            self.discard(change.add.iter());
+            self.discard(add.iter());
             return Err(error);
         }
-        change.logs_from = self.dir.oldest()?.unwrap_or(sequence);
-        self.commit(change).map(drop)
+        let files = self.dir.files()?;
+        let covered = self.manifest.lock().covered();
+        self.commit(Change { add, ..covered.and(sequence, &files) }).map(drop)
     }
 
     /// Makes a change of the manifest durable and shows it; tells no if others were faster. If it fails it is not known
@@ -159,6 +186,7 @@ impl Flusher {
             Ok(committed) => committed,
             Err(error) => {
                 self.unsettled.lock().push(change);
+                self.heed(&manifest);
                 return Err(error);
             }
         };
@@ -204,7 +232,7 @@ impl Flusher {
     pub(super) fn store(&self, name: &str, bytes: Vec<u8>) -> Result<(), StoreError> {
         let length = bytes.len() as u64;
         let created = self.objects.create(name, bytes);
-        let created = created.map_err(|error| StoreError::io("create", std::path::Path::new(name), error))?;
+        let created = created.map_err(|error| StoreError::io("create", &self.objects.place(name), error))?;
         self.counters.segment_written_bytes.fetch_add(length, Ordering::Relaxed);
         if !created {
             // Names are random: an earlier try of the same request had got through.
@@ -224,7 +252,8 @@ impl Flusher {
     /// removed from it are its to remove.
     pub(super) fn show(&self, manifest: &Manifest, removed: &[String]) {
         self.shown.store(manifest.position(), Ordering::Relaxed);
-        let covered = manifest.state().logs_of(self.server);
+        self.heed(manifest);
+        let covered = manifest.covered();
         let gone = self.view.show(manifest.state(), &covered, |meta| {
             Segment::new(meta.clone(), Arc::clone(&self.objects), Arc::clone(&self.cache))
         });
@@ -235,10 +264,20 @@ impl Flusher {
         self.unpublished.acknowledge(&covered);
     }
 
+    /// Takes nothing any more once another server has this one's id: of two with the same log files one's would be lost.
+    fn heed(&self, manifest: &Manifest) {
+        let Some(error) = manifest.ousted() else { return };
+        if self.ousted.set(error.clone()).is_ok() {
+            tracing::error!(%error, "writes are refused");
+            self.counters.healthy.store(false, Ordering::Relaxed);
+        }
+        self.unpublished.refuse(&error);
+    }
+
     /// Removes segments that the manifest does not know. Only for who has the objects for itself.
     pub(super) fn remove_strangers(&self) -> Result<(), StoreError> {
         let listed = self.objects.list(SEGMENTS, "");
-        let names = listed.map_err(|error| StoreError::io("list", std::path::Path::new(SEGMENTS), error))?;
+        let names = listed.map_err(|error| StoreError::io("list", &self.objects.place(SEGMENTS), error))?;
         let manifest = self.manifest.lock();
         let known: BTreeSet<&String> = manifest.state().segments.keys().collect();
         for name in names.iter().filter(|name| is_segment_name(name) && !known.contains(name)) {
@@ -253,6 +292,9 @@ impl Flusher {
 
     /// Waits until the head has room, or says why it gets none.
     pub(super) fn wait_for_room(&self) -> Result<(), StoreError> {
+        if let Some(error) = self.ousted.get() {
+            return Err(error.clone());
+        }
         if self.sharing.is_some_and(|sharing| sharing.acknowledge_published)
             && let Some(failure) = &self.progress.state.lock().failure
         {

@@ -7,9 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
-use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
@@ -29,6 +28,9 @@ const CHECKPOINTS: &str = "checkpoints";
 const CHECKPOINT_ENTRIES: u64 = 64;
 /// Entries stay for so long after a checkpoint that stands for them: others may be about to read or to write behind them.
 const KEPT_MS: i64 = 3_600_000;
+/// Longest that is waited after another was faster, at first and after many times, in milliseconds.
+const FIRST_PAUSE_MS: u64 = 25;
+const LONGEST_PAUSE_MS: u64 = 800;
 /// Who has not looked for so long may have missed entries that are gone by now.
 const STALE_MS: i64 = KEPT_MS / 4;
 
@@ -44,9 +46,12 @@ pub(super) struct Change {
     /// Numbers of the server's log files whose profiles the added segments hold.
     #[serde(default)]
     pub(super) logs: Vec<u64>,
-    /// The server has no log files with lower numbers.
+    /// All of the server's log files with lower numbers are in segments, too,
     #[serde(default)]
     pub(super) logs_from: u64,
+    /// but for these, which could not be read when it started.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) logs_but: Vec<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +62,9 @@ struct Entry {
     server: Uuid,
     /// When, in Unix milliseconds.
     at_ms: i64,
+    /// The server has started, and this is the start's id: none that began before writes for its log any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    start: Option<Uuid>,
     #[serde(flatten)]
     change: Change,
 }
@@ -70,24 +78,41 @@ pub(super) struct State {
     /// For each server the numbers of log files whose profiles are in segments: those that may still lie on its disk, and
     /// the highest.
     logs: BTreeMap<Uuid, BTreeSet<u64>>,
-    /// For each server the number below which it has no log files: one that is found nevertheless, as in a copy of the
-    /// directory, is in segments.
+    /// For each server the number below which its log files are in segments: it may still have some, as in a copy of the
+    /// directory.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     logs_from: BTreeMap<Uuid, u64>,
+    /// For each server the files below that number which are in none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    logs_but: BTreeMap<Uuid, BTreeSet<u64>>,
+    /// The last start of each server.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    starts: BTreeMap<Uuid, Uuid>,
 }
 
 /// A server's log files whose profiles are in segments.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Covered {
-    /// All with lower numbers are.
+    /// All with lower numbers are,
     from: u64,
+    /// but for these.
+    but: BTreeSet<u64>,
     logs: BTreeSet<u64>,
 }
 
 impl Covered {
     /// Whether the file with this number is one.
     pub(super) fn contains(&self, log: u64) -> bool {
-        log < self.from || self.logs.contains(&log)
+        log < self.from && !self.but.contains(&log) || self.logs.contains(&log)
+    }
+
+    /// The change that says that `log` is one too, where these are the files that there are. However long one of them
+    /// cannot be read or removed, what is said of all takes no more room.
+    pub(super) fn and(&self, log: u64, files: &[u64]) -> Change {
+        let logs_from = self.from.max(log);
+        let open = |file: &u64| *file < logs_from && *file != log && !self.contains(*file);
+        let logs_but = files.iter().copied().filter(open).collect();
+        Change { logs: vec![log], logs_from, logs_but, ..Change::default() }
     }
 
     /// The highest number of one, none if there never was any.
@@ -129,7 +154,8 @@ impl State {
     /// The server's log files that are in segments.
     pub(super) fn logs_of(&self, server: Uuid) -> Covered {
         let from = self.logs_from.get(&server).copied().unwrap_or(0);
-        Covered { from, logs: self.logs.get(&server).cloned().unwrap_or_default() }
+        let of_server = |of: &BTreeMap<Uuid, BTreeSet<u64>>| of.get(&server).cloned().unwrap_or_default();
+        Covered { from, but: of_server(&self.logs_but), logs: of_server(&self.logs) }
     }
 
     /// Whether a change contradicts what was before it.
@@ -140,9 +166,13 @@ impl State {
             || change.logs.iter().any(|log| logs.is_some_and(|logs| logs.contains(log)))
     }
 
-    fn apply(&mut self, server: Uuid, change: Change) {
+    fn apply(&mut self, entry: Entry) {
+        let Entry { server, start, change, .. } = entry;
         if self.contradicts(server, &change) {
             return;
+        }
+        if let Some(start) = start {
+            self.starts.insert(server, start);
         }
         for name in &change.remove {
             self.segments.remove(name);
@@ -152,9 +182,13 @@ impl State {
             let logs = self.logs.entry(server).or_default();
             logs.extend(change.logs);
             let last = logs.last().copied();
-            logs.retain(|log| *log >= change.logs_from || Some(*log) == last);
             let from = self.logs_from.entry(server).or_default();
             *from = (*from).max(change.logs_from);
+            logs.retain(|log| *log >= *from || Some(*log) == last);
+            self.logs_but.remove(&server);
+            if !change.logs_but.is_empty() {
+                self.logs_but.insert(server, change.logs_but.into_iter().collect());
+            }
         }
     }
 }
@@ -169,6 +203,10 @@ pub(super) struct Manifest {
     /// When it was last known to be all that there is: by a clock that nobody sets, and by one that goes on while the
     /// machine sleeps.
     looked: (Instant, i64),
+    /// This start of the server; none where nobody else can have its id.
+    start: Option<Uuid>,
+    /// Another start took its place: what was known of its log files then.
+    ousted: Option<Covered>,
     state: State,
     /// The number of the next entry.
     next: u64,
@@ -181,7 +219,7 @@ impl Manifest {
     pub(super) fn load(objects: Arc<dyn Objects>, clock: Clock, server: Uuid) -> Result<Self, StoreError> {
         // What a crash left unfinished may be seen without being durable.
         for prefix in [ENTRIES, CHECKPOINTS] {
-            objects.settle(prefix).map_err(|error| StoreError::io("sync", Path::new(prefix), error))?;
+            objects.settle(prefix).map_err(|error| StoreError::io("sync", &objects.place(prefix), error))?;
         }
         let looked = (Instant::now(), clock());
         let mut manifest = Self {
@@ -190,6 +228,8 @@ impl Manifest {
             server,
             shared: false,
             looked,
+            start: None,
+            ousted: None,
             state: State::default(),
             next: 1,
             checkpoint: 1,
@@ -214,7 +254,14 @@ impl Manifest {
             }
         }
         if let Some(error) = damage {
-            return Err(error);
+            let first = manifest.list(ENTRIES, "")?.first().and_then(|name| number(name));
+            // All that it stands for may still be there.
+            if first != Some(1) {
+                return Err(error);
+            }
+            tracing::warn!(
+                "no checkpoint of the manifest can be read, and every entry is there: they are read instead"
+            );
         }
         manifest.refresh()?;
         Ok(manifest)
@@ -255,10 +302,30 @@ impl Manifest {
                 return Err(StoreError::Damaged { name, what: "entry", why });
             }
             let entry = self.read::<Entry>(&name)?;
-            self.state.apply(entry.server, entry.change);
-            self.next += 1;
+            self.take(entry);
         }
         Ok(())
+    }
+
+    /// Takes the next entry for true.
+    fn take(&mut self, entry: Entry) {
+        let other = |start| self.start.is_some_and(|own| own != start);
+        if entry.server == self.server && entry.start.is_some_and(other) {
+            // Its log files are not ours from here on, whatever their numbers.
+            self.ousted.get_or_insert_with(|| self.state.logs_of(self.server));
+        }
+        self.state.apply(entry);
+        self.next += 1;
+    }
+
+    /// The log files of this server that are in segments.
+    pub(super) fn covered(&self) -> Covered {
+        self.ousted.clone().unwrap_or_else(|| self.state.logs_of(self.server))
+    }
+
+    /// What is wrong if another server has this one's id.
+    pub(super) fn ousted(&self) -> Option<StoreError> {
+        self.ousted.as_ref().map(|_| StoreError::Copied(self.server))
     }
 
     /// Reads what others wrote since, at the cost of one small request if they wrote nothing. If it fails, what was read
@@ -272,12 +339,10 @@ impl Manifest {
             let name = object(ENTRIES, self.next);
             match self.objects.get(&name) {
                 Ok(bytes) => {
-                    let entry: Entry = unframe(&name, &bytes)?;
-                    self.state.apply(entry.server, entry.change);
-                    self.next += 1;
+                    self.take(unframe(&name, &bytes)?);
                 }
                 Err(error) if error.kind() == ErrorKind::NotFound => break,
-                Err(error) => return Err(StoreError::io("read", Path::new(&name), error)),
+                Err(error) => return Err(StoreError::io("read", &self.objects.place(&name), error)),
             }
         }
         self.looked = now;
@@ -294,47 +359,81 @@ impl Manifest {
 
     /// Reads all of it again.
     fn reload(&mut self) -> Result<(), StoreError> {
-        *self = Self::load(Arc::clone(&self.objects), Arc::clone(&self.clock), self.server)?.shared();
+        let read = Self::load(Arc::clone(&self.objects), Arc::clone(&self.clock), self.server)?;
+        let last = read.state.starts.get(&self.server);
+        let is_other = self.start.is_some() && last.is_some() && last != self.start.as_ref();
+        let ousted = (self.ousted.is_some() || is_other).then(|| self.covered());
+        *self = Self { start: self.start, ousted, ..read.shared() };
         Ok(())
+    }
+
+    /// Says that the server has started, and is the only one with its id from here on; tells no if the last one that said so
+    /// is not among its earlier starts, which are `known`. Whatever a start before this one was about to write for its log
+    /// comes too late then, as the number of its entry is taken.
+    pub(super) fn begin(&mut self, start: Uuid, known: &[Uuid]) -> Result<bool, StoreError> {
+        let begun = self.write(Some(start), Change::default(), |manifest, _| {
+            Ok(manifest.state.starts.get(&manifest.server).is_none_or(|last| known.contains(last)))
+        })?;
+        self.start = begun.then_some(start);
+        Ok(begun)
     }
 
     /// Makes a change durable and tells yes; or tells no, as what others wrote contradicts it. When it fails, the change
     /// may yet be found; whoever tries it again is told no then.
     pub(super) fn commit(&mut self, change: Change) -> Result<bool, StoreError> {
-        let entry = Entry { id: Uuid::new_v4(), server: self.server, at_ms: (self.clock)(), change };
+        self.write(None, change, |manifest, change| {
+            let error = manifest.ousted().filter(|_| !change.logs.is_empty());
+            error.map_or(Ok(!manifest.state.contradicts(manifest.server, change)), Err)
+        })
+    }
+
+    /// Writes an entry as long as `may` says yes to what is in force before it.
+    fn write(
+        &mut self,
+        start: Option<Uuid>,
+        change: Change,
+        may: impl Fn(&Self, &Change) -> Result<bool, StoreError>,
+    ) -> Result<bool, StoreError> {
+        let entry = Entry { id: Uuid::new_v4(), server: self.server, at_ms: (self.clock)(), start, change };
         let bytes = frame(&entry);
+        let mut lost = 0;
         loop {
             if self.is_stale() {
                 self.reload()?;
             }
-            if self.state.contradicts(self.server, &entry.change) {
+            if !may(self, &entry.change)? {
                 return Ok(false);
             }
             let name = object(ENTRIES, self.next);
             let created = self.objects.create(&name, bytes.clone());
-            let created = created.map_err(|error| StoreError::io("create", Path::new(&name), error))?;
+            let created =
+                created.map_err(|error| StoreError::io("create", &self.objects.place(&name), error))?;
             if created && self.is_stale() {
                 // It took so long that the number may have been another's, whose entry is gone. What is in force shows it.
                 continue;
             }
             if created {
-                self.state.apply(entry.server, entry.change);
+                self.state.apply(entry);
                 self.next += 1;
                 self.write_checkpoint();
                 return Ok(true);
             }
             // It is seen, but may not be durable if its writer failed.
-            self.objects
-                .settle(ENTRIES)
-                .map_err(|error| StoreError::io("sync", Path::new(ENTRIES), error))?;
+            let settled = self.objects.settle(ENTRIES);
+            settled.map_err(|error| StoreError::io("sync", &self.objects.place(ENTRIES), error))?;
             let other = self.read::<Entry>(&name)?;
             let own = other.id == entry.id;
-            self.state.apply(other.server, other.change);
-            self.next += 1;
+            self.take(other);
             if own {
                 // An earlier try of the same request had got through.
                 self.write_checkpoint();
                 return Ok(true);
+            }
+            if self.shared {
+                std::thread::sleep(back_off(lost));
+                lost += 1;
+                // Whatever came meanwhile need not be found number by number with an entry that comes too late.
+                self.poll()?;
             }
         }
     }
@@ -362,15 +461,23 @@ impl Manifest {
         let mut names = self
             .objects
             .list(prefix, after)
-            .map_err(|error| StoreError::io("list", Path::new(prefix), error))?;
+            .map_err(|error| StoreError::io("list", &self.objects.place(prefix), error))?;
         names.retain(|name| number(name).is_some());
         Ok(names)
     }
 
     fn read<T: DeserializeOwned>(&self, name: &str) -> Result<T, StoreError> {
-        let bytes = self.objects.get(name).map_err(|error| StoreError::io("read", Path::new(name), error))?;
+        let got = self.objects.get(name);
+        let bytes = got.map_err(|error| StoreError::io("read", &self.objects.place(name), error))?;
         unframe(name, &bytes)
     }
+}
+
+/// How long to wait after others were faster so often: anything up to a bound that doubles, so that of many who want the same
+/// number fewer and fewer want it at once.
+pub(super) fn back_off(lost: u32) -> Duration {
+    let most_ms = (FIRST_PAUSE_MS << lost.min(10)).min(LONGEST_PAUSE_MS);
+    Duration::from_millis(Uuid::new_v4().as_u128() as u64 % (most_ms + 1))
 }
 
 /// The object with this number.

@@ -5,6 +5,7 @@
 //! `docs/storage.md` has formats, promises and invariants.
 
 mod acknowledge;
+mod ahead;
 mod cache;
 mod codec;
 mod compact;
@@ -14,6 +15,7 @@ mod flush;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod head;
+mod home;
 mod log;
 mod manifest;
 #[cfg(any(test, fuzzing))]
@@ -31,21 +33,23 @@ mod view;
 mod writer;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use uuid::Uuid;
 
 use self::acknowledge::Unpublished;
 use self::cache::BlockCache;
-pub use self::compact::{Compaction, Deletion};
+pub use self::compact::{Compaction, Deletion, Shares};
 use self::disk::{Disk, DiskLock, OsDisk};
 pub use self::error::{ErrorKind, StoreError};
 use self::flush::{Flusher, Progress};
 pub(crate) use self::head::SampleCounts;
+use self::home::Home;
 use self::log::{LogDir, LogWriter, Recovered};
 use self::manifest::Manifest;
 pub use self::objects::Bucket;
@@ -207,6 +211,7 @@ impl Store {
             None => objects_dir.clone(),
         };
         let objects = objects(&objects_dir).map_err(|error| StoreError::io("open", &place, error))?;
+        let mut home = Home::read(&*dir.disk, &data_dir)?;
         let mut manifest = Manifest::load(Arc::clone(&objects), Arc::clone(&clock), server)?;
         let sharing = options.shared.as_ref().map(|shared| Sharing {
             publish: Duration::from_millis(shared.publish_ms),
@@ -218,8 +223,24 @@ impl Store {
             manifest = manifest.shared();
         }
         manifest.check_versions()?;
-        let covered = manifest.state().logs_of(server);
-        log::check_versions(&dir, &covered)?;
+        log::check_versions(&dir, &manifest.covered())?;
+        let here = options.shared.as_ref().map_or(home::LOCAL.to_owned(), |shared| shared.bucket.to_string());
+        home.check_log(&dir, &data_dir, &here, server, &manifest.covered())?;
+        let start = sharing.is_some().then(Uuid::new_v4);
+        // First, as the entry may get through although nobody is told so.
+        if let Err(error) = home.enter(&*dir.disk, &data_dir, &here, start) {
+            // A server whose disk is full has to start, too: what is in the bucket can be read.
+            if error.kind() != ErrorKind::Full || !reserve::give_up(&*dir.disk, &data_dir) {
+                return Err(error);
+            }
+            home.enter(&*dir.disk, &data_dir, &here, start)?;
+        }
+        if let Some(start) = start
+            && !manifest.begin(start, home.starts())?
+        {
+            return Err(StoreError::Copied(server));
+        }
+        let covered = manifest.covered();
 
         let view = Arc::new(View::default());
         let counters = Arc::new(Counters::default());
@@ -243,8 +264,10 @@ impl Store {
             unsettled: Mutex::default(),
             sharing,
             unpublished: Unpublished::default(),
+            ousted: OnceLock::new(),
             compaction: options.compaction,
             rewriting: Mutex::default(),
+            reading_ahead: Mutex::default(),
             segment_ids: options.segment_ids,
             reserve: Reserve::open(Arc::clone(&dir.disk), &data_dir, options.reserve_bytes, clock()),
             background,
@@ -255,7 +278,7 @@ impl Store {
         }
         flusher.show(&flusher.manifest.lock(), &[]);
         let now_ms = clock();
-        let recovered = log::recover(&dir, &clock, &covered, |sequence, payload| {
+        let mut recovered = log::recover(&dir, &clock, &covered, |sequence, payload| {
             let (tenant, profiles) = codec::decode(payload).map_err(|error| error.to_string())?;
             // Whatever is in earlier files is complete.
             view.set_writing(sequence);
@@ -267,6 +290,10 @@ impl Store {
             }
             Ok(())
         })?;
+        if sharing.is_some() {
+            // A copy of the directory has the file, too: what is added to it here is not in it there.
+            recovered.open_end = None;
+        }
         {
             let mut log = flusher.log.lock();
             *log = LogWriter::new(dir, Arc::clone(&clock), log_file_bytes, &recovered);
@@ -389,6 +416,12 @@ impl Store {
             room = room.saturating_sub(bytes);
         }
         appends
+    }
+
+    /// Reads what a query of this tenant is about to read and that is faster read at once. Blocks until that is here; what
+    /// cannot be read is left for the query to find out.
+    pub(crate) fn read_ahead(&self, tenant: &TenantId) {
+        self.flusher.read_ahead(tenant);
     }
 
     /// What a query reads, oldest first.

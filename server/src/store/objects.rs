@@ -45,8 +45,18 @@ pub(super) trait Objects: Send + Sync {
         false
     }
 
+    /// Whether reading all of an object of so many bytes now makes reading its parts later free.
+    fn is_read_whole(&self, _name: &str, _bytes: u64) -> bool {
+        false
+    }
+
     /// Makes sure that every object below `prefix/` that is seen now is durable, whoever kept it.
     fn settle(&self, prefix: &str) -> io::Result<()>;
+
+    /// Where an object lies, for people.
+    fn place(&self, name: &str) -> PathBuf {
+        name.into()
+    }
 }
 
 /// Objects in a directory of this machine.
@@ -156,6 +166,10 @@ impl Objects for LocalObjects {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    fn place(&self, name: &str) -> PathBuf {
+        self.root.join(name)
     }
 }
 

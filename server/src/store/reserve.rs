@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::disk::Disk;
 
+const NAME: &str = "reserve";
 /// Bytes that are kept.
 pub(super) const BYTES: usize = 1 << 20;
 /// Time between attempts to make it again, in milliseconds.
@@ -34,7 +35,7 @@ enum State {
 impl Reserve {
     /// The reserve in this data directory, made if it is not there and there is room.
     pub(super) fn open(disk: Arc<dyn Disk>, data_dir: &Path, bytes: usize, now_ms: i64) -> Self {
-        let path = data_dir.join("reserve");
+        let path = data_dir.join(NAME);
         // One that was being made when the power went is shorter.
         let kept = disk.beginning(&path, bytes).is_ok_and(|beginning| beginning.len() == bytes);
         let state = Mutex::new(if kept { State::Kept } else { State::Missing(i64::MIN) });
@@ -75,6 +76,11 @@ impl Reserve {
         *state = State::Missing(now_ms.saturating_add(PAUSE_MS));
         true
     }
+}
+
+/// Gives the room up for who opens the store; tells whether there was any.
+pub(super) fn give_up(disk: &dyn Disk, data_dir: &Path) -> bool {
+    disk.remove(&data_dir.join(NAME)).is_ok()
 }
 
 /// Bytes that no file system makes smaller.

@@ -4,7 +4,6 @@
 //! Nothing here decides what is true: entries of the manifest do. A lease only saves work, and two who hold it waste some.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -105,7 +104,8 @@ impl Flusher {
         if self.sharing.is_none() {
             return Ok(Some(Lease { flusher: self, name: None }));
         }
-        let failed = |action, name: &str, error| Err(StoreError::io(action, Path::new(name), error));
+        let failed =
+            |action, name: &str, error| Err(StoreError::io(action, &self.objects.place(name), error));
         let prefix = format!("{LEASES}/{work}");
         let now_ms = (self.clock)();
         let earlier = match self.objects.list(&prefix, "") {
@@ -138,7 +138,7 @@ impl Flusher {
         match self.objects.get(lease) {
             Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok().map(|held: Held| held.until_ms)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(StoreError::io("read", Path::new(lease), error)),
+            Err(error) => Err(StoreError::io("read", &self.objects.place(lease), error)),
         }
     }
 
@@ -147,7 +147,7 @@ impl Flusher {
     pub(super) fn sweep(&self, unnamed: &Mutex<BTreeSet<String>>) -> Result<(), StoreError> {
         let list = |prefix: &str| {
             let listed = self.objects.list(prefix, "");
-            listed.map_err(|error| StoreError::io("list", Path::new(prefix), error))
+            listed.map_err(|error| StoreError::io("list", &self.objects.place(prefix), error))
         };
         // In this order: what was named before it was listed is known then.
         let listed = list(SEGMENTS)?;

@@ -39,10 +39,10 @@ impl LogDir {
         self.sync()
     }
 
-    /// The number of the oldest file.
-    pub(super) fn oldest(&self) -> Result<Option<u64>, StoreError> {
+    /// The numbers of its files, in no order.
+    pub(super) fn files(&self) -> Result<Vec<u64>, StoreError> {
         let names = self.disk.list(&self.path).map_err(|error| StoreError::io("list", &self.path, error))?;
-        Ok(names.iter().filter_map(|name| Self::sequence_of(name)).min())
+        Ok(names.iter().filter_map(|name| Self::sequence_of(name)).collect())
     }
 
     fn sync(&self) -> Result<(), StoreError> {

@@ -1,7 +1,6 @@
 //! Entries and checkpoints that nobody needs any more.
 
 use std::io::ErrorKind;
-use std::path::Path;
 
 use super::{CHECKPOINTS, Checkpoint, ENTRIES, KEPT_MS, number, unframe};
 use crate::store::StoreError;
@@ -17,7 +16,7 @@ pub(in crate::store) fn remove_old(
 ) -> Result<(), StoreError> {
     let list = |prefix: &str| {
         let listed = objects.list(prefix, "");
-        listed.map_err(|error| StoreError::io("list", Path::new(prefix), error))
+        listed.map_err(|error| StoreError::io("list", &objects.place(prefix), error))
     };
     let checkpoints = list(CHECKPOINTS)?;
     // The last may turn out damaged: the one before stays whatever its age.
@@ -39,7 +38,7 @@ pub(in crate::store) fn remove_old(
         if !go_on() {
             break;
         }
-        objects.remove(&name).map_err(|error| StoreError::io("remove", Path::new(&name), error))?;
+        objects.remove(&name).map_err(|error| StoreError::io("remove", &objects.place(&name), error))?;
     }
     Ok(())
 }
@@ -53,6 +52,6 @@ fn is_old(objects: &dyn Objects, name: &str, now_ms: i64) -> Result<bool, StoreE
         }
         // Another server has found it old.
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
-        Err(error) => Err(StoreError::io("read", Path::new(name), error)),
+        Err(error) => Err(StoreError::io("read", &objects.place(name), error)),
     }
 }

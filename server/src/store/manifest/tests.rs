@@ -164,6 +164,132 @@ fn what_is_kept_of_a_busy_manifest_does_not_grow() {
 }
 
 #[test]
+fn without_a_whole_checkpoint_the_entries_are_read_if_all_are_there() {
+    let disk = FakeDisk::default();
+    let mut manifest = load(&disk, 1);
+    for number in 1..=CHECKPOINT_ENTRIES + 3 {
+        assert!(manifest.commit(add(&number.to_string(), number)).unwrap());
+    }
+    let checkpoint = disk.paths().into_iter().find(|path| path.starts_with("/objects/checkpoints")).unwrap();
+    disk.rot(&checkpoint, |bytes| bytes[30] ^= 1);
+    let tell = |disk: &FakeDisk| {
+        let mut told = Vec::new();
+        audit(&*objects(disk), &mut |name, _, means| told.push((name.to_owned(), means))).unwrap();
+        told
+    };
+    let told = tell(&disk);
+    assert_eq!(told.len(), 1);
+    assert!(
+        told[0].0.starts_with("checkpoints/") && told[0].1.contains("a server starts without it"),
+        "{told:?}"
+    );
+    let mut found = load(&disk, 1);
+    assert_eq!((found.state(), found.next), (manifest.state(), manifest.next));
+    assert!(found.commit(add("more", 1000)).unwrap());
+    assert_eq!(disk.paths().iter().filter(|path| path.starts_with("/objects/checkpoints")).count(), 2);
+
+    let disk = disk.after(Loss::Nothing);
+    let last = disk.paths().into_iter().rfind(|path| path.starts_with("/objects/checkpoints")).unwrap();
+    disk.rot(&last, |bytes| bytes[30] ^= 1);
+    objects(&disk).remove("manifest/00000000000000000001").unwrap();
+    let error = load_at(&disk, 1, 0).err().unwrap().to_string();
+    assert!(error.contains("checkpoints/"), "{error}");
+    assert!(tell(&disk).iter().any(|(_, means)| means.contains("does not start")), "{:?}", tell(&disk));
+}
+
+#[test]
+fn a_log_file_that_stays_does_not_make_the_manifest_grow() {
+    let disk = FakeDisk::default();
+    let mut manifest = load(&disk, 1);
+    // The third cannot be read, the fifth not be removed.
+    let mut size = 0;
+    for number in (1..=400).filter(|number| *number != 3) {
+        let files: Vec<u64> =
+            [3, 5].into_iter().filter(|file| *file < number).chain(std::iter::once(number)).collect();
+        let change = manifest.covered().and(number, &files);
+        assert!(manifest.commit(Change { add: vec![segment("s")], ..change }).unwrap());
+        let remove = vec!["s".to_owned()];
+        assert!(manifest.commit(Change { remove, ..Change::default() }).unwrap());
+        let bytes = serde_json::to_vec(manifest.state()).unwrap().len();
+        size = if number == 100 { bytes } else { size };
+        assert!(number <= 100 || bytes <= size, "{bytes} bytes at {number}, {size} at 100");
+    }
+    for manifest in [&manifest, &load(&disk, 1)] {
+        let covered = manifest.covered();
+        let open: Vec<u64> = (1..=401).filter(|file| !covered.contains(*file)).collect();
+        assert_eq!((open, covered.last()), (vec![3, 401], Some(400)));
+    }
+    // It can be read again after all.
+    let change = manifest.covered().and(3, &[3, 5, 401]);
+    assert!(manifest.commit(change).unwrap());
+    let covered = load(&disk, 1).covered();
+    assert!((1..=400).all(|file| covered.contains(file)) && !covered.contains(401));
+    assert_eq!(covered.last(), Some(400));
+}
+
+#[test]
+fn many_servers_that_want_the_same_number_all_get_one() {
+    /// Requests take a while, so that some meet.
+    struct Slow(super::super::memory_objects::Memory, std::sync::atomic::AtomicU64);
+    impl Objects for Slow {
+        fn create(&self, name: &str, bytes: Vec<u8>) -> std::io::Result<bool> {
+            std::thread::sleep(Duration::from_millis(2));
+            self.1.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            self.0.create(name, bytes)
+        }
+        fn read(&self, name: &str, range: std::ops::Range<u64>) -> std::io::Result<Vec<u8>> {
+            self.0.read(name, range)
+        }
+        fn get(&self, name: &str) -> std::io::Result<Vec<u8>> {
+            std::thread::sleep(Duration::from_millis(1));
+            self.0.get(name)
+        }
+        fn list(&self, prefix: &str, after: &str) -> std::io::Result<Vec<String>> {
+            self.0.list(prefix, after)
+        }
+        fn modified_ms(&self, name: &str) -> std::io::Result<i64> {
+            self.0.modified_ms(name)
+        }
+        fn remove(&self, name: &str) -> std::io::Result<()> {
+            self.0.remove(name)
+        }
+        fn settle(&self, prefix: &str) -> std::io::Result<()> {
+            self.0.settle(prefix)
+        }
+    }
+    const SERVERS: u64 = 8;
+    const EACH: u64 = 12;
+    let slow = Arc::new(Slow(Default::default(), Default::default()));
+    let objects = || Arc::clone(&slow) as Arc<dyn Objects>;
+    std::thread::scope(|scope| {
+        for server in 1..=SERVERS {
+            let mut manifest =
+                Manifest::load(objects(), Arc::new(|| 0), Uuid::from_u128(server.into())).unwrap().shared();
+            scope.spawn(move || {
+                for log in 1..=EACH {
+                    assert!(manifest.commit(add(&format!("{server}-{log}"), log)).unwrap());
+                }
+            });
+        }
+    });
+    let all = Manifest::load(objects(), Arc::new(|| 0), Uuid::nil()).unwrap();
+    assert_eq!((all.state().segments.len() as u64, all.next), (SERVERS * EACH, SERVERS * EACH + 1));
+    let tries = slow.1.load(std::sync::atomic::Ordering::Relaxed);
+    println!("{SERVERS} servers wrote {EACH} entries each with {tries} tries");
+    // Without pauses each entry is tried by nearly all of them at once.
+    assert!(tries < SERVERS * EACH * SERVERS / 2, "{tries} tries");
+}
+
+#[test]
+fn pauses_grow_to_a_bound_and_differ() {
+    let most = |lost| (0..200).map(|_| back_off(lost)).max().unwrap_or_default();
+    assert!(most(0) <= Duration::from_millis(FIRST_PAUSE_MS));
+    assert!(most(u32::MAX) <= Duration::from_millis(LONGEST_PAUSE_MS));
+    let distinct: BTreeSet<Duration> = (0..200).map(|_| back_off(9)).collect();
+    assert!(distinct.len() > 50, "{}", distinct.len());
+}
+
+#[test]
 fn a_damaged_or_missing_entry_is_not_passed_over() {
     let disk = FakeDisk::default();
     let mut manifest = load(&disk, 1);

@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 use super::http_client::Connector;
 use super::{Objects, io_error_kind};
+use crate::store::manifest::back_off;
 
 /// How often a request is tried again, and until when.
 const RETRIES: (usize, Duration) = (3, Duration::from_secs(20));
@@ -223,7 +224,7 @@ impl Objects for BucketObjects {
                 Err(object_store::Error::AlreadyExists { source, .. })
                     if !source.is::<object_store::Error>() && conflict < CONFLICTS =>
                 {
-                    std::thread::sleep(Duration::from_millis(50) * conflict);
+                    std::thread::sleep(back_off(conflict));
                 }
                 Err(object_store::Error::AlreadyExists { source, .. })
                     if source.is::<object_store::Error>() =>
@@ -301,6 +302,10 @@ impl Objects for BucketObjects {
 
     fn is_shared(&self) -> bool {
         true
+    }
+
+    fn is_read_whole(&self, name: &str, bytes: u64) -> bool {
+        bytes <= SMALL_BYTES && self.small.peek(name).is_none()
     }
 
     /// What an object store shows is durable.

@@ -162,7 +162,7 @@ impl TenantFacts {
 /// When it is none, when its manifest or log cannot be read, or when something is of a version that is not known.
 pub fn inspect<'a>(place: impl Into<Place<'a>>) -> Result<Inspection, StoreError> {
     let directory = Offline::open(place)?;
-    let audit = manifest::audit(&*directory.objects, &mut |_, _| {})?;
+    let audit = manifest::audit(&*directory.objects, &mut |_, _, _| {})?;
     let listed = directory.objects.list("segments", "");
     let listed = listed.map_err(|error| StoreError::io("list", Path::new("segments"), error))?;
     let known = &directory.state.segments;

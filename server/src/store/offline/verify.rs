@@ -60,9 +60,8 @@ pub fn verify<'a>(place: impl Into<Place<'a>>, mut tell: impl FnMut(Damage)) -> 
         damages += 1;
         tell(damage);
     };
-    let audit = manifest::audit(&*place.objects()?, &mut |name, what| {
-        let means = "a server does not start if it needs it".to_owned();
-        tell(Damage { object: name.to_owned(), offset: 0, what, means });
+    let audit = manifest::audit(&*place.objects()?, &mut |name, what, means| {
+        tell(Damage { object: name.to_owned(), offset: 0, what, means: means.to_owned() });
     })?;
     verified.manifest_objects = (audit.entries.len() + audit.checkpoints.len()) as u64;
     verified.bytes = audit.bytes;

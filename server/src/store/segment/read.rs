@@ -74,7 +74,7 @@ impl Segment {
             }
             std::io::ErrorKind::NotFound => self.damage("object", CodecError("is gone")),
             std::io::ErrorKind::InvalidData => self.damage("bytes", CodecError("the disk cannot read them")),
-            _ => StoreError::io("read", std::path::Path::new(name), error),
+            _ => StoreError::io("read", &self.objects.place(name), error),
         })
     }
 

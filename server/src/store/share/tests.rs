@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
 use super::super::disk::Disk;
-use super::super::fake_disk::{FakeDisk, FakeObjects, Fault, LOSSES};
+use super::super::fake_disk::{FakeDisk, FakeObjects, Fault, LOSSES, Loss};
 use super::super::objects::Objects;
 use super::super::{Acknowledge, Bucket, Shared, Store, StoreOptions};
 use super::*;
@@ -94,17 +94,26 @@ struct World {
 impl World {
     /// A server with this disk. Nothing happens on it but what is asked for.
     fn open(&self, disk: &FakeDisk, acknowledge: Acknowledge) -> Result<Store, StoreError> {
+        self.open_at("s3://profiles", disk, acknowledge)
+    }
+
+    fn open_at(&self, place: &str, disk: &FakeDisk, acknowledge: Acknowledge) -> Result<Store, StoreError> {
         let mut options = StoreOptions::new("/data");
         options.compaction.fan_out = 2;
         options.cache_bytes = 1 << 20;
         let now_ms = Arc::clone(&self.now_ms);
         options.clock = Arc::new(move || now_ms.load(Ordering::Relaxed));
-        let bucket = Bucket::parse("s3://profiles").expect("a bucket");
+        let bucket = Bucket::parse(place).expect("a bucket");
         options.shared = Some(Shared { acknowledge, ..Shared::new(bucket) });
         let bucket = FakeObjects { disk: self.bucket.clone(), root: PathBuf::from("/bucket") };
         let reached = Reached { bucket, server: disk.clone(), gets: Arc::clone(&self.gets) };
         let objects = |_: &Path| Ok(Arc::new(reached) as Arc<dyn Objects>);
         Store::open_on(Arc::new(disk.clone()), objects, options, false)
+    }
+
+    /// Another world whose bucket has what this one has by now.
+    fn as_it_is(&self) -> Self {
+        Self { bucket: self.bucket.after(Loss::Nothing), ..self.clone() }
     }
 
     fn local(&self) -> Store {
@@ -209,8 +218,7 @@ fn a_server_that_dies_at_any_step_has_its_log_when_it_comes_back() {
         let acknowledged = work(&world, &disk, Acknowledge::Local);
         for loss in LOSSES {
             let context = format!("step {step}, {loss:?}");
-            let world =
-                World { bucket: world.bucket.after(super::super::fake_disk::Loss::Nothing), ..world.clone() };
+            let world = world.as_it_is();
             let back = world.open(&disk.after(loss), Acknowledge::Local).unwrap();
             check(&back, &acknowledged, &context);
             back.flush().unwrap();
@@ -238,11 +246,292 @@ fn an_error_at_any_step_loses_and_doubles_nothing() {
             let disk = FakeDisk::default().with_fault(step, Fault::Once(io::ErrorKind::Other));
             let acknowledged = work(&world, &disk, acknowledge);
             let context = format!("{acknowledge:?}, step {step}");
-            let back = world.open(&disk.after(super::super::fake_disk::Loss::Nothing), acknowledge).unwrap();
+            let back = world.open(&disk.after(Loss::Nothing), acknowledge).unwrap();
             check(&back, &acknowledged, &context);
             check(&world.local(), &acknowledged, &context);
         }
     }
+}
+
+/// What a server finds that is new.
+fn published(world: &World) -> Vec<(u64, u64)> {
+    seen(&world.local()).into_iter().collect()
+}
+
+#[test]
+fn of_two_servers_on_copies_of_a_directory_the_first_takes_nothing_any_more_and_loses_nothing() {
+    for acknowledge in [Acknowledge::Local, Acknowledge::Object] {
+        let (world, disk) = (World::default(), FakeDisk::default());
+        let first = world.open(&disk, acknowledge).unwrap();
+        append(&first, 1).unwrap();
+        first.flush().unwrap();
+        let copy = disk.after(Loss::Nothing);
+        // Both have a log file of the same number from here on, with other profiles.
+        let taken = append(&first, 2);
+        assert!(taken.is_ok());
+        let second = world.open(&copy, acknowledge).unwrap();
+        append(&second, 3).unwrap();
+        second.flush().unwrap();
+
+        let told = append(&first, 4).or_else(|_| first.flusher.refresh().and_then(|()| append(&first, 4)));
+        if acknowledge == Acknowledge::Local {
+            assert!(told.is_ok(), "it has not looked yet");
+        }
+        let _ = first.flusher.refresh();
+        let error = append(&first, 5).unwrap_err();
+        assert!(matches!(error, StoreError::Copied(_)), "{error}");
+        assert!(!first.status().accepts_writes);
+        assert!(matches!(first.flush(), Err(StoreError::Copied(_))));
+        let of_first: Vec<u64> = seen(&first).into_keys().collect();
+        assert!([1, 2, 3].iter().all(|number| of_first.contains(number)), "{of_first:?}");
+        drop(first);
+        assert!(
+            matches!(world.open(&disk, acknowledge), Err(StoreError::Copied(_))),
+            "it is another's by now"
+        );
+
+        // The way out that it tells of.
+        disk.remove(Path::new("/data/server-id")).unwrap();
+        let first = world.open(&disk, acknowledge).unwrap();
+        first.flush().unwrap();
+        append(&first, 6).unwrap();
+        first.flush().unwrap();
+        append(&second, 7).unwrap();
+        second.flush().unwrap();
+        // With `object` the fourth was refused, but only once it was in the log.
+        assert_eq!(published(&world), [1, 2, 3, 4, 6, 7].map(|number| (number, 1)));
+    }
+}
+
+#[test]
+fn a_copy_that_starts_after_its_original_has_started_again_is_refused() {
+    let (world, disk) = (World::default(), FakeDisk::default());
+    drop(world.open(&disk, Acknowledge::Local).unwrap());
+    let copy = disk.after(Loss::Nothing);
+    let first = world.open(&disk, Acknowledge::Local).unwrap();
+    let refused = world.open(&copy, Acknowledge::Local).err().expect("it is refused");
+    assert!(matches!(refused, StoreError::Copied(_)), "{refused}");
+    append(&first, 1).unwrap();
+    first.flush().unwrap();
+    assert_eq!(published(&world), [(1, 1)]);
+}
+
+#[test]
+fn who_was_away_learns_of_a_copy_too() {
+    let (world, disk) = (World::default(), FakeDisk::default());
+    let first = world.open(&disk, Acknowledge::Local).unwrap();
+    append(&first, 1).unwrap();
+    let second = world.open(&disk.after(Loss::Nothing), Acknowledge::Local).unwrap();
+    second.flush().unwrap();
+    // So long that it reads the manifest anew.
+    world.later(3_600_000);
+    assert!(matches!(first.flush(), Err(StoreError::Copied(_))));
+    first.flusher.refresh().unwrap();
+    assert_eq!(seen(&first).get(&1), Some(&2), "it cannot know that the copy has it too, and keeps it");
+}
+
+#[test]
+fn a_start_whose_entry_got_through_although_it_failed_is_followed_by_another() {
+    let world = World::default();
+    let steps = {
+        let disk = FakeDisk::default();
+        drop(world.open(&disk, Acknowledge::Local).unwrap());
+        disk.steps()
+    };
+    for step in 0..steps + 2 {
+        let world = World::default();
+        let disk = FakeDisk::default().with_fault(step, Fault::PowerFailure);
+        let _ = world.open(&disk, Acknowledge::Local);
+        for loss in LOSSES {
+            let (world, disk) = (world.as_it_is(), disk.after(loss));
+            let store = world.open(&disk, Acknowledge::Local).unwrap();
+            append(&store, 1).unwrap();
+            drop(store);
+            let store = world.open(&disk, Acknowledge::Local).unwrap();
+            assert!(seen(&store).contains_key(&1), "step {step}, {loss:?}");
+        }
+    }
+}
+
+#[test]
+fn a_server_whose_disk_is_full_starts() {
+    let (world, disk) = (World::default(), FakeDisk::default());
+    let store = world.open(&disk, Acknowledge::Local).unwrap();
+    append(&store, 1).unwrap();
+    drop(store);
+    disk.set_room(Some(0));
+    let store = world.open(&disk, Acknowledge::Local).unwrap();
+    assert!(seen(&store).contains_key(&1));
+    assert!(store.flush().is_ok(), "the bucket has room");
+}
+
+#[test]
+fn a_log_that_was_written_for_another_bucket_is_not_taken_for_this_ones() {
+    let (here, there, disk) = (World::default(), World::default(), FakeDisk::default());
+    let open = |world: &World, place: &str, disk: &FakeDisk| world.open_at(place, disk, Acknowledge::Local);
+    let store = open(&here, "s3://here", &disk).unwrap();
+    for number in 1..=5 {
+        append(&store, number).unwrap();
+        store.flush().unwrap();
+    }
+    drop(store);
+    // It crashes there with a log that is not published.
+    let store = open(&there, "s3://there", &disk).unwrap();
+    append(&store, 6).unwrap();
+    let crashed = disk.after(Loss::Everything);
+    drop(store);
+
+    let error = open(&here, "s3://here", &crashed).err().expect("it is refused");
+    assert!(matches!(error, StoreError::Elsewhere { log: 1, .. }), "{error}");
+    let told = error.to_string();
+    assert!(told.contains("s3://here") && told.contains("s3://there"), "{told}");
+    assert!(told.contains("/data/server-id"), "{told}");
+    // Both ways out that it tells of keep what was acknowledged.
+    let other = crashed.after(Loss::Nothing);
+    other.remove(Path::new("/data/server-id")).unwrap();
+    let store = open(&here, "s3://here", &other).unwrap();
+    assert_eq!(seen(&store).into_iter().collect::<Vec<_>>(), (1..=6).map(|n| (n, 1)).collect::<Vec<_>>());
+    drop(store);
+    drop(open(&there, "s3://there", &crashed).unwrap());
+    let store = open(&here, "s3://here", &crashed).unwrap();
+    append(&store, 7).unwrap();
+    drop(store);
+    assert_eq!(published(&there), [(6, 1)]);
+    assert!(published(&here).contains(&(7, 1)));
+}
+
+/// Counts who is in the middle of keeping or reading a segment, and lets nobody through before there are as many as wanted.
+struct Crowd {
+    inner: Reached,
+    state: parking_lot::Mutex<Meeting>,
+    changed: parking_lot::Condvar,
+    keeping: usize,
+    reading: usize,
+}
+
+#[derive(Default)]
+struct Meeting {
+    now: usize,
+    most: usize,
+    /// Objects that were read, whole or in part.
+    read: Vec<String>,
+}
+
+impl Crowd {
+    fn new(world: &World, disk: &FakeDisk, keeping: usize, reading: usize) -> Arc<Self> {
+        let bucket = FakeObjects { disk: world.bucket.clone(), root: PathBuf::from("/bucket") };
+        let inner = Reached { bucket, server: disk.clone(), gets: Arc::clone(&world.gets) };
+        let (state, changed) = Default::default();
+        Arc::new(Self { inner, state, changed, keeping, reading })
+    }
+
+    fn open(self: &Arc<Self>, disk: &FakeDisk) -> Store {
+        let mut options = StoreOptions::new("/data");
+        options.shared = Some(Shared::new(Bucket::parse("s3://profiles").unwrap()));
+        let objects = Arc::clone(self) as Arc<dyn Objects>;
+        Store::open_on(Arc::new(disk.clone()), |_: &Path| Ok(objects), options, false).unwrap()
+    }
+
+    fn meet<T>(&self, wanted: usize, ask: impl FnOnce() -> T) -> T {
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        let mut state = self.state.lock();
+        state.now += 1;
+        state.most = state.most.max(state.now);
+        self.changed.notify_all();
+        while state.most < wanted && !self.changed.wait_until(&mut state, deadline).timed_out() {}
+        drop(state);
+        let answer = ask();
+        self.state.lock().now -= 1;
+        answer
+    }
+}
+
+impl Objects for Crowd {
+    fn create(&self, name: &str, bytes: Vec<u8>) -> io::Result<bool> {
+        let wanted = if name.starts_with("segments/") { self.keeping } else { 0 };
+        self.meet(wanted, || self.inner.create(name, bytes))
+    }
+
+    fn read(&self, name: &str, range: Range<u64>) -> io::Result<Vec<u8>> {
+        self.state.lock().read.push(name.to_owned());
+        self.meet(self.reading, || self.inner.read(name, range))
+    }
+
+    fn get(&self, name: &str) -> io::Result<Vec<u8>> {
+        self.inner.get(name)
+    }
+
+    fn list(&self, prefix: &str, after: &str) -> io::Result<Vec<String>> {
+        self.inner.list(prefix, after)
+    }
+
+    fn modified_ms(&self, name: &str) -> io::Result<i64> {
+        self.inner.modified_ms(name)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.inner.remove(name)
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    fn is_read_whole(&self, name: &str, _bytes: u64) -> bool {
+        !self.state.lock().read.iter().any(|read| read == name)
+    }
+
+    fn settle(&self, prefix: &str) -> io::Result<()> {
+        self.inner.settle(prefix)
+    }
+}
+
+#[test]
+fn segments_of_many_tenants_are_on_their_way_at_once() {
+    let (world, disk) = (World::default(), FakeDisk::default());
+    let crowd = Crowd::new(&world, &disk, 8, 0);
+    let store = crowd.open(&disk);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let tenants: Vec<TenantId> =
+        (0..20).map(|number| TenantId::new(&format!("tenant-{number}")).unwrap()).collect();
+    for tenant in &tenants {
+        runtime.block_on(store.append(tenant, profiles(1))).unwrap();
+    }
+    store.flush().unwrap();
+    assert_eq!(crowd.state.lock().most, 8);
+    assert!(tenants.iter().all(|tenant| store.snapshot(tenant).len() == 1));
+    assert_eq!((store.status().partitions, world.objects("segments")), (0, 20));
+    // One that cannot be kept takes the others along, and nothing of it stays.
+    for tenant in &tenants {
+        runtime.block_on(store.append(tenant, profiles(2))).unwrap();
+    }
+    let disk = disk.clone().with_fault(disk.steps() + 9, Fault::For(4, io::ErrorKind::Other));
+    assert!(store.flush().is_err());
+    assert_eq!(store.status().partitions, 1);
+    store.flush().unwrap();
+    assert_eq!((store.status().partitions, store.status().segments), (0, 40));
+    drop(disk);
+}
+
+#[test]
+fn a_query_reads_small_segments_of_others_at_once() {
+    let world = World::default();
+    let writer = world.local();
+    for number in 1..=40 {
+        append(&writer, number).unwrap();
+        writer.flush().unwrap();
+    }
+    let disk = FakeDisk::default();
+    let crowd = Crowd::new(&world, &disk, 0, 16);
+    let reader = crowd.open(&disk);
+    reader.read_ahead(&TenantId::anonymous());
+    assert_eq!(crowd.state.lock().most, 16);
+    assert_eq!(crowd.state.lock().read.len(), 40);
+    reader.read_ahead(&TenantId::anonymous());
+    assert_eq!(crowd.state.lock().read.len(), 40, "what is here is not read again");
+    assert_eq!(seen(&reader).len(), 40);
+    // One of another tenant costs nothing.
+    reader.read_ahead(&TenantId::new("other").unwrap());
 }
 
 #[test]
