@@ -144,7 +144,7 @@ async fn exists(
 }
 
 /// Bytes of all files below a directory.
-fn bytes_below(directory: &Path) -> anyhow::Result<u64> {
+pub(crate) fn bytes_below(directory: &Path) -> anyhow::Result<u64> {
     let mut bytes = 0;
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
