@@ -17,7 +17,8 @@ const SETTINGS: &[&str] =
 const STEP_SAMPLES: u64 = 100_000;
 
 pub(crate) fn measure(setup: &Setup) -> anyhow::Result<Vec<Measurement>> {
-    let wanted = setup.pick(1e8, 1e9);
+    // A part of the head that has a gigabyte of memory becomes a segment, and its log goes: just before that.
+    let wanted = setup.pick(1e8, 9e8);
     let runtime = runtime()?;
     let server = Server::start(false, SETTINGS)?;
     let caller = Caller::new(&server.url);
@@ -31,7 +32,6 @@ pub(crate) fn measure(setup: &Setup) -> anyhow::Result<Vec<Measurement>> {
         log = runtime.block_on(caller.metric("spanflame_store_log_written_bytes_total"))?;
     }
     let head = runtime.block_on(caller.metric("spanflame_store_head_bytes"))?;
-    // A part of the head that has a gigabyte becomes a segment, whatever the settings.
     let log = bytes_below(&server.data_dir.path().join("log"))? as f64;
 
     let begun = Instant::now();
