@@ -11,13 +11,13 @@ use crate::load::{Extent, Load};
 use crate::rig::{Caller, Server, Setup, now_ms, runtime};
 use crate::store::{MB, bytes_below, figure, grow, profile_of};
 
-/// As little as can be is moved from the log into segments meanwhile.
+/// Little is moved from the log into segments meanwhile.
 const SETTINGS: &[&str] =
     &["--max-head-bytes", "34359738368", "--flush-bytes", "4294967296", "--flush-after-ms", "3600000"];
 const STEP_SAMPLES: u64 = 100_000;
 
 pub(crate) fn measure(setup: &Setup) -> anyhow::Result<Vec<Measurement>> {
-    // A part of the head that has a gigabyte of memory becomes a segment, and its log goes: just before that.
+    // Bytes written; of those there are as many at the kill as are not in segments yet.
     let wanted = setup.pick(1e8, 9e8);
     let runtime = runtime()?;
     let server = Server::start(false, SETTINGS)?;
