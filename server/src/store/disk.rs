@@ -8,6 +8,8 @@ use std::path::Path;
 
 use fs4::fs_std::FileExt;
 
+use super::StoreError;
+
 /// Held as long as the data directory is ours.
 pub(super) type DiskLock = Box<dyn Send + Sync>;
 
@@ -42,6 +44,32 @@ pub(super) trait Disk: Send + Sync {
 
     /// Takes the lock file, none if another process has it.
     fn lock(&self, path: &Path) -> io::Result<Option<DiskLock>>;
+}
+
+/// All bytes of the file with this name in a directory, none if there is no such file.
+pub(super) fn read_file(disk: &dyn Disk, dir: &Path, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+    let path = dir.join(name);
+    let failed = |action| move |error| StoreError::io(action, &dir.join(name), error);
+    if !disk.list(dir).map_err(failed("list"))?.iter().any(|listed| listed == name) {
+        return Ok(None);
+    }
+    disk.read(&path).map(Some).map_err(failed("read"))
+}
+
+/// Puts a file in place of the one with this name in a directory, if there is one. At every moment the name leads to all of
+/// the one or the other, and to the new one for good when this returns.
+pub(super) fn replace_file(disk: &dyn Disk, dir: &Path, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+    let (path, temporary) = (dir.join(name), format!("{name}.tmp"));
+    let failed = |action| move |error| StoreError::io(action, &dir.join(name), error);
+    let names = disk.list(dir).map_err(failed("list"))?;
+    if names.contains(&temporary) {
+        disk.remove(&dir.join(&temporary)).map_err(failed("remove"))?;
+    }
+    let mut file = disk.create(&dir.join(&temporary)).map_err(failed("create"))?;
+    file.append(bytes).map_err(failed("write"))?;
+    file.sync().map_err(failed("sync"))?;
+    disk.rename(&dir.join(&temporary), &path).map_err(failed("rename"))?;
+    disk.sync_dir(dir).map_err(failed("sync directory of"))
 }
 
 /// A file open for writing at its end.

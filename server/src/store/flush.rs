@@ -129,7 +129,9 @@ impl Flusher {
         let Some(partition) = self.view.existing(sequence) else { return Ok(()) };
         let now_ms = (self.clock)();
         let add = Mutex::new(Vec::new());
-        let parts = Mutex::new(partition.tenants().into_iter());
+        let tenants = partition.tenants();
+        let at_once = if self.objects.is_shared() { STORED_AT_ONCE.min(tenants.len()) } else { 1 };
+        let parts = Mutex::new(tenants.into_iter());
         // One is made at a time, as that takes memory; a request that is under way takes patience only.
         let make_next = || {
             let mut parts = parts.lock();
@@ -151,8 +153,6 @@ impl Flusher {
             }
             Ok(())
         };
-        let at_once =
-            if self.objects.is_shared() { STORED_AT_ONCE.min(partition.tenants().len()) } else { 1 };
         let stored = std::thread::scope(|scope| {
             let others: Vec<_> = (1..at_once).map(|_| scope.spawn(store_all)).collect();
             let others = others.into_iter().map(|other| other.join().expect("storing does not panic"));

@@ -9,7 +9,7 @@ use std::path::Path;
 use uuid::Uuid;
 
 use super::StoreError;
-use super::disk::Disk;
+use super::disk::{Disk, read_file, replace_file};
 use super::log::LogDir;
 use super::manifest::{Covered, Manifest};
 use super::objects::LocalObjects;
@@ -33,14 +33,9 @@ pub(super) struct Home {
 impl Home {
     /// What this data directory remembers.
     pub(super) fn read(disk: &dyn Disk, data_dir: &Path) -> Result<Self, StoreError> {
-        let path = data_dir.join(NAME);
-        let names = disk.list(data_dir).map_err(|error| StoreError::io("list", data_dir, error))?;
-        if !names.iter().any(|name| name == NAME) {
-            return Ok(Self::default());
-        }
-        let bytes = disk.read(&path).map_err(|error| StoreError::io("read", &path, error))?;
+        let Some(bytes) = read_file(disk, data_dir, NAME)? else { return Ok(Self::default()) };
         Self::parse(&bytes).ok_or_else(|| StoreError::Damaged {
-            name: path.display().to_string(),
+            name: data_dir.join(NAME).display().to_string(),
             what: "home of the log",
             why: "it is no place with ids of starts".to_owned(),
         })
@@ -76,18 +71,7 @@ impl Home {
         self.starts.drain(..late);
         let mut text = format!("{place}\n");
         self.starts.iter().for_each(|start| text += &format!("{start}\n"));
-        let path = data_dir.join(NAME);
-        let temporary = path.with_extension("tmp");
-        let failed = |action| move |error| StoreError::io(action, &data_dir.join(NAME), error);
-        let names = disk.list(data_dir).map_err(failed("list"))?;
-        if names.iter().any(|name| *name == format!("{NAME}.tmp")) {
-            disk.remove(&temporary).map_err(failed("remove"))?;
-        }
-        let mut file = disk.create(&temporary).map_err(failed("create"))?;
-        file.append(text.as_bytes()).map_err(failed("write"))?;
-        file.sync().map_err(failed("sync"))?;
-        disk.rename(&temporary, &path).map_err(failed("rename"))?;
-        disk.sync_dir(data_dir).map_err(failed("sync directory of"))
+        replace_file(disk, data_dir, NAME, text.as_bytes())
     }
 
     /// Makes sure that files of the log which the manifest at `place` takes for its own are, so that none is dropped unread

@@ -8,12 +8,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
-use super::objects::Objects;
+use super::objects::{Objects, back_off};
 use super::segment::{self, SegmentMeta};
 use super::{Clock, StoreError};
 
@@ -28,9 +28,6 @@ const CHECKPOINTS: &str = "checkpoints";
 const CHECKPOINT_ENTRIES: u64 = 64;
 /// Entries stay for so long after a checkpoint that stands for them: others may be about to read or to write behind them.
 const KEPT_MS: i64 = 3_600_000;
-/// Longest that is waited after another was faster, at first and after many times, in milliseconds.
-const FIRST_PAUSE_MS: u64 = 25;
-const LONGEST_PAUSE_MS: u64 = 800;
 /// Who has not looked for so long may have missed entries that are gone by now.
 const STALE_MS: i64 = KEPT_MS / 4;
 
@@ -471,13 +468,6 @@ impl Manifest {
         let bytes = got.map_err(|error| StoreError::io("read", &self.objects.place(name), error))?;
         unframe(name, &bytes)
     }
-}
-
-/// How long to wait after others were faster so often: anything up to a bound that doubles, so that of many who want the same
-/// number fewer and fewer want it at once.
-pub(super) fn back_off(lost: u32) -> Duration {
-    let most_ms = (FIRST_PAUSE_MS << lost.min(10)).min(LONGEST_PAUSE_MS);
-    Duration::from_millis(Uuid::new_v4().as_u128() as u64 % (most_ms + 1))
 }
 
 /// The object with this number.

@@ -6,17 +6,23 @@
 use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use futures_executor::block_on;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Name;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use uuid::Uuid;
 
 mod bucket;
 mod http_client;
 
 pub use self::bucket::Bucket;
 pub(super) use self::bucket::BucketObjects;
+
+/// Longest that is waited after another was faster, at first and after many times, in milliseconds.
+const FIRST_PAUSE_MS: u64 = 25;
+const LONGEST_PAUSE_MS: u64 = 800;
 
 /// Keeps objects. Names are lower-case words, digits, hyphens and dots with `/` between.
 pub(super) trait Objects: Send + Sync {
@@ -57,6 +63,13 @@ pub(super) trait Objects: Send + Sync {
     fn place(&self, name: &str) -> PathBuf {
         name.into()
     }
+}
+
+/// How long to wait after others were faster so often: anything up to a bound that doubles, so that of many who want the same
+/// number fewer and fewer want it at once.
+pub(super) fn back_off(lost: u32) -> Duration {
+    let most_ms = (FIRST_PAUSE_MS << lost.min(10)).min(LONGEST_PAUSE_MS);
+    Duration::from_millis(Uuid::new_v4().as_u128() as u64 % (most_ms + 1))
 }
 
 /// Objects in a directory of this machine.
@@ -205,7 +218,18 @@ fn io_error_kind(error: &object_store::Error) -> ErrorKind {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_bound_and_differ() {
+        let most = |lost| (0..200).map(|_| back_off(lost)).max().unwrap_or_default();
+        assert!(most(0) <= Duration::from_millis(FIRST_PAUSE_MS));
+        assert!(most(u32::MAX) <= Duration::from_millis(LONGEST_PAUSE_MS));
+        let distinct: BTreeSet<Duration> = (0..200).map(|_| back_off(9)).collect();
+        assert!(distinct.len() > 50, "{}", distinct.len());
+    }
 
     #[test]
     fn objects_are_created_once_read_in_parts_listed_and_removed() {

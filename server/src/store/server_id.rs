@@ -5,32 +5,17 @@ use std::path::Path;
 use uuid::Uuid;
 
 use super::StoreError;
-use super::disk::Disk;
+use super::disk::{Disk, read_file, replace_file};
 
 const NAME: &str = "server-id";
 
 /// The id of this data directory, made when there is none.
 pub(super) fn of(disk: &dyn Disk, data_dir: &Path) -> Result<Uuid, StoreError> {
-    let path = data_dir.join(NAME);
-    let failed = |action| {
-        let path = path.clone();
-        move |error| StoreError::io(action, &path, error)
-    };
-    let names = disk.list(data_dir).map_err(failed("list"))?;
-    if names.iter().any(|name| name == NAME) {
-        let bytes = disk.read(&path).map_err(failed("read"))?;
-        return read(&path, &bytes);
+    if let Some(bytes) = read_file(disk, data_dir, NAME)? {
+        return read(&data_dir.join(NAME), &bytes);
     }
     let id = Uuid::new_v4();
-    let temporary = path.with_extension("tmp");
-    if names.iter().any(|name| *name == format!("{NAME}.tmp")) {
-        disk.remove(&temporary).map_err(failed("remove"))?;
-    }
-    let mut file = disk.create(&temporary).map_err(failed("create"))?;
-    file.append(format!("{id}\n").as_bytes()).map_err(failed("write"))?;
-    file.sync().map_err(failed("sync"))?;
-    disk.rename(&temporary, &path).map_err(failed("rename"))?;
-    disk.sync_dir(data_dir).map_err(failed("sync directory of"))?;
+    replace_file(disk, data_dir, NAME, format!("{id}\n").as_bytes())?;
     Ok(id)
 }
 

@@ -21,8 +21,7 @@ use tokio::runtime::{Builder, Runtime};
 use uuid::Uuid;
 
 use super::http_client::Connector;
-use super::{Objects, io_error_kind};
-use crate::store::manifest::back_off;
+use super::{Objects, back_off, io_error_kind};
 
 /// How often a request is tried again, and until when.
 const RETRIES: (usize, Duration) = (3, Duration::from_secs(20));
@@ -116,15 +115,13 @@ impl BucketObjects {
             .with_http_connector(Connector)
             .with_retry(retry)
             .with_bucket_name(&bucket.name)
-            .with_conditional_put(S3ConditionalPut::ETagMatch);
+            .with_conditional_put(S3ConditionalPut::ETagMatch)
+            .with_allow_http(bucket.allow_http);
         if let Some(endpoint) = &bucket.endpoint {
             builder = builder.with_endpoint(endpoint);
         }
         if let Some(region) = &bucket.region {
             builder = builder.with_region(region);
-        }
-        if bucket.allow_http {
-            builder = builder.with_allow_http(true);
         }
         let store = builder.build().map_err(|error| io::Error::other(whole(&error)))?;
         let store = PrefixStore::new(store, bucket.prefix.as_str());

@@ -1,7 +1,6 @@
 //! What a data directory holds, in numbers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use serde::Serialize;
 
@@ -164,7 +163,8 @@ pub fn inspect<'a>(place: impl Into<Place<'a>>) -> Result<Inspection, StoreError
     let directory = Offline::open(place)?;
     let audit = manifest::audit(&*directory.objects, &mut |_, _, _| {})?;
     let listed = directory.objects.list("segments", "");
-    let listed = listed.map_err(|error| StoreError::io("list", Path::new("segments"), error))?;
+    let listed =
+        listed.map_err(|error| StoreError::io("list", &directory.objects.place("segments"), error))?;
     let known = &directory.state.segments;
     let mut tenants: BTreeMap<TenantId, TenantFacts> = BTreeMap::new();
     let mut formats = Formats { log: BTreeSet::new(), manifest: BTreeSet::new(), segment: BTreeSet::new() };
