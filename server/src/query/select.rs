@@ -1,6 +1,6 @@
 //! Finding the rows that a question is about.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -120,41 +120,63 @@ pub(super) fn entries(
     filter: &SpanFilter,
 ) -> Result<Vec<Vec<SpanEntry>>, StoreError> {
     let mut found: Vec<Vec<SpanEntry>> = sources.iter().map(|_| Vec::new()).collect();
-    let mut taken: Vec<HashSet<u32, RandomState>> = sources.iter().map(|_| HashSet::default()).collect();
-    let mut take = |at: usize, entry: &SpanEntry| {
-        if taken[at].insert(entry.id) {
-            found[at].push(entry.clone());
+    let mut taken: HashSet<(usize, u32), RandomState> = HashSet::default();
+    let mut take = |source: usize, entry: &SpanEntry| {
+        if taken.insert((source, entry.id)) {
+            found[source].push(entry.clone());
         }
     };
-    for &trace in &filter.trace_ids {
-        for (at, source) in sources.iter().enumerate() {
-            source.spans(SpanLookup::Trace(trace), &mut |entry| take(at, entry))?;
-        }
+    let traces: Vec<SpanLookup> = filter.trace_ids.iter().copied().map(SpanLookup::Trace).collect();
+    for (at, source) in sources.iter().enumerate() {
+        source.find(&traces, &mut |_, entry| take(at, entry))?;
     }
-    let mut seen: HashSet<SpanId, RandomState> = filter.span_ids.iter().copied().collect();
-    let mut pending: VecDeque<SpanId> = seen.iter().copied().collect();
-    while let Some(id) = pending.pop_front() {
-        for (at, source) in sources.iter().enumerate() {
-            if !filter.roll_up {
-                source.spans(SpanLookup::Span(id), &mut |entry| take(at, entry))?;
-                continue;
-            }
-            source.spans(SpanLookup::Family(id), &mut |entry| {
-                let SpanRef { span_id, parent, local_root, .. } = entry.span;
-                if [span_id, local_root].contains(&Some(id)) {
-                    take(at, entry);
-                }
-                // A local root with a parent has it in another process, whose work is not this span's.
-                let child = span_id.filter(|_| parent == Some(id) && local_root != span_id);
-                let Some(child) = child else { return };
-                take(at, entry);
-                if seen.insert(child) {
-                    pending.push_back(child);
-                }
-            })?;
-        }
-    }
+    let spans: Vec<(usize, SpanId)> = filter.span_ids.iter().map(|id| (0, *id)).collect();
+    each_entry(sources, &spans, filter.roll_up, &mut |_, source, entry| {
+        take(source, entry);
+        true
+    })?;
     Ok(found)
+}
+
+/// Visits the entries of spans, with `roll_up` those of their descendants as well: the span's number, the source's, and the
+/// entry. An entry may be visited more than once. Spans with the same number are one. Ends soon once `visit` says no.
+pub(super) fn each_entry(
+    sources: &[Arc<dyn Source>],
+    spans: &[(usize, SpanId)],
+    roll_up: bool,
+    visit: &mut dyn FnMut(usize, usize, &SpanEntry) -> bool,
+) -> Result<(), StoreError> {
+    let mut go_on = true;
+    let mut seen: HashSet<(usize, SpanId), RandomState> = HashSet::default();
+    let mut pending: Vec<(usize, SpanId)> = spans.iter().copied().filter(|span| seen.insert(*span)).collect();
+    while !pending.is_empty() {
+        let lookup = |&(_, id): &(usize, SpanId)| match roll_up {
+            true => SpanLookup::Family(id),
+            false => SpanLookup::Span(id),
+        };
+        let lookups: Vec<SpanLookup> = pending.iter().map(lookup).collect();
+        let mut children = Vec::new();
+        for (at, source) in sources.iter().enumerate() {
+            source.find(&lookups, &mut |number, entry| {
+                if !go_on {
+                    return;
+                }
+                let (span, id) = pending[number];
+                let SpanRef { span_id, parent, local_root, .. } = entry.span;
+                // A local root with a parent has it in another process, whose work is not this span's.
+                let child = span_id.filter(|_| roll_up && parent == Some(id) && local_root != span_id);
+                if !roll_up || [span_id, local_root].contains(&Some(id)) || child.is_some() {
+                    go_on = visit(span, at, entry);
+                }
+                children.extend(child.filter(|child| seen.insert((span, *child))).map(|child| (span, child)));
+            })?;
+            if !go_on {
+                return Ok(());
+            }
+        }
+        pending = children;
+    }
+    Ok(())
 }
 
 /// A stack trace of one source and what it stands for.

@@ -281,7 +281,7 @@ impl Manifest {
 
     /// Refuses segments of versions that cannot be read.
     pub(super) fn check_versions(&self) -> Result<(), StoreError> {
-        let newer = self.state.segments.values().find(|segment| segment.version != segment::VERSION);
+        let newer = self.state.segments.values().find(|segment| !segment::is_readable(segment.version));
         newer.map_or(Ok(()), |segment| {
             let (path, found) = (segment.name.clone().into(), segment.version);
             Err(StoreError::Version { path, found, supported: segment::VERSION })

@@ -159,8 +159,18 @@ pub(crate) trait Source: Send + Sync {
     /// Visits all chunks of one series, those that began first before the others, holding few at a time.
     fn chunks_of(&self, series: u32, visit: &mut dyn FnMut(&Arc<Chunk>)) -> Result<(), StoreError>;
 
-    /// Visits span entries, in time proportional to their number.
-    fn spans(&self, lookup: SpanLookup, visit: &mut dyn FnMut(&SpanEntry)) -> Result<(), StoreError>;
+    /// Visits the span entries that each of these look-ups is about, with the number of the look-up, in time proportional
+    /// to how many they are.
+    fn find(
+        &self,
+        lookups: &[SpanLookup],
+        visit: &mut dyn FnMut(usize, &SpanEntry),
+    ) -> Result<(), StoreError>;
+
+    /// Visits the span entries that one look-up is about.
+    fn spans(&self, lookup: SpanLookup, visit: &mut dyn FnMut(&SpanEntry)) -> Result<(), StoreError> {
+        self.find(&[lookup], &mut |_, entry| visit(entry))
+    }
 
     /// Visits all span entries.
     fn all_spans(&self, visit: &mut dyn FnMut(&SpanEntry)) -> Result<(), StoreError>;

@@ -1,10 +1,18 @@
 //! Whether spans have samples, for many at once.
 
+use std::collections::HashSet;
+
+use foldhash::fast::RandomState;
+
 use super::{Engine, QueryError, SpanFilter};
+use crate::cancel;
 use crate::model::SpanId;
+use crate::query::select::each_entry;
 
 /// The most span entries that one question visits: many ids of spans with many descendants would take a worker for long.
 const MAX_VISITS: usize = 4_000_000;
+/// Spans that are looked for together, between asking whether anybody still waits.
+const AT_ONCE: usize = 1024;
 
 /// What there is of a span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,16 +36,28 @@ impl Engine {
     /// Beside those of the store, [`QueryError::TooMuch`] when the spans have millions of descendants.
     pub fn span_totals(&self, ids: &[SpanId], roll_up: bool) -> Result<Vec<Option<SpanTotals>>, QueryError> {
         let sources = self.sources();
+        let mut totals = vec![None; ids.len()];
         let mut visits = 0;
-        let totals = ids.iter().map(|&id| {
-            let filter = SpanFilter { roll_up, ..SpanFilter::spans([id]) };
-            let mut totals: Option<SpanTotals> = None;
-            for entry in self.seen(&sources, &filter)?.iter().flatten() {
+        let mut taken: HashSet<(usize, usize, u32), RandomState> = HashSet::default();
+        let ids: Vec<(usize, SpanId)> = ids.iter().copied().enumerate().collect();
+        for some in ids.chunks(AT_ONCE) {
+            cancel::check()?;
+            taken.clear();
+            each_entry(&sources, some, roll_up, &mut |number, source, entry| {
                 visits += 1;
-                let totals = totals.get_or_insert(SpanTotals { samples: 0, cpu_nanos: 0 });
+                if visits > MAX_VISITS {
+                    return false;
+                }
+                if self.since_ms.is_some_and(|since_ms| entry.range.end_ms < since_ms)
+                    || !taken.insert((number, source, entry.id))
+                {
+                    return true;
+                }
+                let totals = totals[number].get_or_insert(SpanTotals { samples: 0, cpu_nanos: 0 });
                 totals.samples = totals.samples.saturating_add(entry.samples);
                 totals.cpu_nanos = totals.cpu_nanos.saturating_add(entry.cpu_nanos);
-            }
+                true
+            })?;
             if visits > MAX_VISITS {
                 return Err(QueryError::TooMuch {
                     what: "span entries to visit",
@@ -45,8 +65,7 @@ impl Engine {
                     fix: "ask for fewer spans at a time",
                 });
             }
-            Ok(totals)
-        });
-        totals.collect()
+        }
+        Ok(totals)
     }
 }

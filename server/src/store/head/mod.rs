@@ -270,8 +270,14 @@ impl Source for TenantPart {
         Ok(())
     }
 
-    fn spans(&self, lookup: SpanLookup, visit: &mut dyn FnMut(&SpanEntry)) -> Result<(), StoreError> {
-        self.inner.read().spans.visit(lookup, visit);
+    fn find(
+        &self,
+        lookups: &[SpanLookup],
+        visit: &mut dyn FnMut(usize, &SpanEntry),
+    ) -> Result<(), StoreError> {
+        for (at, &lookup) in lookups.iter().enumerate() {
+            self.inner.read().spans.visit(lookup, &mut |entry| visit(at, entry));
+        }
         Ok(())
     }
 

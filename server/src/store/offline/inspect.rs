@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use super::super::codec;
 use super::super::manifest;
-use super::super::{codec, segment};
 use super::{Offline, Place, format};
 use crate::model::{TenantId, TimeRange};
 use crate::store::StoreError;
@@ -172,7 +172,7 @@ pub fn inspect<'a>(place: impl Into<Place<'a>>) -> Result<Inspection, StoreError
         formats.manifest.insert(manifest::VERSION);
     }
     for meta in directory.segments() {
-        formats.segment.insert(segment::VERSION);
+        formats.segment.insert(meta.version);
         let facts = tenants.entry(meta.tenant.clone()).or_insert_with(|| TenantFacts::new(&meta.tenant));
         facts.segments += 1;
         facts.segment_bytes += meta.bytes;

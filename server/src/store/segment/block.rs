@@ -8,19 +8,21 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use super::super::codec::{CodecError, Input, put};
+use super::super::codec::{CodecError, put};
 use super::super::head::SampleCounts;
 use super::super::source::{Chunk, NO_SPAN, SeriesEntry, SpanEntry, SpanLookup, SpanRun};
 use super::SegmentMeta;
-use super::columns::{put_column, unzigzag, zigzag};
-use crate::model::{ProfileId, ProfileType, SpanId, SpanRef, TraceId};
+use super::columns::{put_column, zigzag};
+use super::packed::{Packed, TOO_FEW, WITHOUT_SAMPLES, add};
+use crate::model::{ProfileId, SpanId, SpanRef, TimeRange, TraceId};
 
 type Result<T> = std::result::Result<T, CodecError>;
 
 /// A block is closed once it has so many rows; one profile may have more.
 const ROWS: usize = 2048;
 /// More rows or values than this is no block that was ever written.
-const MOST: usize = 1 << 26;
+pub(super) const MOST: usize = 1 << 26;
+const NO_TIME: TimeRange = TimeRange { start_ms: 0, end_ms: 0 };
 
 /// Low bits of ids that an entry names.
 type Ids = [u32; 4];
@@ -161,8 +163,8 @@ impl<T: Copy + Eq + std::hash::Hash> Distinct<T> {
 /// What a block may hold at most: columns of numbers that are all the same take no bytes, so their length is no bound.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Most {
-    profiles: usize,
-    rows: usize,
+    pub(super) profiles: usize,
+    pub(super) rows: usize,
 }
 
 /// Whether a block can hold a profile of so many rows and values.
@@ -233,43 +235,16 @@ impl Block {
         stacks: usize,
         most: Most,
     ) -> Result<Self> {
-        let mut input = Input(bytes);
-        let mut count = |most: usize| match input.number()? {
-            count if count <= most as u64 => Ok(count as usize),
-            _ => Err(CodecError("more entries than a block has")),
-        };
-        // A run has a row at least, and a span a run.
-        let profiles = count(most.profiles)?;
-        let [spans, runs, rows] = [count(most.rows)?, count(most.rows)?, count(most.rows)?];
-        let numbered = u32::try_from(spans).ok().and_then(|spans| first_entry.checked_add(spans));
+        let packed = Packed::find_columns(bytes, series, most)?;
+        let numbered = u32::try_from(packed.spans).ok().and_then(|spans| first_entry.checked_add(spans));
         numbered.ok_or(CodecError("more entries than numbers"))?;
-        let profile_ids: Vec<[u8; 16]> = (0..profiles).map(|_| input.array()).collect::<Result<_>>()?;
-        let of_series = input.column_below(profiles, series.len())?;
-        let starts = input.column(profiles)?;
-        let durations = input.column(profiles)?;
-        let periods = input.column(profiles)?;
-        let run_counts = input.column_below(profiles, runs + 1)?;
-        let row_counts = input.column_below(profiles, rows + 1)?;
-        let entries = spans_of(&mut input, spans, strings)?;
-        let run_entries = input.column_below(runs, spans + 1)?;
-        let run_lengths = input.column_below(runs, rows + 1)?;
-        let row_stacks = input.column_below(rows, stacks)?;
-        let types = |profile: usize| -> &[ProfileType] { &series[of_series[profile] as usize].types };
-        let most_types = (0..profiles).map(|profile| types(profile).len()).max().unwrap_or(0);
-        let mut values: Vec<std::vec::IntoIter<u64>> = Vec::with_capacity(most_types);
-        let mut left = MOST;
-        for at in 0..most_types {
-            let of_type = (0..profiles).filter(|&profile| at < types(profile).len());
-            let count: usize = of_type.map(|profile| row_counts[profile] as usize).sum();
-            left = left
-                .checked_sub(count)
-                .filter(|_| count <= rows)
-                .ok_or(CodecError("more rows than were told"))?;
-            values.push(input.column(count)?.into_iter());
-        }
-        if !input.0.is_empty() {
-            return Err(CodecError("bytes after the end"));
-        }
+        let entry = |span| SpanEntry { id: 0, span, series: 0, samples: 0, cpu_nanos: 0, range: NO_TIME };
+        let entries: Vec<SpanEntry> = packed.all_spans(strings)?.into_iter().map(entry).collect();
+        let run_entries = packed.run_entries.below(packed.spans + 1)?;
+        let run_lengths = packed.run_lengths.below(packed.rows + 1)?;
+        let row_stacks = packed.row_stacks.below(stacks)?;
+        let values = packed.values.iter().map(|column| column.values().map(Vec::into_iter));
+        let mut values: Vec<std::vec::IntoIter<u64>> = values.collect::<Result<_>>()?;
 
         let of_entry = |entry: &SpanEntry| {
             let SpanRef { span_id, parent, local_root, trace_id, .. } = entry.span;
@@ -277,11 +252,12 @@ impl Block {
             [low(span_id), low(parent), low(local_root), trace_id.map_or(0, |id| id.get() as u32)]
         };
         let ids = entries.iter().map(of_entry).collect();
-        let chunks = Vec::with_capacity(profiles);
-        let mut block = Self { chunks, entries, ids, runs: Vec::with_capacity(runs) };
+        let chunks = Vec::with_capacity(packed.profiles.len());
+        let mut block = Self { chunks, entries, ids, runs: Vec::with_capacity(run_entries.len()) };
         let (mut next_run, mut next_row) = (0, 0);
-        for profile in 0..profiles {
-            let (count, rows) = (run_counts[profile] as usize, row_counts[profile] as usize);
+        for (profile, head) in packed.profiles.iter().enumerate() {
+            let (count, rows) = (head.runs as usize, head.rows as usize);
+            let types = series[head.series as usize].types.len();
             let mut end = 0u32;
             let mut of_chunk = Vec::with_capacity(count);
             for run in next_run..next_run + count {
@@ -303,19 +279,19 @@ impl Block {
             }
             let stacks = row_stacks.get(next_row..next_row + rows).ok_or(TOO_FEW)?;
             next_row += rows;
-            let mut of_types = Vec::with_capacity(rows * types(profile).len());
-            let mut totals = Vec::with_capacity(types(profile).len());
-            for column in values.iter_mut().take(types(profile).len()) {
+            let mut of_types = Vec::with_capacity(rows * types);
+            let mut totals = Vec::with_capacity(types);
+            for column in values.iter_mut().take(types) {
                 let start = of_types.len();
                 of_types.extend(column.take(rows).map(|value| value as i64));
                 totals.push(of_types[start..].iter().fold(0i64, |sum, value| sum.saturating_add(*value)));
             }
             let chunk = Chunk {
-                id: ProfileId::from_bytes(profile_ids[profile]),
-                series: of_series[profile],
-                start_nanos: unzigzag(starts[profile]),
-                duration_nanos: durations[profile] as i64,
-                period: periods[profile] as i64,
+                id: ProfileId::from_bytes(head.id),
+                series: head.series,
+                start_nanos: head.start_nanos,
+                duration_nanos: head.duration_nanos,
+                period: head.period,
                 runs: of_chunk.into(),
                 stacks: stacks.into(),
                 values: of_types.into(),
@@ -339,20 +315,15 @@ impl Block {
                 let chunk = &chunks[chunk as usize];
                 let types = &series[chunk.series as usize].types;
                 let counts = SampleCounts::new(types, chunk.period);
-                let rows = chunk.rows(run as usize);
-                let samples = rows.clone().map(|row| counts.of(|t| chunk.column(t)[row]));
-                entry.samples = samples.fold(entry.samples, u64::saturating_add);
-                if let Some(column) = types.iter().position(ProfileType::is_cpu_time) {
-                    let column = &chunk.column(column)[rows];
-                    entry.cpu_nanos =
-                        column.iter().fold(entry.cpu_nanos, |sum, value| sum.saturating_add(*value));
+                if first {
+                    (entry.series, entry.range) = (chunk.series, chunk.interval());
                 }
-                entry.range = if first { chunk.interval() } else { entry.range.union(chunk.interval()) };
-                entry.series = chunk.series;
                 first = false;
+                let value = |column: usize, row: usize| chunk.column(column)[row];
+                add(entry, chunk.interval(), types, &counts, chunk.rows(run as usize), value);
             }
             if first {
-                return Err(CodecError("span without samples"));
+                return Err(WITHOUT_SAMPLES);
             }
             entry.id = first_entry + local as u32;
         }
@@ -360,49 +331,12 @@ impl Block {
     }
 }
 
-const TOO_FEW: CodecError = CodecError("fewer entries than were told");
-
-fn spans_of(input: &mut Input<'_>, spans: usize, strings: usize) -> Result<Vec<SpanEntry>> {
-    let mut ids = vec![None];
-    for _ in 0..input.count()? {
-        let id = SpanId::new(u64::from_le_bytes(input.array()?)).ok_or(CodecError("id of zero"))?;
-        ids.push(Some(id));
-    }
-    let mut traces = vec![None];
-    for _ in 0..input.count()? {
-        let id = TraceId::new(u128::from_le_bytes(input.array()?)).ok_or(CodecError("id of zero"))?;
-        traces.push(Some(id));
-    }
-    let span_ids = input.column_below(spans, ids.len())?;
-    let parents = input.column_below(spans, ids.len())?;
-    let roots = input.column_below(spans, ids.len())?;
-    let trace_ids = input.column_below(spans, traces.len())?;
-    let names = input.column_below(spans, strings)?;
-    let root_names = input.column_below(spans, strings)?;
-    let entry = |at: usize| SpanEntry {
-        id: 0,
-        span: SpanRef {
-            span_id: ids[span_ids[at] as usize],
-            trace_id: traces[trace_ids[at] as usize],
-            name: names[at],
-            parent: ids[parents[at] as usize],
-            local_root: ids[roots[at] as usize],
-            local_root_name: root_names[at],
-        },
-        series: 0,
-        samples: 0,
-        cpu_nanos: 0,
-        range: crate::model::TimeRange { start_ms: 0, end_ms: 0 },
-    };
-    Ok((0..spans).map(entry).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{Labels, TimeRange};
+    use crate::model::{Labels, ProfileType};
 
     fn series(columns: usize) -> SeriesEntry {
         let kind: ProfileType = crate::testing::CPU.parse().unwrap();

@@ -11,8 +11,9 @@ use super::super::codec::{CodecError, Input, symbols};
 use super::super::objects::Objects;
 use super::super::source::SpanLookup;
 use super::block::{Block, Most};
+use super::filter::Filter;
 use super::footer::{BlockAt, End, Footer, HEADER_BYTES, is_header, open, read_end};
-use super::index::{Page, hash};
+use super::index::{Layout, Page, hash};
 use super::{Piece, SegmentMeta, SeriesTable, at_end, decode_losses, stacks};
 use crate::model::{SpanRef, TimeRange};
 
@@ -105,7 +106,7 @@ impl Check<'_> {
     fn run(&mut self) -> io::Result<()> {
         let SegmentMeta { bytes, footer_bytes, .. } = *self.meta;
         let Some(header) = self.read(0..HEADER_BYTES, "header", ALL)? else { return Ok(()) };
-        if !is_header(&header) {
+        if !is_header(&header, self.meta.version) {
             self.tell(0, "header: is none of a segment of this version", "nothing, if all else is whole");
         }
         let start = bytes.saturating_sub(footer_bytes);
@@ -133,10 +134,7 @@ impl Check<'_> {
 
     /// Whether pieces fill the file from its header to its footer.
     fn layout(&mut self, footer: &Footer, end: u64) {
-        let blocks = footer.blocks.iter().map(|block| &block.piece);
-        let fixed = [&footer.series, &footer.symbols, &footer.losses];
-        let all = footer.stacks.iter().chain(blocks).chain(&footer.pages).chain(fixed);
-        let mut ranges: Vec<Range<u64>> = all.map(Piece::range).collect();
+        let mut ranges: Vec<Range<u64>> = footer.pieces().map(Piece::range).collect();
         ranges.sort_unstable_by_key(|range| (range.start, range.end));
         let mut at = HEADER_BYTES;
         for range in ranges {
@@ -150,8 +148,7 @@ impl Check<'_> {
             let what = format!("pieces end at {at}, the footer begins at {end}");
             self.tell(at.min(end), what, "bytes that no checksum covers");
         }
-        let index_bytes: u64 = footer.pages.iter().map(|page| u64::from(page.stored)).sum();
-        self.count("bytes of the index", index_bytes, self.meta.index_bytes);
+        self.count("bytes of the index", footer.index_bytes(), self.meta.index_bytes);
     }
 
     fn tables(&mut self, footer: &Footer) -> io::Result<()> {
@@ -185,6 +182,12 @@ impl Check<'_> {
             let means = "some spans are not found by their ids";
             pages.push(self.piece(piece, "span index", means, |raw| Page::decode(raw, footer.blocks.len()))?);
         }
+        let mut filters = Vec::with_capacity(footer.filters.len());
+        for piece in &footer.filters {
+            let means = "some spans are not found by their ids";
+            filters.push(self.piece(piece, "filter of the span index", means, Filter::decode)?);
+        }
+        let index = Indexed { pages, filters };
         let Some(series) = series else { return Ok(()) };
         let mut sums = Sums::default();
         let mut whole = true;
@@ -204,7 +207,7 @@ impl Check<'_> {
                     let behind =
                         footer.blocks.get(number + 1).map_or(footer.entry_count, |next| next.first_entry);
                     self.block(at, &block, &series, behind);
-                    self.indexed(footer, number, &block, &pages);
+                    self.indexed(footer, number, &block, &index);
                     sums.add(&block);
                 }
                 None => whole = false,
@@ -267,23 +270,40 @@ impl Check<'_> {
     }
 
     /// Whether the index leads from every id that a block names to the block.
-    fn indexed(&mut self, footer: &Footer, number: usize, block: &Block, pages: &[Option<Page>]) {
+    fn indexed(&mut self, footer: &Footer, number: usize, block: &Block, index: &Indexed) {
         for entry in &block.entries {
             for lookup in lookups(&entry.span) {
-                let hash = hash(lookup);
-                let leads = match pages.get(footer.layout.page(hash) as usize) {
-                    Some(Some(page)) => page.blocks(footer.layout, hash).any(|block| block == number),
-                    // It is damaged, which was told.
-                    Some(None) => true,
-                    None => false,
-                };
-                if !leads {
+                if !index.leads(footer.layout, hash(lookup), number) {
                     let what = format!("span index: {lookup:?} does not lead to the block that has it");
                     let offset = footer.blocks[number].piece.offset;
                     self.tell(offset, what, "it is not found by its id");
                 }
             }
         }
+    }
+}
+
+/// The index as far as it is whole; what is damaged was told.
+struct Indexed {
+    pages: Vec<Option<Page>>,
+    filters: Vec<Option<Filter>>,
+}
+
+impl Indexed {
+    /// Whether it leads from a hash to this block, as far as it can be known.
+    fn leads(&self, layout: Layout, hash: u64, block: usize) -> bool {
+        let page = layout.page(hash);
+        let passes = match layout.filter(page).map(|filter| self.filters.get(filter as usize)) {
+            Some(Some(Some(filter))) => filter.may_have(hash),
+            Some(None) => false,
+            Some(Some(None)) | None => true,
+        };
+        let leads = match self.pages.get(page as usize) {
+            Some(Some(page)) => page.blocks(layout, hash).any(|of_page| of_page == block),
+            Some(None) => true,
+            None => false,
+        };
+        passes && leads
     }
 }
 

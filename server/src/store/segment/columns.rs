@@ -67,18 +67,34 @@ impl Packed {
         }
         out.extend_from_slice(&(bits as u64).to_le_bytes()[..filled.div_ceil(8) as usize]);
     }
+}
 
-    fn read(input: &mut Input<'_>, count: usize, mut each: impl FnMut(u64)) -> Result<()> {
-        let least = unzigzag(input.number()?);
+/// Numbers packed side by side, as they lie there.
+#[derive(Clone, Copy)]
+struct Bits<'a> {
+    least: u64,
+    width: usize,
+    bytes: &'a [u8],
+    count: usize,
+}
+
+impl<'a> Bits<'a> {
+    fn read(input: &mut Input<'a>, count: usize) -> Result<Self> {
+        let least = unzigzag(input.number()?) as u64;
         let [width] = input.array()?;
         let width = usize::from(width);
         if width > 64 {
             return Err(CodecError("more than 64 bits"));
         }
         let total = count.checked_mul(width).ok_or(CodecError("more entries than bytes"))?;
-        let bytes = input.take(total.div_ceil(8))?;
+        Ok(Self { least, width, bytes: input.take(total.div_ceil(8))?, count })
+    }
+
+    /// The numbers from this one on.
+    fn from(self, start: usize) -> impl Iterator<Item = u64> {
+        let Self { least, width, bytes, count } = self;
         let mask = if width == 64 { u64::MAX } else { (1 << width) - 1 };
-        for at in 0..count {
+        (start..count).map(move |at| {
             let bit = at * width;
             // Nine bytes hold 64 bits that begin anywhere in the first of them.
             let rest = &bytes[bit / 8..];
@@ -88,9 +104,8 @@ impl Packed {
                 window
             });
             let above = (u128::from_le_bytes(window) >> (bit % 8)) as u64 & mask;
-            each((least as u64).wrapping_add(above));
-        }
-        Ok(())
+            least.wrapping_add(above)
+        })
     }
 }
 
@@ -145,48 +160,131 @@ fn dictionary(values: &[u64], bytes: usize) -> Option<(Vec<u64>, Vec<u16>)> {
     Some((entries, numbers))
 }
 
-impl Input<'_> {
-    /// A column of `count` numbers, which the caller bounds: a constant column takes no room.
-    pub(super) fn column(&mut self, count: usize) -> Result<Vec<u64>> {
-        let mut values = Vec::with_capacity(count);
-        if count == 0 {
-            return Ok(values);
-        }
-        match self.array()? {
-            [CONSTANT] => values.resize(count, self.number()?),
-            [PACKED] => Packed::read(self, count, |value| values.push(value))?,
-            [DELTA] => {
-                let mut value = self.number()?;
-                values.push(value);
-                Packed::read(self, count - 1, |delta| {
-                    value = value.wrapping_add(delta);
-                    values.push(value);
-                })?;
+/// A column as it lies in a block: its form is known, its numbers are still packed.
+pub(super) struct Column<'a>(Form<'a>);
+
+enum Form<'a> {
+    Constant(u64, usize),
+    Packed(Bits<'a>),
+    Delta(u64, Bits<'a>),
+    Dictionary(Vec<u64>, Bits<'a>),
+}
+
+impl Column<'_> {
+    /// Visits its numbers from this one on, until told to stop.
+    ///
+    /// # Errors
+    /// When a number refers to nothing.
+    fn visit(&self, start: usize, mut each: impl FnMut(u64) -> bool) -> Result<()> {
+        match &self.0 {
+            Form::Constant(value, count) => _ = (start..*count).all(|_| each(*value)),
+            Form::Packed(bits) => _ = bits.from(start).all(each),
+            Form::Delta(first, bits) => {
+                let mut value = *first;
+                let before = bits.from(0).take(start).fold(0u64, u64::wrapping_add);
+                value = value.wrapping_add(before);
+                if start <= bits.count && each(value) {
+                    let mut deltas = bits.from(start);
+                    deltas.all(|delta| {
+                        value = value.wrapping_add(delta);
+                        each(value)
+                    });
+                }
             }
-            [DICTIONARY] => {
-                let entries = self.list(Input::number)?;
+            Form::Dictionary(entries, bits) => {
+                let mut numbers = bits.from(start);
                 let mut known = true;
-                Packed::read(self, count, |number| {
+                numbers.all(|number| {
                     let entry = usize::try_from(number).ok().and_then(|number| entries.get(number));
-                    known &= entry.is_some();
-                    values.push(entry.copied().unwrap_or_default());
-                })?;
+                    known = entry.is_some();
+                    entry.is_some_and(|entry| each(*entry))
+                });
                 if !known {
                     return Err(CodecError("reference to nothing"));
                 }
             }
-            _ => return Err(CodecError("unknown form of a column")),
         }
+        Ok(())
+    }
+
+    fn count(&self) -> usize {
+        match &self.0 {
+            Form::Constant(_, count) => *count,
+            Form::Packed(bits) | Form::Dictionary(_, bits) => bits.count,
+            Form::Delta(_, bits) => bits.count + 1,
+        }
+    }
+
+    /// Its numbers.
+    pub(super) fn values(&self) -> Result<Vec<u64>> {
+        let mut values = Vec::with_capacity(self.count());
+        self.visit(0, |value| {
+            values.push(value);
+            true
+        })?;
         Ok(values)
     }
 
-    /// A column of numbers below `end`.
-    pub(super) fn column_below(&mut self, count: usize, end: usize) -> Result<Vec<u32>> {
-        let values = self.column(count)?;
-        if values.iter().any(|&value| value >= end as u64 || value > u64::from(u32::MAX)) {
-            return Err(CodecError("reference to nothing"));
+    /// Its numbers, which are below `end`.
+    pub(super) fn below(&self, end: usize) -> Result<Vec<u32>> {
+        let mut values = Vec::with_capacity(self.count());
+        let mut fit = true;
+        self.visit(0, |value| {
+            fit &= value < end as u64 && value <= u64::from(u32::MAX);
+            values.push(value as u32);
+            true
+        })?;
+        if fit { Ok(values) } else { Err(CodecError("reference to nothing")) }
+    }
+
+    /// So many of its numbers from this one on, which it has.
+    pub(super) fn some(&self, start: usize, count: usize) -> Result<Vec<u64>> {
+        let mut values = Vec::with_capacity(count);
+        if count > 0 {
+            self.visit(start, |value| {
+                values.push(value);
+                values.len() < count
+            })?;
         }
-        Ok(values.into_iter().map(|value| value as u32).collect())
+        if values.len() == count { Ok(values) } else { Err(CodecError("fewer entries than were told")) }
+    }
+
+    /// Where it has this number.
+    pub(super) fn places(&self, wanted: u64, mut each: impl FnMut(usize)) -> Result<()> {
+        let mut at = 0;
+        self.visit(0, |value| {
+            if value == wanted {
+                each(at);
+            }
+            at += 1;
+            true
+        })
+    }
+}
+
+impl<'a> Input<'a> {
+    /// A column of `count` numbers as it lies here. The caller bounds their number: a constant column takes no room.
+    pub(super) fn packed(&mut self, count: usize) -> Result<Column<'a>> {
+        if count == 0 {
+            return Ok(Column(Form::Constant(0, 0)));
+        }
+        Ok(Column(match self.array()? {
+            [CONSTANT] => Form::Constant(self.number()?, count),
+            [PACKED] => Form::Packed(Bits::read(self, count)?),
+            [DELTA] => Form::Delta(self.number()?, Bits::read(self, count - 1)?),
+            [DICTIONARY] => Form::Dictionary(self.list(Input::number)?, Bits::read(self, count)?),
+            _ => return Err(CodecError("unknown form of a column")),
+        }))
+    }
+
+    /// The numbers of a column of `count`, which the caller bounds.
+    pub(super) fn column(&mut self, count: usize) -> Result<Vec<u64>> {
+        self.packed(count)?.values()
+    }
+
+    /// The numbers of a column, which are below `end`.
+    pub(super) fn column_below(&mut self, count: usize, end: usize) -> Result<Vec<u32>> {
+        self.packed(count)?.below(end)
     }
 }
 
@@ -205,8 +303,19 @@ mod tests {
     fn check(values: &[u64]) {
         let bytes = bytes(values);
         let mut input = Input(&bytes);
-        assert_eq!(input.column(values.len()).unwrap(), values);
+        let column = input.packed(values.len()).unwrap();
         assert!(input.0.is_empty());
+        assert_eq!(column.values().unwrap(), values);
+        for (start, count) in [(0, values.len()), (values.len() / 3, values.len() / 2), (values.len(), 0)] {
+            assert_eq!(column.some(start, count).unwrap(), values[start..start + count]);
+        }
+        assert!(column.some(values.len() / 2, values.len() + 1).is_err());
+        if let Some(&wanted) = values.last() {
+            let mut places = Vec::new();
+            column.places(wanted, |at| places.push(at)).unwrap();
+            let expected = values.iter().enumerate().filter(|(_, value)| **value == wanted);
+            assert_eq!(places, expected.map(|(at, _)| at).collect::<Vec<_>>());
+        }
     }
 
     #[test]
@@ -247,7 +356,10 @@ mod tests {
 
         #[test]
         fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..100), count in 0..1000usize) {
-            let _ = Input(&bytes).column(count);
+            if let Ok(column) = Input(&bytes).packed(count) {
+                let _ = column.values();
+                let _ = column.some(count / 2, count);
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use super::super::codec::{CodecError, Input, put};
 use super::columns::{put_column, unzigzag, zigzag};
 use super::index::{Layout, MAX_BLOCKS};
 use super::stacks::STACKS;
-use super::{Piece, VERSION, at_end};
+use super::{FILTERS_SINCE, Piece, VERSION, at_end, is_readable};
 use crate::model::TimeRange;
 
 type Result<T> = std::result::Result<T, CodecError>;
@@ -52,10 +52,30 @@ pub(super) struct Footer {
     pub(super) stacks: Vec<Piece>,
     pub(super) layout: Layout,
     pub(super) pages: Vec<Piece>,
+    pub(super) filters: Vec<Piece>,
     pub(super) blocks: Vec<BlockAt>,
 }
 
 impl Footer {
+    /// All pieces, in the order in which they lie.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = &Piece> {
+        let Self { stacks, blocks, pages, filters, series, symbols, losses, .. } = self;
+        let blocks = blocks.iter().map(|block| &block.piece);
+        stacks.iter().chain(blocks).chain(pages).chain(filters).chain([series, symbols, losses])
+    }
+
+    /// How many span entries a block has.
+    pub(super) fn entries_of(&self, block: usize) -> usize {
+        let behind = self.blocks.get(block + 1).map_or(self.entry_count, |next| next.first_entry);
+        (behind - self.blocks[block].first_entry) as usize
+    }
+
+    /// Bytes of the index in the file.
+    pub(super) fn index_bytes(&self) -> u64 {
+        self.pages.iter().chain(&self.filters).map(|piece| u64::from(piece.stored)).sum()
+    }
+
+    /// Its bytes in the version that is written.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         put_pieces(&mut out, &[self.series, self.symbols, self.losses]);
@@ -66,6 +86,8 @@ impl Footer {
         put_pieces(&mut out, &self.stacks);
         put(&mut out, u64::from(self.layout.hash_bits));
         put_pieces(&mut out, &self.pages);
+        put(&mut out, self.layout.filter_pages);
+        put_pieces(&mut out, &self.filters);
         put_pieces(&mut out, &self.blocks.iter().map(|block| block.piece).collect::<Vec<_>>());
         let mut column = |value: &dyn Fn(&BlockAt) -> u64| {
             put_column(&mut out, &self.blocks.iter().map(value).collect::<Vec<_>>());
@@ -78,8 +100,8 @@ impl Footer {
         out
     }
 
-    /// Reads the footer of a file whose pieces end at `end`.
-    pub(super) fn decode(bytes: &[u8], end: u64) -> Result<Self> {
+    /// Reads the footer of a file of this version whose pieces end at `end`.
+    pub(super) fn decode(bytes: &[u8], version: u32, end: u64) -> Result<Self> {
         let mut input = Input(bytes);
         let fixed = pieces(&mut input, end)?;
         let [series, symbols, losses] = fixed[..] else { return Err(CodecError("pieces are missing")) };
@@ -90,7 +112,11 @@ impl Footer {
         let stacks = pieces(&mut input, end)?;
         let hash_bits = input.small()?;
         let pages = pieces(&mut input, end)?;
-        let layout = Layout { pages: pages.len() as u64, hash_bits };
+        let (filter_pages, filters) = match version < FILTERS_SINCE {
+            true => (0, Vec::new()),
+            false => (input.number()?, self::pieces(&mut input, end)?),
+        };
+        let layout = Layout { pages: pages.len() as u64, hash_bits, filter_pages };
         let at = pieces(&mut input, end)?;
         let first_entries = input.column_below(at.len(), entry_count as usize + 1)?;
         let first_series = input.column_below(at.len(), series_count)?;
@@ -98,23 +124,12 @@ impl Footer {
         let starts = input.column(at.len())?;
         let lengths = input.column(at.len())?;
         at_end(&input)?;
-        if !layout.is_possible()
+        if !layout.is_possible(filters.len())
             || stacks.len() != stack_count.div_ceil(STACKS)
             || !first_entries.is_sorted()
             || first_entries.first().is_some_and(|n| *n != 0)
         {
             return Err(CodecError("parts do not fit together"));
-        }
-        // In the order in which they are written: no bytes are read twice, so reading all takes what the file is long.
-        let mut before = HEADER_BYTES;
-        for piece in stacks.iter().chain(&at).chain(&pages).chain([&series, &symbols, &losses]) {
-            if piece.offset < before || piece.stored == 0 {
-                return Err(CodecError("pieces are not side by side"));
-            }
-            before = piece.range().end;
-        }
-        if before > end {
-            return Err(CodecError("piece beyond the end"));
         }
         let block = |number: usize| {
             let start_ms = unzigzag(starts[number]);
@@ -127,7 +142,7 @@ impl Footer {
             }
         };
         let blocks = (0..at.len()).map(block).collect();
-        Ok(Self {
+        let footer = Self {
             series,
             symbols,
             losses,
@@ -139,8 +154,21 @@ impl Footer {
             stacks,
             layout,
             pages,
+            filters,
             blocks,
-        })
+        };
+        // In the order in which they are written: no bytes are read twice, so reading all takes what the file is long.
+        let mut before = HEADER_BYTES;
+        for piece in footer.pieces() {
+            if piece.offset < before || piece.stored == 0 {
+                return Err(CodecError("pieces are not side by side"));
+            }
+            before = piece.range().end;
+        }
+        if before > end {
+            return Err(CodecError("piece beyond the end"));
+        }
+        Ok(footer)
     }
 
     /// Bytes that it takes in memory.
@@ -148,6 +176,7 @@ impl Footer {
         size_of::<Self>()
             + size_of_val(&*self.stacks)
             + size_of_val(&*self.pages)
+            + size_of_val(&*self.filters)
             + size_of_val(&*self.blocks)
     }
 }
@@ -246,16 +275,16 @@ pub(super) fn open(stored: Vec<u8>, piece: &Piece) -> Result<Vec<u8>> {
 }
 
 /// Whether these are the bytes that a segment of this version begins with.
-pub(super) fn is_header(bytes: &[u8]) -> bool {
+pub(super) fn is_header(bytes: &[u8], version: u32) -> bool {
     bytes
         .split_at_checked(MAGIC.len())
-        .is_some_and(|(magic, version)| magic == MAGIC && version == VERSION.to_le_bytes())
+        .is_some_and(|(magic, of_file)| magic == MAGIC && of_file == version.to_le_bytes())
 }
 
 /// What the end of a segment says.
 pub(super) enum End {
     /// Where everything lies.
-    Footer(Footer),
+    Footer(Box<Footer>),
     /// It is of this version, which is not known.
     Version(u32),
 }
@@ -268,11 +297,12 @@ pub(super) fn read_end(end: &[u8], at: u64) -> Result<End> {
     if number(24) != crc32fast::hash(&trailer[..24]) || trailer[16..24] != MAGIC {
         return Err(CodecError("no trailer"));
     }
-    if number(12) != VERSION {
-        return Ok(End::Version(number(12)));
+    let version = number(12);
+    if !is_readable(version) {
+        return Ok(End::Version(version));
     }
     let piece = Piece { offset: 0, stored: number(0), raw: number(4), sum: number(8) };
-    Footer::decode(&open(footer.to_vec(), &piece)?, at).map(End::Footer)
+    Footer::decode(&open(footer.to_vec(), &piece)?, version, at).map(|footer| End::Footer(Box::new(footer)))
 }
 
 #[cfg(test)]
@@ -282,7 +312,7 @@ mod tests {
     use super::*;
 
     /// Where the pieces of [`footer`] end.
-    const END: u64 = 1290;
+    const END: u64 = 1390;
 
     fn footer() -> Footer {
         let piece = |number: u32| Piece {
@@ -299,17 +329,18 @@ mod tests {
             range: TimeRange { start_ms: -5, end_ms: i64::from(number) },
         };
         Footer {
-            series: piece(10),
-            symbols: piece(11),
-            losses: piece(12),
+            series: piece(11),
+            symbols: piece(12),
+            losses: piece(13),
             series_count: 6,
             string_count: 7,
             location_count: 8,
             stack_count: 300,
             entry_count: 60,
             stacks: vec![piece(1), piece(2)],
-            layout: Layout { pages: 1, hash_bits: 17 },
+            layout: Layout { pages: 1, hash_bits: 17, filter_pages: 5 },
             pages: vec![piece(9)],
+            filters: vec![piece(10)],
             blocks: (0..6).map(block).collect(),
         }
     }
@@ -317,11 +348,12 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let bytes = footer().encode();
-        assert_eq!(Footer::decode(&bytes, END).unwrap(), footer());
-        assert!((0..bytes.len()).all(|cut| Footer::decode(&bytes[..cut], END).is_err()));
-        assert!(Footer::decode(&bytes, END - 1).is_err(), "a piece that lies in the footer");
-        let wrong = |footer: Footer| Footer::decode(&footer.encode(), END).is_err();
+        assert_eq!(Footer::decode(&bytes, VERSION, END).unwrap(), footer());
+        assert!((0..bytes.len()).all(|cut| Footer::decode(&bytes[..cut], VERSION, END).is_err()));
+        assert!(Footer::decode(&bytes, VERSION, END - 1).is_err(), "a piece that lies in the footer");
+        let wrong = |footer: Footer| Footer::decode(&footer.encode(), VERSION, END).is_err();
         assert!(wrong(Footer { stack_count: 600, ..footer() }), "stack traces that lie nowhere");
+        assert!(wrong(Footer { filters: Vec::new(), ..footer() }), "no filter in front of a page");
         assert!(wrong(Footer { losses: footer().symbols, ..footer() }), "two pieces at one place");
     }
 
@@ -349,7 +381,7 @@ mod tests {
                 let at = at.index(bytes.len());
                 bytes[at] = byte;
             }
-            if let Ok(footer) = Footer::decode(&bytes, END) {
+            if let Ok(footer) = Footer::decode(&bytes, VERSION, END) {
                 assert_eq!(footer.layout.pages as usize, footer.pages.len());
                 assert!(footer.blocks.is_sorted_by_key(|block| block.first_entry));
             }

@@ -1,11 +1,13 @@
 //! The span index of a segment: from a span's or a trace's id to the blocks that name it.
 //!
 //! An id that is in no block is named with a chance of about one in a thousand, which costs a look into one block; one
-//! that is in a block is always found. Pages have the same share of the hashes each, so no table leads to them.
+//! that is in a block is always found. Pages have the same share of the hashes each, so no table leads to them. A filter
+//! in front of each row of pages keeps those that are in none of them from being looked for there.
 
 use super::super::codec::{CodecError, Input, put};
 use super::super::source::SpanLookup;
 use super::columns::put_column;
+use super::filter::Filter;
 use crate::model::{SpanId, SpanRef, TraceId};
 
 type Result<T> = std::result::Result<T, CodecError>;
@@ -20,6 +22,8 @@ pub(super) const MAX_BLOCKS: usize = 1 << BLOCK_BITS;
 const SPARE_BITS: u32 = 10;
 /// Entries that a page has on the average.
 const PAGE_ENTRIES: u64 = 512;
+/// Pages behind one filter, which takes less than 64 KiB for so many.
+const FILTER_PAGES: u64 = 64;
 
 /// Spreads the bits of an id (the finalizer of MurmurHash3).
 fn spread(mut bits: u64) -> u64 {
@@ -80,28 +84,45 @@ impl IndexBuilder {
         self.pairs.truncate(kept);
     }
 
-    /// How the index is laid out, its pages, and how many distinct spans there are.
-    pub(super) fn finish(mut self) -> (Layout, Vec<Vec<u8>>, u64) {
+    /// The finished index.
+    pub(super) fn finish(mut self) -> Index {
         self.spans.sort_unstable();
         self.spans.dedup();
-        let distinct = self.spans.len() as u64;
+        let spans = self.spans.len() as u64;
         let layout = Layout::of(self.pairs.len() as u64);
         let drop = HASH_BITS - layout.hash_bits;
         let shorten = |pair: u64| (pair >> BLOCK_BITS >> drop) << BLOCK_BITS | pair & (MAX_BLOCKS as u64 - 1);
         self.pairs.sort_unstable();
         let mut pages = Vec::with_capacity(layout.pages as usize);
+        let mut filters = Vec::new();
+        let mut filtered: Vec<u64> = Vec::new();
         let mut rest = self.pairs.as_slice();
         for number in 0..layout.pages {
             let (of_page, behind) =
                 rest.split_at(rest.partition_point(|pair| layout.page(pair >> BLOCK_BITS) <= number));
             rest = behind;
+            filtered.extend(of_page.iter().map(|pair| pair >> BLOCK_BITS));
+            if (number + 1).is_multiple_of(FILTER_PAGES) || number + 1 == layout.pages {
+                filtered.dedup();
+                filters.push(Filter::of(&filtered).encode());
+                filtered.clear();
+            }
             let mut entries: Vec<u64> = of_page.iter().map(|pair| shorten(*pair)).collect();
             entries.sort_unstable();
             entries.dedup();
             pages.push(encode(&entries));
         }
-        (layout, pages, distinct)
+        Index { layout, pages, filters, spans }
     }
+}
+
+/// An index ready to be stored.
+pub(super) struct Index {
+    pub(super) layout: Layout,
+    pub(super) pages: Vec<Vec<u8>>,
+    pub(super) filters: Vec<Vec<u8>>,
+    /// How many distinct spans with samples of their own there are.
+    pub(super) spans: u64,
 }
 
 /// How an index is laid out.
@@ -111,17 +132,27 @@ pub(super) struct Layout {
     pub(super) pages: u64,
     /// Bits that are kept of a hash.
     pub(super) hash_bits: u32,
+    /// How many pages there are behind one filter; 0 if there are no filters.
+    pub(super) filter_pages: u64,
 }
 
 impl Layout {
     fn of(pairs: u64) -> Self {
         let bits = u64::BITS - pairs.leading_zeros() + SPARE_BITS;
-        Self { pages: pairs.div_ceil(PAGE_ENTRIES), hash_bits: bits.min(HASH_BITS) }
+        let hash_bits = bits.min(HASH_BITS);
+        Self { pages: pairs.div_ceil(PAGE_ENTRIES), hash_bits, filter_pages: FILTER_PAGES }
     }
 
-    /// Whether there can be such an index.
-    pub(super) fn is_possible(&self) -> bool {
-        self.hash_bits <= HASH_BITS && self.pages < 1 << BLOCK_BITS
+    /// Whether there can be such an index, with so many filters.
+    pub(super) fn is_possible(&self, filters: usize) -> bool {
+        let expected =
+            self.pages.checked_div(self.filter_pages).map_or(0, |_| self.pages.div_ceil(self.filter_pages));
+        self.hash_bits <= HASH_BITS && self.pages < 1 << BLOCK_BITS && filters as u64 == expected
+    }
+
+    /// The filter in front of a page; none if there are no filters.
+    pub(super) fn filter(&self, page: u64) -> Option<u64> {
+        page.checked_div(self.filter_pages)
     }
 
     /// The page of a hash.
@@ -205,31 +236,40 @@ mod tests {
         for (number, of_block) in spans.iter().enumerate() {
             builder.add(number, of_block.iter());
         }
-        let (layout, pages, distinct) = builder.finish();
+        let Index { layout, pages, filters, spans: distinct } = builder.finish();
         assert_eq!(distinct, blocks * 100 + 50);
+        assert!(layout.is_possible(filters.len()) && !layout.is_possible(filters.len() + 1));
+        let filters: Vec<Filter> = filters.iter().map(|bytes| Filter::decode(bytes).unwrap()).collect();
         assert_eq!(pages.len() as u64, layout.pages);
         assert!(pages.len() > 5);
         let pages: Vec<Page> =
             pages.iter().map(|page| Page::decode(page, blocks as usize).unwrap()).collect();
         let find = |lookup| {
             let hash = hash(lookup);
-            pages[layout.page(hash) as usize].blocks(layout, hash).collect::<Vec<_>>()
+            let page = layout.page(hash);
+            let found = pages[page as usize].blocks(layout, hash).collect::<Vec<_>>();
+            (filters[layout.filter(page).unwrap() as usize].may_have(hash), found)
+        };
+        let leads = |lookup, block: usize| {
+            let (filtered, found) = find(lookup);
+            filtered && found.contains(&block)
         };
         for (number, of_block) in spans.iter().enumerate() {
             for span in of_block {
-                assert!(find(SpanLookup::Span(span.span_id.unwrap())).contains(&number));
-                assert!(find(SpanLookup::Trace(span.trace_id.unwrap())).contains(&number));
+                assert!(leads(SpanLookup::Span(span.span_id.unwrap()), number));
+                assert!(leads(SpanLookup::Trace(span.trace_id.unwrap()), number));
             }
         }
-        let absent =
-            (1_000_000..1_010_000).map(|n| find(SpanLookup::Children(SpanId::new(n).unwrap())).len());
-        assert!(absent.sum::<usize>() < 50);
+        let absent: Vec<(bool, Vec<usize>)> =
+            (1_000_000..1_010_000).map(|n| find(SpanLookup::Children(SpanId::new(n).unwrap()))).collect();
+        assert!(absent.iter().map(|(_, found)| found.len()).sum::<usize>() < 50);
+        assert!(absent.iter().filter(|(filtered, _)| *filtered).count() < 150);
     }
 
     #[test]
     fn an_empty_index_is_none() {
-        let (layout, pages, distinct) = IndexBuilder::default().finish();
-        assert_eq!((layout.pages, pages.len(), distinct), (0, 0, 0));
+        let Index { layout, pages, filters, spans } = IndexBuilder::default().finish();
+        assert_eq!((layout.pages, pages.len(), filters.len(), spans), (0, 0, 0, 0));
     }
 
     #[test]

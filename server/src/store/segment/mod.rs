@@ -6,8 +6,10 @@
 mod block;
 mod check;
 mod columns;
+mod filter;
 mod footer;
 mod index;
+mod packed;
 mod read;
 mod stacks;
 mod tables;
@@ -28,8 +30,15 @@ use crate::model::{Loss, Profile, Symbols, TenantId, TimeRange};
 #[cfg(test)]
 mod tests;
 
-/// Version of the files that are written, and the only one that is read.
-pub(super) const VERSION: u32 = 1;
+/// Version of the files that are written. Those of all earlier ones are read.
+pub(super) const VERSION: u32 = 2;
+/// The first version that has filters in front of its index.
+const FILTERS_SINCE: u32 = 2;
+
+/// Whether files of this version are read.
+pub(super) fn is_readable(version: u32) -> bool {
+    (1..=VERSION).contains(&version)
+}
 
 /// Whether segments can hold these profiles. What they cannot is refused before it is kept anywhere.
 pub(super) fn can_hold(profiles: &[Profile]) -> bool {

@@ -9,8 +9,10 @@ use super::super::codec::{CodecError, Input, symbols};
 use super::super::objects::Objects;
 use super::super::source::{Chunk, FoundRun, SeriesEntry, Source, SpanEntry, SpanLookup};
 use super::block::{Block, Most};
-use super::footer::{End, Footer, open, read_end};
+use super::filter::Filter;
+use super::footer::{BlockAt, End, Footer, open, read_end};
 use super::index::{Page, hash};
+use super::packed::Packed;
 use super::{Losses, Piece, SegmentMeta, SeriesTable, VERSION, at_end, decode_losses, stacks};
 use crate::model::{ListTable, Loss, Symbols, TimeRange};
 
@@ -97,7 +99,7 @@ impl Segment {
             let at = bytes.saturating_sub(footer_bytes);
             let end = self.read(at..bytes)?;
             match read_end(&end, at).map_err(|error| self.damage(Footer::WHAT, error))? {
-                End::Footer(footer) => Ok(footer),
+                End::Footer(footer) => Ok(*footer),
                 End::Version(found) => Err(StoreError::Version {
                     path: self.meta.name.clone().into(),
                     found,
@@ -131,14 +133,69 @@ impl Segment {
         // First, so that who waits for the block waits for nothing else.
         let series = self.series_table(footer)?;
         let at = &footer.blocks[number];
-        let behind = footer.blocks.get(number + 1).map_or(footer.entry_count, |next| next.first_entry);
         self.piece(number, &at.piece, |raw| {
             let (strings, stacks) = (footer.string_count, footer.stack_count);
             let most = Most::of(&self.meta);
             let block = Block::decode(raw, at.first_entry, &series.series, strings, stacks, most)?;
-            let fits = block.entries.len() == (behind - at.first_entry) as usize;
-            if fits { Ok(block) } else { Err(MISCOUNTED) }
+            if block.entries.len() == footer.entries_of(number) { Ok(block) } else { Err(MISCOUNTED) }
         })
+    }
+
+    /// The blocks that name what these look-ups ask for, each with the number of the look-up.
+    fn blocks_of(&self, footer: &Footer, lookups: &[SpanLookup]) -> Result<Vec<(usize, usize)>, StoreError> {
+        let mut hashes: Vec<(u64, usize)> =
+            lookups.iter().enumerate().map(|(at, lookup)| (hash(*lookup), at)).collect();
+        // In the order of the index, so that each piece of it is asked for once.
+        hashes.sort_unstable();
+        let mut found = Vec::new();
+        let mut last_filter: Option<(usize, Arc<Filter>)> = None;
+        let mut last_page: Option<(usize, Arc<Page>)> = None;
+        for (hash, at) in hashes {
+            let number = footer.layout.page(hash) as usize;
+            if let Some(number) = footer.layout.filter(number as u64) {
+                let number = number as usize;
+                let read = || self.piece(number, &footer.filters[number], Filter::decode);
+                if !held(&mut last_filter, number, read)?.may_have(hash) {
+                    continue;
+                }
+            }
+            let blocks = footer.blocks.len();
+            let read = || self.piece(number, &footer.pages[number], |raw| Page::decode(raw, blocks));
+            let page = held(&mut last_page, number, read)?;
+            found.extend(page.blocks(footer.layout, hash).map(|block| (block, at)));
+        }
+        Ok(found)
+    }
+
+    /// Visits what some of these look-ups are about in one block. Unless it is unpacked already it stays as it is: little of
+    /// it is wanted.
+    fn find_in(
+        &self,
+        footer: &Footer,
+        number: usize,
+        some: impl Iterator<Item = usize>,
+        lookups: &[SpanLookup],
+        visit: &mut dyn FnMut(usize, &SpanEntry),
+    ) -> Result<(), StoreError> {
+        if let Some(block) = self.cache.peek::<Block>(self.number, number as u32) {
+            some.for_each(|at| block.find(lookups[at]).for_each(|entry| visit(at, entry)));
+            return Ok(());
+        }
+        let table = self.series_table(footer)?;
+        let BlockAt { piece, first_entry, .. } = &footer.blocks[number];
+        let stored = self.read(piece.range())?;
+        let find = |raw: &[u8]| {
+            let block = Packed::find_columns(raw, &table.series, Most::of(&self.meta))?;
+            if block.spans != footer.entries_of(number) {
+                return Err(MISCOUNTED);
+            }
+            let mut some = some;
+            some.try_for_each(|at| {
+                let visit = &mut |entry: &SpanEntry| visit(at, entry);
+                block.find(lookups[at], *first_entry, &table.series, footer.string_count, visit)
+            })
+        };
+        open(stored, piece).and_then(|raw| find(&raw)).map_err(|error| self.damage(Block::WHAT, error))
     }
 
     /// The number of the block that has this entry.
@@ -146,6 +203,18 @@ impl Segment {
         // Blocks without entries begin where the next one does.
         footer.blocks.partition_point(|block| block.first_entry <= entry) - 1
     }
+}
+
+/// The piece with this number: the one that is held, or the one that is read, which is held from now on.
+fn held<T>(
+    last: &mut Option<(usize, Arc<T>)>,
+    number: usize,
+    read: impl FnOnce() -> Result<Arc<T>, StoreError>,
+) -> Result<&T, StoreError> {
+    if last.as_ref().is_none_or(|(held, _)| *held != number) {
+        *last = Some((number, read()?));
+    }
+    Ok(&last.as_ref().expect("it was just put there").1)
 }
 
 pub(super) const MISCOUNTED: CodecError = CodecError("not as many entries as the footer says");
@@ -197,18 +266,20 @@ impl Source for Segment {
         Ok(())
     }
 
-    fn spans(&self, lookup: SpanLookup, visit: &mut dyn FnMut(&SpanEntry)) -> Result<(), StoreError> {
+    fn find(
+        &self,
+        lookups: &[SpanLookup],
+        visit: &mut dyn FnMut(usize, &SpanEntry),
+    ) -> Result<(), StoreError> {
         let footer = self.footer()?;
         if footer.pages.is_empty() {
             return Ok(());
         }
-        let hash = hash(lookup);
-        let number = footer.layout.page(hash) as usize;
-        let blocks = footer.blocks.len();
-        let page = self.piece(number, &footer.pages[number], |raw| Page::decode(raw, blocks))?;
-        for number in page.blocks(footer.layout, hash) {
-            let block = self.block(&footer, number)?;
-            block.find(lookup).for_each(&mut *visit);
+        let mut found = self.blocks_of(&footer, lookups)?;
+        // By block, so that each is read once.
+        found.sort_unstable();
+        for of_block in found.chunk_by(|(a, _), (b, _)| a == b) {
+            self.find_in(&footer, of_block[0].0, of_block.iter().map(|(_, at)| *at), lookups, visit)?;
         }
         Ok(())
     }
@@ -337,4 +408,5 @@ cached! {
     ListTable<u32>, 4, "stack traces", |table| table.heap_bytes();
     Page, 5, "span index", |page| page.bytes();
     LossTable, 6, "losses", |table| table.0.len() * 96;
+    Filter, 7, "filter of the span index", |filter| filter.bytes();
 }

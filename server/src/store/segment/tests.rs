@@ -302,12 +302,12 @@ fn a_newer_version_is_refused_by_name() {
     let meta = segment.meta().clone();
     let mut bytes = fixture.objects.get(&meta.name).unwrap();
     let trailer = bytes.len() - 28;
-    bytes[trailer + 12] = 2;
+    bytes[trailer + 12] = VERSION as u8 + 1;
     let sum = crc32fast::hash(&bytes[trailer..trailer + 24]).to_le_bytes();
     bytes[trailer + 24..].copy_from_slice(&sum);
     fixture.objects.0.lock().insert(meta.name.clone(), bytes);
     let error = fixture.open(meta).series(None).unwrap_err();
-    assert!(error.to_string().contains("written in format version 2, this version reads up to 1"), "{error}");
+    assert!(error.to_string().contains("written in format version 3, this version reads up to 2"), "{error}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! no checksums. For fuzz targets.
 
 use super::footer::{End, Footer, Sink, TRAILER_BYTES, open, read_end};
-use super::{Piece, VERSION};
+use super::{Piece, VERSION, is_readable};
 
 /// The segment's pieces inflated and side by side, then its footer plain, then the length of that; none if it is none.
 pub(in crate::store) fn unpack(file: &[u8]) -> Option<Vec<u8>> {
@@ -28,7 +28,7 @@ pub(in crate::store) fn pack(unpacked: &[u8]) -> Option<Vec<u8>> {
     let (rest, length) = unpacked.split_last_chunk::<4>()?;
     let at = rest.len().checked_sub(u32::from_le_bytes(*length) as usize)?;
     let (body, footer) = rest.split_at(at);
-    let mut footer = Footer::decode(footer, at as u64).ok()?;
+    let mut footer = Footer::decode(footer, VERSION, at as u64).ok()?;
     for piece in pieces(&mut footer) {
         let bytes = body.get(piece.range().start as usize..piece.range().end as usize)?;
         *piece = Piece { raw: piece.stored, sum: crc32fast::hash(bytes), ..*piece };
@@ -38,9 +38,9 @@ pub(in crate::store) fn pack(unpacked: &[u8]) -> Option<Vec<u8>> {
 
 /// All pieces, in the order in which they lie.
 fn pieces(footer: &mut Footer) -> impl Iterator<Item = &mut Piece> {
-    let Footer { stacks, blocks, pages, series, symbols, losses, .. } = footer;
+    let Footer { stacks, blocks, pages, filters, series, symbols, losses, .. } = footer;
     let blocks = blocks.iter_mut().map(|block| &mut block.piece);
-    stacks.iter_mut().chain(blocks).chain(pages).chain([series, symbols, losses])
+    stacks.iter_mut().chain(blocks).chain(pages).chain(filters).chain([series, symbols, losses])
 }
 
 /// How long the footer and the trailer of a file are by what it says, and whether it is of a version that is known.
@@ -48,5 +48,5 @@ pub(in crate::store) fn footer_bytes(file: &[u8]) -> Option<u64> {
     let trailer = file.len().checked_sub(TRAILER_BYTES)?;
     let number = |at: usize| Some(u32::from_le_bytes(file[trailer + at..trailer + at + 4].try_into().ok()?));
     let stored = u64::from(number(0)?);
-    (number(12)? == VERSION && stored <= trailer as u64).then_some(stored + TRAILER_BYTES as u64)
+    (is_readable(number(12)?) && stored <= trailer as u64).then_some(stored + TRAILER_BYTES as u64)
 }

@@ -13,7 +13,7 @@ use super::super::codec::put_symbols;
 use super::super::source::{Chunk, NO_SPAN, SeriesEntry, Source};
 use super::block::BlockBuilder;
 use super::footer::{BlockAt, Footer, Sink};
-use super::index::{IndexBuilder, MAX_BLOCKS};
+use super::index::{Index, IndexBuilder, MAX_BLOCKS};
 use super::tables::Tables;
 use super::{Losses, SegmentMeta, SeriesTable, VERSION, encode_losses, stacks};
 use crate::model::{Labels, ProfileType, SpanRef, TenantId, TimeRange};
@@ -226,8 +226,9 @@ impl Writer<'_> {
             recipe, sources, tables, series, mut sink, blocks, index, entries, profiles, rows, ..
         } = self;
         let stack_count = tables.symbols().stack_count();
-        let (layout, pages, spans) = index.finish();
+        let Index { layout, pages, filters, spans } = index.finish();
         let pages: Vec<super::Piece> = pages.iter().map(|page| sink.store(page)).collect();
+        let filters: Vec<super::Piece> = filters.iter().map(|filter| sink.store(filter)).collect();
         let mut losses: Losses = Vec::new();
         for (source, numbers) in sources.iter().zip(numbers) {
             source.losses(&mut |number, range, lost| {
@@ -254,9 +255,10 @@ impl Writer<'_> {
             stacks,
             layout,
             pages,
+            filters,
             blocks,
         };
-        let index_bytes = footer.pages.iter().map(|page| u64::from(page.stored)).sum();
+        let index_bytes = footer.index_bytes();
         let (bytes, footer_bytes) = sink.finish(&footer);
         let meta = SegmentMeta {
             name: recipe.name.clone(),
