@@ -1,5 +1,10 @@
 //! T7: how long a server that was killed takes to serve again what only its log has.
+//!
+//! A log becomes long where segments cannot be written: a plain file in place of their directory sees to that. It is taken
+//! away between the kill and the start, so that the start has to make segments of all that, too.
 
+use std::fs;
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
@@ -11,46 +16,76 @@ use crate::load::{Extent, Load};
 use crate::rig::{Caller, Server, Setup, now_ms, runtime};
 use crate::store::{MB, bytes_below, figure, grow, profile_of};
 
-/// Little is moved from the log into segments meanwhile.
-const SETTINGS: &[&str] =
-    &["--max-head-bytes", "34359738368", "--flush-bytes", "4294967296", "--flush-after-ms", "3600000"];
+/// Room for all of the log in memory; nothing else differs from the defaults.
+const SETTINGS: &[&str] = &["--max-head-bytes", "12884901888"];
 const STEP_SAMPLES: u64 = 100_000;
+/// Spans of the log that must all be found again.
+const LOOKED_FOR: usize = 500;
 
 pub(crate) fn measure(setup: &Setup) -> anyhow::Result<Vec<Measurement>> {
-    // Bytes written; of those there are as many at the kill as are not in segments yet.
-    let wanted = setup.pick(1e8, 9e8);
+    let wanted = setup.pick(1e8, 1e9);
     let runtime = runtime()?;
     let server = Server::start(false, SETTINGS)?;
+    let (log, segments) =
+        (server.data_dir.path().join("log"), server.data_dir.path().join("objects/segments"));
+    refuse_below(&segments)?;
     let caller = Caller::new(&server.url);
     let extent =
         Extent { services: 20, samples_per_profile: 1000, start_ms: now_ms() - 3_600_000, step_ms: 100.0 };
     let mut load = Load::new(extent)?;
-    let mut log = 0.0;
-    while log < wanted {
+    let mut log_bytes = 0.0;
+    while log_bytes < wanted {
         let samples = load.samples + STEP_SAMPLES;
         runtime.block_on(grow(&caller, &mut load, samples))?;
-        log = runtime.block_on(caller.metric("spanflame_store_log_written_bytes_total"))?;
+        log_bytes = bytes_below(&log)? as f64;
     }
     let head = runtime.block_on(caller.metric("spanflame_store_head_bytes"))?;
-    let log = bytes_below(&server.data_dir.path().join("log"))? as f64;
+    let before = server.memory("VmHWM")?;
+    ensure!(segments.is_file(), "no segment was written");
 
+    let killed = Instant::now();
+    let stopped = server.kill()?;
+    fs::remove_file(stopped.data_dir().join("objects/segments"))?;
+    let log_bytes_found = bytes_below(&stopped.data_dir().join("log"))? as f64;
+    ensure!(log_bytes_found >= log_bytes, "the log has {log_bytes_found} bytes after the kill");
+    let gone = killed.elapsed();
     let begun = Instant::now();
-    let server = server.restart()?;
-    let opened = begun.elapsed();
-    let span = load.remembered.first().context("a span")?;
+    let server = stopped.start()?;
+    let listening = begun.elapsed();
+    let mut spans = load.remembered.iter();
+    let span = spans.next().context("a span")?;
     let caller = Caller::new(&server.url);
-    let path = profile_of(span.id);
-    let asked = caller.call(Method::GET, &path, "application/json", Bytes::new());
-    let (status, _) = runtime.block_on(asked)?;
+    let ask = |id| {
+        let path = profile_of(id);
+        let caller = &caller;
+        async move { caller.call(Method::GET, &path, "application/json", Bytes::new()).await }
+    };
+    let (status, _) = runtime.block_on(ask(span.id))?;
     let answered = begun.elapsed();
     ensure!(status == 200, "the first query after the restart: {status}");
+    let peak = server.memory("VmHWM")?;
+    for span in spans.take(LOOKED_FOR) {
+        let (status, _) = runtime.block_on(ask(span.id))?;
+        ensure!(status == 200, "span {:016x} after the restart: {status}", span.id);
+    }
     let note = format!(
-        "from the kill to the first span's profile, {:.2} s until it listens; log of {:.0} MB, {:.1e} samples in {} spans, {:.0} MB of memory",
-        opened.as_secs_f64(),
-        log / MB,
+        "from the start of the process to the first span's profile, {:.2} s until it listens; it was gone {:.2} s after kill -9; log of {:.0} MB, all of it read: {:.1e} samples in {} spans, {:.0} MB in the head; at most {:.0} MB resident until then, {:.0} MB before the kill",
+        listening.as_secs_f64(),
+        gone.as_secs_f64(),
+        log_bytes_found / MB,
         load.samples as f64,
         load.spans,
-        head / MB
+        head / MB,
+        peak as f64 / MB,
+        before as f64 / MB,
     );
     Ok(vec![figure("T7", answered.as_secs_f64(), "s", note)])
+}
+
+/// Puts a plain file in the place of a directory.
+fn refuse_below(dir: &Path) -> anyhow::Result<()> {
+    if dir.exists() {
+        fs::remove_dir(dir).context("segments are there already")?;
+    }
+    Ok(fs::write(dir, "")?)
 }

@@ -1,6 +1,7 @@
 //! What the server's benchmarks share: a server under test, a client, a corpus, and the reporting of figures.
 
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -105,11 +106,16 @@ impl Server {
     }
 
     /// Kills it and starts it again on what it kept.
-    pub(crate) fn restart(mut self) -> anyhow::Result<Self> {
+    pub(crate) fn restart(self) -> anyhow::Result<Self> {
+        self.kill()?.start()
+    }
+
+    /// Kills it and waits until it is gone.
+    pub(crate) fn kill(mut self) -> anyhow::Result<Killed> {
         self.child.kill()?;
         self.child.wait()?;
         let data_dir = std::mem::replace(&mut self.data_dir, tempfile::tempdir()?);
-        Self::on(data_dir, self.one_core, std::mem::take(&mut self.arguments))
+        Ok(Killed { data_dir, one_core: self.one_core, arguments: std::mem::take(&mut self.arguments) })
     }
 
     fn on(data_dir: tempfile::TempDir, one_core: bool, arguments: Vec<String>) -> anyhow::Result<Self> {
@@ -160,6 +166,24 @@ impl Server {
         let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
         let number = line.and_then(|line| line.split_whitespace().next()).context("a field of a process")?;
         Ok(number.parse()?)
+    }
+}
+
+/// What a server that was killed has left.
+pub(crate) struct Killed {
+    data_dir: tempfile::TempDir,
+    one_core: bool,
+    arguments: Vec<String>,
+}
+
+impl Killed {
+    pub(crate) fn data_dir(&self) -> &Path {
+        self.data_dir.path()
+    }
+
+    /// Starts it again.
+    pub(crate) fn start(self) -> anyhow::Result<Server> {
+        Server::on(self.data_dir, self.one_core, self.arguments)
     }
 }
 

@@ -20,5 +20,6 @@ pub use profile_type::{ProfileType, ProfileTypeError};
 pub use series::{SPAN_NAME, SYNTHETIC_LABELS, label};
 pub(crate) use symbols::Numbers;
 pub use symbols::{Function, Line, Location, Mapping, Symbols, SymbolsBuilder};
+pub(crate) use tables::{HashIndex, INDEXED_BYTES};
 pub use tables::{ListTable, StringTable};
 pub use time::TimeRange;

@@ -3,9 +3,8 @@
 use std::hash::{BuildHasher, Hash};
 
 use foldhash::fast::RandomState;
-use hashbrown::HashTable;
 
-use super::tables::{ListTable, StringTable};
+use super::tables::{HashIndex, INDEXED_BYTES, ListTable, StringTable};
 
 /// A function. Text fields are numbers of strings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -171,12 +170,12 @@ pub(crate) struct Numbers {
 pub struct SymbolsBuilder {
     symbols: Symbols,
     hasher: RandomState,
-    strings: HashTable<u32>,
-    functions: HashTable<u32>,
-    mappings: HashTable<u32>,
-    lines: HashTable<u32>,
-    locations: HashTable<u32>,
-    stacks: HashTable<u32>,
+    strings: HashIndex,
+    functions: HashIndex,
+    mappings: HashIndex,
+    lines: HashIndex,
+    locations: HashIndex,
+    stacks: HashIndex,
     bytes: usize,
 }
 
@@ -187,16 +186,15 @@ const MOST_RESERVED: usize = 1 << 14;
 macro_rules! intern {
     ($self:ident.$table:ident, $key:expr, $at:expr, $push:expr, $size:expr) => {{
         let key = $key;
-        let hasher = &$self.hasher;
         let symbols = &mut $self.symbols;
         let at = $at;
-        let hash = hasher.hash_one(key);
-        match $self.$table.find(hash, |&index| at(symbols, index) == key) {
-            Some(&index) => index,
+        let hash = $self.hasher.hash_one(key);
+        match $self.$table.find(hash, |index| at(symbols, index) == key) {
+            Some(index) => index,
             None => {
                 let index: u32 = $push(&mut *symbols, key);
-                $self.$table.insert_unique(hash, index, |&index| hasher.hash_one(at(symbols, index)));
-                $self.bytes += $size + 6;
+                $self.$table.insert(hash, index);
+                $self.bytes += $size + INDEXED_BYTES;
                 index
             }
         }
@@ -216,16 +214,15 @@ impl SymbolsBuilder {
     }
 
     /// Makes room for about as many entries as a profile's own tables have, so that what is there already need not be
-    /// hashed again as they grow.
+    /// moved as they grow.
     pub(crate) fn reserve(&mut self, strings: usize, functions: usize, locations: usize, stacks: usize) {
         // Whoever has more entries than this pays for the growth of tables with the rest.
         let room = |count: usize| count.min(MOST_RESERVED);
-        let Self { symbols, hasher, .. } = self;
-        self.strings.reserve(room(strings), |&index| hasher.hash_one(symbols.strings.get(index)));
-        self.functions.reserve(room(functions), |&index| hasher.hash_one(symbols.functions[index as usize]));
-        self.lines.reserve(room(locations), |&index| hasher.hash_one(symbols.lines.get(index)));
-        self.locations.reserve(room(locations), |&index| hasher.hash_one(symbols.locations[index as usize]));
-        self.stacks.reserve(room(stacks), |&index| hasher.hash_one(symbols.stacks.get(index)));
+        self.strings.reserve(room(strings));
+        self.functions.reserve(room(functions));
+        self.lines.reserve(room(locations));
+        self.locations.reserve(room(locations));
+        self.stacks.reserve(room(stacks));
     }
 
     /// The number of this string.

@@ -1,4 +1,6 @@
-//! Append-only tables that keep many small lists in one allocation.
+//! Append-only tables that keep many small lists in one allocation, and how their entries are found.
+
+use hashbrown::HashTable;
 
 /// Lists of `T`, numbered from 0, in one flat buffer: a list costs its elements and four bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,5 +109,68 @@ impl StringTable {
     /// The strings in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &str> {
         (0..self.ends.len()).map(|index| self.get(index as u32))
+    }
+}
+
+/// Finds entries of a table by their hashes. It keeps those, so that it grows without looking at entries.
+#[derive(Debug, Default)]
+pub(crate) struct HashIndex(HashTable<(u32, u32)>);
+
+/// Memory of one entry of a [`HashIndex`], at a load of three quarters.
+pub(crate) const INDEXED_BYTES: usize = 12;
+
+/// What is kept of a hash, and what of that the table goes by: places by its lowest bits, tags by its highest.
+fn kept(hash: u64) -> (u32, u64) {
+    let kept = (hash ^ hash >> 32) as u32;
+    (kept, spread(kept))
+}
+
+fn spread(kept: u32) -> u64 {
+    u64::from(kept) << 32 | u64::from(kept)
+}
+
+impl HashIndex {
+    /// The entry with this hash that `is` the one.
+    #[inline]
+    pub(crate) fn find(&self, hash: u64, is: impl Fn(u32) -> bool) -> Option<u32> {
+        let (kept, hash) = kept(hash);
+        self.0.find(hash, |&(of, entry)| of == kept && is(entry)).map(|&(_, entry)| entry)
+    }
+
+    /// Adds an entry that is not there.
+    #[inline]
+    pub(crate) fn insert(&mut self, hash: u64, entry: u32) {
+        let (kept, hash) = kept(hash);
+        self.0.insert_unique(hash, (kept, entry), |&(kept, _)| spread(kept));
+    }
+
+    /// Makes room for so many more.
+    pub(crate) fn reserve(&mut self, entries: usize) {
+        self.0.reserve(entries, |&(kept, _)| spread(kept));
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_found_by_hash_and_by_what_they_are() {
+        let mut index = HashIndex::default();
+        // Each hash is that of two entries.
+        let hash = |entry: u32| u64::from(entry / 2).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        for entry in 0..1000 {
+            assert_eq!(index.find(hash(entry), |other| other == entry), None);
+            index.insert(hash(entry), entry);
+        }
+        index.reserve(5000);
+        assert!((0..1000).all(|entry| index.find(hash(entry), |other| other == entry) == Some(entry)));
+        assert_eq!(index.find(hash(1000), |_| true), None);
+        assert_eq!(index.len(), 1000);
     }
 }

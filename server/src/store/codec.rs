@@ -198,6 +198,12 @@ fn put_profile(out: &mut Vec<u8>, profile: &Profile) {
     profile.values.iter().for_each(|&value| put(out, value as u64));
 }
 
+/// The most entries that memory is made ready for before they are read.
+const MOST_RESERVED: usize = 1 << 14;
+
+/// The bits of eight bytes that say that a number goes on.
+const CONTINUED: u64 = 0x8080_8080_8080_8080;
+
 /// Bytes still to be read.
 pub(super) struct Input<'a>(pub(super) &'a [u8]);
 
@@ -212,7 +218,23 @@ impl<'a> Input<'a> {
         Ok(self.take(N)?.try_into().expect("exactly as many were taken"))
     }
 
+    #[inline]
     pub(super) fn number(&mut self) -> Result<u64> {
+        // Most take one byte or two.
+        match *self.0 {
+            [low, ref rest @ ..] if low < 0x80 => {
+                self.0 = rest;
+                Ok(u64::from(low))
+            }
+            [low, high, ref rest @ ..] if high < 0x80 => {
+                self.0 = rest;
+                Ok(u64::from(low & 0x7f) | u64::from(high) << 7)
+            }
+            _ => self.long_number(),
+        }
+    }
+
+    fn long_number(&mut self) -> Result<u64> {
         let mut value = 0;
         for shift in (0..64).step_by(7) {
             let [byte] = self.array()?;
@@ -228,6 +250,7 @@ impl<'a> Input<'a> {
         Err(CodecError("number of more than 64 bits"))
     }
 
+    #[inline]
     pub(super) fn small(&mut self) -> Result<u32> {
         u32::try_from(self.number()?).map_err(|_| CodecError("number of more than 32 bits"))
     }
@@ -237,6 +260,7 @@ impl<'a> Input<'a> {
     }
 
     /// A number below `end`.
+    #[inline]
     pub(super) fn below(&mut self, end: usize) -> Result<u32> {
         let value = self.small()?;
         if (value as usize) < end { Ok(value) } else { Err(CodecError("reference to nothing")) }
@@ -251,8 +275,55 @@ impl<'a> Input<'a> {
         Ok(count as usize)
     }
 
-    pub(super) fn list<T>(&mut self, mut item: impl FnMut(&mut Self) -> Result<T>) -> Result<Vec<T>> {
-        (0..self.count()?).map(|_| item(self)).collect()
+    pub(super) fn list<T>(&mut self, item: impl FnMut(&mut Self) -> Result<T>) -> Result<Vec<T>> {
+        let count = self.count()?;
+        self.items(count, item)
+    }
+
+    /// So many items. The memory for those that are not there is bounded, whoever said how many there are.
+    fn items<T>(&mut self, count: usize, mut item: impl FnMut(&mut Self) -> Result<T>) -> Result<Vec<T>> {
+        let mut items = Vec::with_capacity(count.min(MOST_RESERVED));
+        for _ in 0..count {
+            items.push(item(self)?);
+        }
+        Ok(items)
+    }
+
+    /// So many numbers below `end`, added to `out`. Nearly all of a record is such numbers.
+    fn references(&mut self, count: usize, end: usize, out: &mut Vec<u32>) -> Result<()> {
+        out.reserve(count.min(MOST_RESERVED));
+        let (mut rest, mut largest, end_of_out) = (self.0, 0, out.len() + count);
+        while out.len() < end_of_out {
+            // Which of them take one byte and which two nobody can foretell, a processor neither: so no branch asks.
+            if out.len() + 4 <= end_of_out
+                && let Some(&eight) = rest.first_chunk()
+                && let mut bytes = u64::from_le_bytes(eight)
+                && bytes & bytes << 8 & CONTINUED == 0
+            {
+                let mut taken = 0;
+                let four: [u32; 4] = std::array::from_fn(|_| {
+                    let two = bytes >> 7 & 1;
+                    let value = bytes & 0x7f | ((bytes >> 1 & 0x3f80) * two);
+                    bytes >>= 8 + 8 * two;
+                    taken += 1 + two as usize;
+                    value as u32
+                });
+                rest = &rest[taken..];
+                largest = four.into_iter().fold(largest, u32::max);
+                out.extend_from_slice(&four);
+            } else {
+                let mut input = Input(rest);
+                let value = input.small()?;
+                rest = input.0;
+                largest = largest.max(value);
+                out.push(value);
+            }
+        }
+        self.0 = rest;
+        if count > 0 && largest as usize >= end {
+            return Err(CodecError("reference to nothing"));
+        }
+        Ok(())
     }
 
     pub(super) fn text(&mut self) -> Result<&'a str> {
@@ -293,9 +364,12 @@ pub(super) fn symbols(input: &mut Input<'_>) -> Result<Symbols> {
         });
     }
     let functions = symbols.functions.len();
+    let mut lines = Vec::new();
     for _ in 0..input.count()? {
-        let lines =
-            input.list(|input| Ok(Line { function: input.below(functions)?, line: input.small()? }))?;
+        lines.clear();
+        for _ in 0..input.count()? {
+            lines.push(Line { function: input.below(functions)?, line: input.small()? });
+        }
         symbols.lines.push(&lines);
     }
     let (mappings, lines) = (symbols.mappings.len(), symbols.lines.len());
@@ -303,8 +377,11 @@ pub(super) fn symbols(input: &mut Input<'_>) -> Result<Symbols> {
         Ok(Location { mapping: input.below(mappings)?, lines: input.below(lines)?, address: input.number()? })
     })?;
     let locations = symbols.locations.len();
+    let mut stack = Vec::new();
     for _ in 0..input.count()? {
-        let stack = input.list(|input| input.below(locations))?;
+        stack.clear();
+        let count = input.count()?;
+        input.references(count, locations, &mut stack)?;
         symbols.stacks.push(&stack);
     }
     Ok(symbols)
@@ -350,13 +427,15 @@ fn profile(input: &mut Input<'_>, id: Option<ProfileId>, symbols: Arc<Symbols>) 
     }
     let rows = input.count()?;
     let column = |input: &mut Input<'_>, end: usize| -> Result<Vec<u32>> {
-        (0..rows).map(|_| input.below(end)).collect()
+        let mut column = Vec::new();
+        input.references(rows, end, &mut column)?;
+        Ok(column)
     };
     let row_stacks = column(input, symbols.stacks.len())?;
     let row_spans = column(input, spans.len())?;
     let cells = rows.checked_mul(types.len()).filter(|&cells| cells <= input.0.len());
     let cells = cells.ok_or(CodecError("more entries than bytes"))?;
-    let values = (0..cells).map(|_| Ok(input.number()? as i64)).collect::<Result<Vec<i64>>>()?;
+    let values = input.items(cells, |input| Ok(input.number()? as i64))?;
     Ok(Profile {
         id: id.unwrap_or_else(|| derived_id(start_nanos, &begun[..begun.len() - input.0.len()])),
         labels,
@@ -493,6 +572,23 @@ mod tests {
         #[test]
         fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
             let _ = decode(&bytes);
+        }
+
+        #[test]
+        fn references_are_read_as_one_number_after_another(
+            bytes in prop::collection::vec(prop::sample::select(vec![0, 1, 0x7f, 0x80, 0x81, 0xff]), 0..40),
+            count in 0..30usize,
+            end in prop::sample::select(vec![1, 2, 128, 300, 1 << 14, 1 << 20, usize::MAX]),
+        ) {
+            let (mut one_by_one, mut together) = (Input(&bytes), Input(&bytes));
+            let expected: Result<Vec<u32>> = (0..count).map(|_| one_by_one.below(end)).collect();
+            let mut found = vec![7];
+            let read = together.references(count, end, &mut found);
+            prop_assert_eq!(read.is_ok(), expected.is_ok());
+            if let Ok(expected) = expected {
+                prop_assert_eq!(&found[1..], expected);
+                prop_assert_eq!(together.0, one_by_one.0);
+            }
         }
 
         #[test]

@@ -427,6 +427,56 @@ fn a_full_disk_refuses_writes_once_memory_is_full_and_loses_nothing() {
     assert_eq!(seen(&store).into_keys().collect::<Vec<_>>(), acknowledged);
 }
 
+/// A log of a full head, as segments cannot be written, and what is in it.
+fn full_head(disk: &FakeDisk) -> (usize, Vec<u64>) {
+    let store = open_small(disk);
+    disk.refuse_below("/data/objects", IoErrorKind::StorageFull);
+    let acknowledged: Vec<u64> = (1..1000).take_while(|&number| append(&store, number).is_ok()).collect();
+    assert!(acknowledged.len() > 10 && log_files(disk).len() > 5);
+    (store.status().partitions, acknowledged)
+}
+
+#[test]
+fn a_full_head_is_opened_as_it_was() {
+    let disk = FakeDisk::default();
+    let (partitions, acknowledged) = full_head(&disk);
+    for refused in [true, false] {
+        if !refused {
+            disk.refuse_nothing();
+        }
+        let store = open_small(&disk);
+        let status = store.status();
+        assert_eq!((status.partitions, status.flushes, status.failed_flushes), (partitions, 0, 0));
+        assert!(status.head_bytes >= 40_000, "it is full");
+        assert_eq!(seen(&store).into_keys().collect::<Vec<_>>(), acknowledged);
+        // The next write makes room for itself, or is told why there is none.
+        assert_eq!(append(&store, 2000).is_err(), refused);
+        assert_eq!(store.status().head_bytes < 40_000, !refused);
+    }
+}
+
+#[test]
+fn a_head_that_may_have_less_than_before_is_opened_nevertheless() {
+    let open_less = |disk: &FakeDisk| open_with(disk, |options| options.head_bytes = 10_000).unwrap();
+    let disk = FakeDisk::default();
+    let (partitions, acknowledged) = full_head(&disk);
+    {
+        let store = open_less(&disk);
+        assert_eq!((store.status().partitions, store.status().failed_flushes), (partitions, 1), "tried once");
+        assert_eq!(seen(&store).into_keys().collect::<Vec<_>>(), acknowledged);
+        assert_eq!(append(&store, 2000).unwrap_err().kind(), ErrorKind::Full);
+    }
+    disk.refuse_nothing();
+    let store = open_less(&disk);
+    // A partition has an eighth of what the head might have before.
+    assert!(store.status().head_bytes <= 10_000 + 40_000 / 8 + 2_000, "{:?}", store.status());
+    let seen_times = seen(&store);
+    assert!(seen_times.values().all(|times| *times == 1), "{seen_times:?}");
+    assert_eq!(seen_times.into_keys().collect::<Vec<_>>(), acknowledged);
+    append(&store, 2000).unwrap();
+    assert!(store.status().head_bytes <= 10_000 + 2_000);
+}
+
 #[test]
 fn a_disk_that_takes_segments_and_no_entries_does_not_fill_up() {
     let disk = FakeDisk::default();

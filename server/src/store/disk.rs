@@ -22,7 +22,14 @@ pub(super) trait Disk: Send + Sync {
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
 
     /// All bytes of a file.
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.read_into(path, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// All bytes of a file, in place of those that are in `bytes`.
+    fn read_into(&self, path: &Path, bytes: &mut Vec<u8>) -> io::Result<()>;
 
     /// The first bytes of a file, as many as there are up to this number.
     fn beginning(&self, path: &Path, bytes: usize) -> io::Result<Vec<u8>>;
@@ -117,8 +124,10 @@ impl Disk for OsDisk {
         Ok(names)
     }
 
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        std::fs::read(path)
+    fn read_into(&self, path: &Path, bytes: &mut Vec<u8>) -> io::Result<()> {
+        bytes.clear();
+        // It makes itself room for as many as there are.
+        File::open(path)?.read_to_end(bytes).map(drop)
     }
 
     fn beginning(&self, path: &Path, bytes: usize) -> io::Result<Vec<u8>> {

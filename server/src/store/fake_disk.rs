@@ -78,6 +78,8 @@ struct State {
     fault: Option<(usize, Fault)>,
     /// Nothing can be created below this.
     refused: Option<(PathBuf, io::ErrorKind)>,
+    /// A file that cannot be read.
+    unreadable: Option<PathBuf>,
     /// Bytes that it has room for; none for any number.
     capacity: Option<usize>,
     weather: Option<Weather>,
@@ -156,6 +158,11 @@ impl FakeDisk {
     /// Refuses nothing any more.
     pub(super) fn refuse_nothing(&self) {
         self.state.lock().refused = None;
+    }
+
+    /// Fails to read a file from now on.
+    pub(super) fn refuse_to_read(&self, path: &Path) {
+        self.state.lock().unreadable = Some(path.to_owned());
     }
 
     /// Steps taken so far.
@@ -329,9 +336,14 @@ impl Disk for FakeDisk {
         Ok(inside.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect())
     }
 
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+    fn read_into(&self, path: &Path, bytes: &mut Vec<u8>) -> io::Result<()> {
         let inode = self.inode(path)?;
-        Ok(self.state.lock().inodes[inode].written.clone())
+        let state = self.state.lock();
+        if state.unreadable.as_deref() == Some(path) {
+            return Err(io::ErrorKind::Other.into());
+        }
+        state.inodes[inode].written.clone_into(bytes);
+        Ok(())
     }
 
     fn beginning(&self, path: &Path, bytes: usize) -> io::Result<Vec<u8>> {

@@ -23,6 +23,7 @@ mod memory_objects;
 mod objects;
 mod offline;
 mod options;
+mod replay;
 mod reserve;
 mod retain;
 mod segment;
@@ -59,6 +60,7 @@ pub use self::offline::{
     Verified, inspect, verify,
 };
 pub use self::options::{Acknowledge, Clock, Shared, StoreOptions, system_clock};
+use self::replay::IntoHead;
 use self::reserve::Reserve;
 pub use self::retain::{Keep, Retention};
 use self::share::Sharing;
@@ -277,19 +279,8 @@ impl Store {
             flusher.remove_strangers()?;
         }
         flusher.show(&flusher.manifest.lock(), &[]);
-        let now_ms = clock();
-        let mut recovered = log::recover(&dir, &clock, &covered, |sequence, payload| {
-            let (tenant, profiles) = codec::decode(payload).map_err(|error| error.to_string())?;
-            // Whatever is in earlier files is complete.
-            view.set_writing(sequence);
-            view.partition(sequence, now_ms).insert(&tenant, &profiles);
-            // The limit may be lower than it was, and may not be passed even now. If it cannot be kept, that is told
-            // by the next write.
-            if view.bytes() > head_bytes && !view.closed().is_empty() {
-                let _ = flusher.flush_closed();
-            }
-            Ok(())
-        })?;
+        let replay = IntoHead::new(&flusher, clock());
+        let mut recovered = log::recover(&dir, &clock, &covered, &replay, replay::at_once())?;
         if sharing.is_some() {
             // A copy of the directory has the file, too: what is added to it here is not in it there.
             recovered.open_end = None;

@@ -55,6 +55,11 @@ impl View {
         Arc::clone(inner.partitions.entry(sequence).or_insert_with(|| Arc::new(Partition::new(now_ms))))
     }
 
+    /// Shows a partition as that of this log file, which has none.
+    pub(super) fn show_partition(&self, sequence: u64, partition: Partition) {
+        self.inner.write().partitions.insert(sequence, Arc::new(partition));
+    }
+
     /// The partition of this log file.
     pub(super) fn existing(&self, sequence: u64) -> Option<Arc<Partition>> {
         self.inner.read().partitions.get(&sequence).cloned()

@@ -125,6 +125,7 @@ impl Inner {
         let counts = SampleCounts::new(&profile.types, profile.period);
         let chunk_index = self.chunks.len() as u32;
         let mut runs: Vec<SpanRun> = Vec::new();
+        let mut found: Vec<(u32, SpanEntry)> = Vec::with_capacity(profile.spans.len());
         let mut start = 0;
         while start < rows {
             let number = profile.row_spans[order[start] as usize];
@@ -138,7 +139,6 @@ impl Inner {
             if name != 0 && self.span_names[series as usize].insert(name) {
                 self.bytes += 8;
             }
-            let mut entry = NO_SPAN;
             if number != 0 {
                 let of_row = |&row: &u32| counts.of(|t| profile.column(t)[row as usize]);
                 let samples = rows_of_run.iter().map(of_row).fold(0, u64::saturating_add);
@@ -146,11 +146,14 @@ impl Inner {
                     let column = profile.column(column);
                     rows_of_run.iter().fold(0i64, |sum, &r| sum.saturating_add(column[r as usize]))
                 });
-                let found = SpanEntry { id: 0, span, series, samples, cpu_nanos, range };
-                entry = self.spans.add(found, chunk_index, runs.len() as u32);
+                let entry = SpanEntry { id: 0, span, series, samples, cpu_nanos, range };
+                found.push((runs.len() as u32, entry));
             }
             start += length;
-            runs.push(SpanRun { name, entry, end: start as u32 });
+            runs.push(SpanRun { name, entry: NO_SPAN, end: start as u32 });
+        }
+        for ((run, _), entry) in found.iter().zip(self.spans.add(chunk_index, &found)) {
+            runs[*run as usize].entry = entry;
         }
 
         let column = |index: usize| profile.column(index);

@@ -7,10 +7,9 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash};
 
 use foldhash::fast::RandomState;
-use hashbrown::HashTable;
 
 use super::super::source::{SpanEntry, SpanLookup};
-use crate::model::{SpanId, SpanRef, TraceId};
+use crate::model::{HashIndex, INDEXED_BYTES, SpanId, SpanRef, TraceId};
 
 /// The end of a chain.
 const NONE: u32 = u32::MAX;
@@ -38,7 +37,7 @@ pub(super) struct SpanIndex {
     nodes: Vec<Node>,
     postings: Vec<Posting>,
     hasher: RandomState,
-    by_key: HashTable<u32>,
+    by_key: HashIndex,
     by_span: HashMap<SpanId, u32, RandomState>,
     by_trace: HashMap<TraceId, u32, RandomState>,
     by_parent: HashMap<SpanId, u32, RandomState>,
@@ -55,9 +54,17 @@ fn prepend<K: Hash + Eq>(chains: &mut HashMap<K, u32, RandomState>, id: Option<K
 }
 
 impl SpanIndex {
-    /// Adds a run of samples to the entry of its span and series, and tells the entry's number.
-    pub(super) fn add(&mut self, entry: SpanEntry, chunk: u32, run: u32) -> u32 {
-        let number = self.number(&entry);
+    /// Adds the runs of samples of a chunk, each with its number, to the entries of their spans and series; tells the
+    /// entries' numbers.
+    pub(super) fn add(&mut self, chunk: u32, runs: &[(u32, SpanEntry)]) -> Vec<u32> {
+        let known = self.nodes.len();
+        let numbers = runs.iter().map(|(run, entry)| self.add_run(chunk, *run, entry)).collect();
+        self.link(known);
+        numbers
+    }
+
+    fn add_run(&mut self, chunk: u32, run: u32, entry: &SpanEntry) -> u32 {
+        let number = self.number(entry);
         let posting = self.postings.len() as u32;
         self.postings.push(Posting { chunk, run, next: NONE });
         let node = &mut self.nodes[number as usize];
@@ -80,22 +87,38 @@ impl SpanIndex {
     fn number(&mut self, entry: &SpanEntry) -> u32 {
         let Self { nodes, hasher, by_key, .. } = self;
         let hash = hasher.hash_one(key(entry));
-        if let Some(&number) = by_key.find(hash, |&n| key(&nodes[n as usize].entry) == key(entry)) {
-            return number;
+        by_key.find(hash, |number| key(&nodes[number as usize].entry) == key(entry)).unwrap_or_else(|| {
+            let number = nodes.len() as u32;
+            nodes.push(Node {
+                entry: SpanEntry { id: number, samples: 0, cpu_nanos: 0, ..entry.clone() },
+                next_of_span: NONE,
+                next_of_trace: NONE,
+                next_child: NONE,
+                next_of_root: NONE,
+                first_posting: NONE,
+                last_posting: NONE,
+            });
+            by_key.insert(hash, number);
+            number
+        })
+    }
+
+    /// Puts the nodes from this number on in front of their chains. One table after another: each place in a table has to
+    /// come from memory, and a processor waits for many of them at a time if there is nothing else to do between them.
+    fn link(&mut self, from: usize) {
+        let nodes = &mut self.nodes[from..];
+        for (node, number) in nodes.iter_mut().zip(from as u32..) {
+            node.next_of_span = prepend(&mut self.by_span, node.entry.span.span_id, number);
         }
-        let number = nodes.len() as u32;
-        let span = &entry.span;
-        nodes.push(Node {
-            entry: SpanEntry { id: number, samples: 0, cpu_nanos: 0, ..entry.clone() },
-            next_of_span: prepend(&mut self.by_span, span.span_id, number),
-            next_of_trace: prepend(&mut self.by_trace, span.trace_id, number),
-            next_child: prepend(&mut self.by_parent, span.parent, number),
-            next_of_root: prepend(&mut self.by_root, span.local_root, number),
-            first_posting: NONE,
-            last_posting: NONE,
-        });
-        by_key.insert_unique(hash, number, |&n| hasher.hash_one(key(&nodes[n as usize].entry)));
-        number
+        for (node, number) in nodes.iter_mut().zip(from as u32..) {
+            node.next_of_trace = prepend(&mut self.by_trace, node.entry.span.trace_id, number);
+        }
+        for (node, number) in nodes.iter_mut().zip(from as u32..) {
+            node.next_child = prepend(&mut self.by_parent, node.entry.span.parent, number);
+        }
+        for (node, number) in nodes.iter_mut().zip(from as u32..) {
+            node.next_of_root = prepend(&mut self.by_root, node.entry.span.local_root, number);
+        }
     }
 
     /// Visits at most `limit` entries from number `start` on, and tells whether there are more.
@@ -157,7 +180,7 @@ impl SpanIndex {
         let ids = self.by_span.len() + self.by_parent.len() + self.by_root.len();
         self.nodes.len() * size_of::<Node>()
             + self.postings.len() * size_of::<Posting>()
-            + slots(self.by_key.len(), 4)
+            + self.by_key.len() * INDEXED_BYTES
             + slots(ids, 16)
             + slots(self.by_trace.len(), 32)
     }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use self::format::{HEADER_BYTES, RECORD_HEADER_BYTES, header, put_record};
-pub(super) use self::recover::{Recovered, check_versions, recover};
+pub(super) use self::recover::{Recovered, Replay, check_versions, recover};
 use super::disk::{Disk, DiskFile};
 use super::{Clock, StoreError};
 
