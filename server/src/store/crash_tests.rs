@@ -316,6 +316,22 @@ fn errors_at_every_step_of(work: Work) {
 }
 
 #[test]
+fn what_a_start_finds_after_errors_is_what_later_starts_find() {
+    for step in 0..steps_of(work) {
+        for fault in [Fault::For(2, IoErrorKind::Other), Fault::For(3, IoErrorKind::StorageFull)] {
+            let disk = FakeDisk::default().with_fault(step, fault);
+            work(&disk);
+            let killed = disk.after_kill();
+            let found = seen(&open(&killed).unwrap());
+            for loss in LOSSES {
+                let later = seen(&open(&killed.after(loss)).unwrap());
+                assert_eq!(later, found, "{fault:?} at step {step}, then {loss:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_full_disk_is_told_and_ends() {
     let disk = FakeDisk::default();
     let store = open(&disk).unwrap();

@@ -80,9 +80,18 @@ fn copy_of(name: &str) -> tempfile::TempDir {
 
 #[tokio::test]
 async fn the_first_data_directory_with_segments_is_read() {
-    // Log version 2, manifest version 1, segment version 1. Spans 1 to 20 are in two segments of two tenants, 21 to 25 in
-    // the log.
-    let dir = copy_of("store-1");
+    // Log version 2, manifest version 1, segment version 1.
+    reads_all_of(copy_of("store-1"));
+}
+
+#[tokio::test]
+async fn a_data_directory_with_filters_in_its_segments_is_read() {
+    // As above, but segment version 2.
+    reads_all_of(copy_of("store-2"));
+}
+
+/// Spans 1 to 20 are in two segments of two tenants, 21 to 25 in the log.
+fn reads_all_of(dir: tempfile::TempDir) {
     let other = TenantId::new("team-a").unwrap();
     let check = |store: &Store| {
         let ours = tenant();

@@ -155,8 +155,9 @@ pub(in crate::store) fn recover(
         }
         under_way.into_iter().try_for_each(|reading| finish(reading).map(drop))
     })?;
-    if !sequences.is_empty() {
-        let _ = dir.sync();
+    // Names that were removed without it, before the stop, stay away from now on.
+    if let Err(error) = dir.sync() {
+        tracing::warn!(path = %dir.path.display(), %error, "what was refused before the stop may be found at a later start");
     }
     Ok(recovered)
 }
@@ -208,7 +209,8 @@ impl Recovered {
             tracing::warn!(path = %path.display(), bytes = torn, "cutting off an unfinished write");
             cut(dir, &path, contents.end as u64)
         } else {
-            Ok(())
+            // The process that died may have cut it off or written to it last: what was found is what stays.
+            dir.disk.open(&path).and_then(|mut file| file.sync())
         };
         match kept {
             Err(error) => {

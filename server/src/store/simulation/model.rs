@@ -178,8 +178,8 @@ impl Model {
     }
 
     /// What a start makes certain: what it did not find is not there, and what was begun before was done or was not. An
-    /// append is there whole or not at all.
-    pub(super) fn started(&mut self, seen: &Seen) {
+    /// append is there whole or not at all. If the disk failed it meanwhile, what was refused may be found later still.
+    pub(super) fn started(&mut self, seen: &Seen, disk_failed: bool) {
         let mut appends: BTreeMap<u64, BTreeSet<bool>> = BTreeMap::new();
         for (number, sent) in self.sent.iter_mut().enumerate() {
             let there = seen.contains_key(&number);
@@ -188,7 +188,9 @@ impl Model {
             }
             match sent.fate {
                 Fate::Refused if there => sent.fate = Fate::Unknown,
-                Fate::Refused | Fate::Unknown if !there && !sent.at_risk => sent.fate = Fate::Gone,
+                Fate::Refused | Fate::Unknown if !there && !sent.at_risk => {
+                    sent.fate = if disk_failed { Fate::Unknown } else { Fate::Gone };
+                }
                 Fate::Kept if sent.going && !there && !sent.at_risk => sent.fate = Fate::Gone,
                 _ => {}
             }

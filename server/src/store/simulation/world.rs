@@ -563,7 +563,7 @@ impl World {
                     for name in TENANTS {
                         all.extend(self.seen(&tenant(name)));
                     }
-                    self.model.borrow_mut().started(&all);
+                    self.model.borrow_mut().started(&all, went_wrong);
                     self.tell(format!("started, {} profiles are there", all.len()));
                     self.look(true);
                     return;
