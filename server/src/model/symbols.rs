@@ -319,11 +319,19 @@ impl SymbolsBuilder {
                 self.location(mappings[location.mapping as usize], location.address, &lines)
             })
             .collect();
-        let mut stack = Vec::new();
-        let stacks = other.stacks.iter().map(|theirs| {
+        let (mut theirs, mut stack) = (ListTable::default(), Vec::new());
+        for list in other.stacks.iter() {
             stack.clear();
-            stack.extend(theirs.iter().map(|&location| locations[location as usize]));
-            self.stack(&stack)
+            stack.extend(list.iter().map(|&location| locations[location as usize]));
+            theirs.push(&stack);
+        }
+        // There are many of them, far apart in memory: a processor waits for several at a time if there is little to do between
+        // them. One with the same hash is nearly always the same.
+        let hashes: Vec<u64> = theirs.iter().map(|stack| self.hasher.hash_one(stack)).collect();
+        let likely: Vec<Option<u32>> = hashes.iter().map(|&hash| self.stacks.find(hash, |_| true)).collect();
+        let stacks = theirs.iter().zip(likely).map(|(stack, likely)| {
+            let known = likely.filter(|&index| self.symbols.stack(index) == stack);
+            known.unwrap_or_else(|| self.stack(stack))
         });
         let stacks = stacks.collect();
         Numbers { strings, stacks }

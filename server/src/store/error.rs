@@ -86,6 +86,21 @@ pub enum StoreError {
         /// What it was written for.
         there: String,
     },
+    /// The directory's log was last used so long ago that the manifest has forgotten its server.
+    #[error(
+        "log file {log} in data directory {} is from more than 29 days ago, and {here} remembers nothing of this server: it is \
+         not known whether segments hold its profiles; remove {}/log if all of it was published, or remove {}/server-id, and \
+         all of the log is published, some of it perhaps for the second time",
+        data_dir.display(), data_dir.display(), data_dir.display()
+    )]
+    Forgotten {
+        /// The directory.
+        data_dir: PathBuf,
+        /// The number of the file.
+        log: u64,
+        /// Where the manifest is.
+        here: String,
+    },
     /// Another server has this one's id.
     #[error(
         "server-id {0} is another server's too, which runs, or ran later, on a copy of this data directory: nothing is taken \
@@ -126,7 +141,9 @@ impl StoreError {
             | Self::Unpublished(_)
             | Self::Unflushed(_)
             | Self::Copied(_) => ErrorKind::Unavailable,
-            Self::Locked(_) | Self::Version { .. } | Self::Elsewhere { .. } => ErrorKind::Fatal,
+            Self::Locked(_) | Self::Version { .. } | Self::Elsewhere { .. } | Self::Forgotten { .. } => {
+                ErrorKind::Fatal
+            }
         }
     }
 }

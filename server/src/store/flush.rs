@@ -30,7 +30,7 @@ use super::{Clock, ErrorKind, StoreError};
 /// How often the age of the open partition is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 /// Segments that are on their way to a bucket at a time.
-const STORED_AT_ONCE: usize = 8;
+pub(super) const STORED_AT_ONCE: usize = 8;
 /// The shortest and the longest time between attempts while segments cannot be written.
 const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(15));
 
@@ -64,6 +64,7 @@ pub(super) struct Flusher {
     /// One who reads ahead at a time.
     pub(super) reading_ahead: Mutex<()>,
     pub(super) segment_ids: fn() -> Uuid,
+    pub(super) stored_at_once: usize,
     pub(super) reserve: Reserve,
     /// Whether a thread of its own flushes; else whoever waits for room does.
     pub(super) background: bool,
@@ -130,7 +131,7 @@ impl Flusher {
         let now_ms = (self.clock)();
         let add = Mutex::new(Vec::new());
         let tenants = partition.tenants();
-        let at_once = if self.objects.is_shared() { STORED_AT_ONCE.min(tenants.len()) } else { 1 };
+        let at_once = if self.objects.is_shared() { self.stored_at_once.min(tenants.len()) } else { 1 };
         let parts = Mutex::new(tenants.into_iter());
         // One is made at a time, as that takes memory; a request that is under way takes patience only.
         let make_next = || {
@@ -192,7 +193,14 @@ impl Flusher {
         };
         // What is not in force now never will be.
         let void = change.add.iter().filter(|segment| !manifest.state().segments.contains_key(&segment.name));
-        self.discard(void);
+        if self.sharing.is_some() {
+            // It may have been, until others merged it, and they may read it still.
+            let at_ms = (self.clock)();
+            let void = void.map(|meta| Gone { segment: Arc::new(self.segment(meta)), ours: true, at_ms });
+            self.leaving.lock().extend(void);
+        } else {
+            self.discard(void);
+        }
         self.show(&manifest, if committed { &change.remove } else { &[] });
         drop(manifest);
         if committed && !change.logs.is_empty() {
@@ -248,15 +256,17 @@ impl Flusher {
         }
     }
 
+    fn segment(&self, meta: &SegmentMeta) -> Segment {
+        Segment::new(meta.clone(), Arc::clone(&self.objects), Arc::clone(&self.cache))
+    }
+
     /// Lets queries see what the manifest says, and acknowledges what is in it. Objects of segments that this server
     /// removed from it are its to remove.
     pub(super) fn show(&self, manifest: &Manifest, removed: &[String]) {
         self.shown.store(manifest.position(), Ordering::Relaxed);
         self.heed(manifest);
         let covered = manifest.covered();
-        let gone = self.view.show(manifest.state(), &covered, |meta| {
-            Segment::new(meta.clone(), Arc::clone(&self.objects), Arc::clone(&self.cache))
-        });
+        let gone = self.view.show(manifest.state(), &covered, |meta| self.segment(meta));
         let at_ms = (self.clock)();
         let ours = |segment: &Segment| self.sharing.is_none() || removed.contains(&segment.meta().name);
         let gone = gone.into_iter().map(|segment| Gone { ours: ours(&segment), segment, at_ms });

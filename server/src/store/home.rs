@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::StoreError;
 use super::disk::{Disk, read_file, replace_file};
 use super::log::LogDir;
-use super::manifest::{Covered, Manifest};
+use super::manifest::{Covered, FORGOTTEN_MS, Manifest};
 use super::objects::LocalObjects;
 use super::options::system_clock;
 
@@ -20,6 +20,8 @@ const NAME: &str = "home";
 pub(super) const LOCAL: &str = "objects";
 /// Starts that are remembered. The manifest names the last one, or after a restore an earlier one.
 const STARTS: usize = 256;
+/// Clocks of servers are less apart than this.
+const CLOCKS_MS: i64 = 24 * 3_600_000;
 
 /// What a data directory remembers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -118,6 +120,32 @@ impl Home {
             to = place,
             "the data directory was used with other objects, which are not served"
         );
+        Ok(())
+    }
+}
+
+impl Home {
+    /// Makes sure that no file of the log may be in segments of a server that the manifest at `place` has forgotten. Files
+    /// that were begun lately are in none: their server would be remembered.
+    ///
+    /// # Errors
+    /// When there may be one.
+    pub(super) fn check_forgotten(
+        &self,
+        dir: &LogDir,
+        data_dir: &Path,
+        place: &str,
+        now_ms: i64,
+    ) -> Result<(), StoreError> {
+        if self.place.as_deref() != Some(place) || self.starts.is_empty() {
+            return Ok(());
+        }
+        for log in dir.files()? {
+            if dir.begun_ms(log).is_some_and(|ms| ms < now_ms.saturating_sub(FORGOTTEN_MS - CLOCKS_MS)) {
+                let (data_dir, here) = (data_dir.to_owned(), place.to_owned());
+                return Err(StoreError::Forgotten { data_dir, log, here });
+            }
+        }
         Ok(())
     }
 }

@@ -13,7 +13,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
-use super::objects::{Objects, back_off};
+use super::objects::Objects;
 use super::segment::{self, SegmentMeta};
 use super::{Clock, StoreError};
 
@@ -28,6 +28,8 @@ const CHECKPOINTS: &str = "checkpoints";
 const CHECKPOINT_ENTRIES: u64 = 64;
 /// Entries stay for so long after a checkpoint that stands for them: others may be about to read or to write behind them.
 const KEPT_MS: i64 = 3_600_000;
+/// Servers of which nothing was heard for so long are forgotten.
+pub(super) const FORGOTTEN_MS: i64 = 30 * 24 * 3_600_000;
 /// Who has not looked for so long may have missed entries that are gone by now.
 const STALE_MS: i64 = KEPT_MS / 4;
 
@@ -85,6 +87,9 @@ pub(super) struct State {
     /// The last start of each server.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     starts: BTreeMap<Uuid, Uuid>,
+    /// When each server wrote its last entry, by its clock.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    heard: BTreeMap<Uuid, i64>,
 }
 
 /// A server's log files whose profiles are in segments.
@@ -164,12 +169,16 @@ impl State {
     }
 
     fn apply(&mut self, entry: Entry) {
-        let Entry { server, start, change, .. } = entry;
+        let Entry { server, start, change, at_ms, .. } = entry;
+        let heard_ms = self.heard.entry(server).or_insert(at_ms);
+        *heard_ms = at_ms.max(*heard_ms);
         if self.contradicts(server, &change) {
             return;
         }
         if let Some(start) = start {
             self.starts.insert(server, start);
+            // There are more servers only after a start.
+            self.forget(at_ms);
         }
         for name in &change.remove {
             self.segments.remove(name);
@@ -186,6 +195,27 @@ impl State {
             if !change.logs_but.is_empty() {
                 self.logs_but.insert(server, change.logs_but.into_iter().collect());
             }
+        }
+    }
+}
+
+impl State {
+    /// Forgets servers that have not been heard of for long. One that comes back says so: see [`Manifest::remembers`].
+    fn forget(&mut self, at_ms: i64) {
+        // Earlier versions did not take note.
+        for server in self.logs.keys().chain(self.starts.keys()) {
+            self.heard.entry(*server).or_insert(at_ms);
+        }
+        let silent: Vec<Uuid> = {
+            let heard = self.heard.iter();
+            heard.filter(|(_, ms)| at_ms.saturating_sub(**ms) > FORGOTTEN_MS).map(|(id, _)| *id).collect()
+        };
+        for server in &silent {
+            self.heard.remove(server);
+            self.starts.remove(server);
+            self.logs.remove(server);
+            self.logs_from.remove(server);
+            self.logs_but.remove(server);
         }
     }
 }
@@ -320,6 +350,15 @@ impl Manifest {
         self.ousted.clone().unwrap_or_else(|| self.state.logs_of(self.server))
     }
 
+    /// Whether anything is known of this server. If not it is new, or was silent for so long that it is not known which of
+    /// its log files are in segments; those that were begun since are in none.
+    pub(super) fn remembers(&self) -> bool {
+        let State { logs, starts, heard, .. } = &self.state;
+        heard.contains_key(&self.server)
+            || starts.contains_key(&self.server)
+            || logs.contains_key(&self.server)
+    }
+
     /// What is wrong if another server has this one's id.
     pub(super) fn ousted(&self) -> Option<StoreError> {
         self.ousted.as_ref().map(|_| StoreError::Copied(self.server))
@@ -427,7 +466,7 @@ impl Manifest {
                 return Ok(true);
             }
             if self.shared {
-                std::thread::sleep(back_off(lost));
+                self.objects.pause(lost);
                 lost += 1;
                 // Whatever came meanwhile need not be found number by number with an entry that comes too late.
                 self.poll()?;

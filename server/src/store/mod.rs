@@ -207,7 +207,7 @@ impl Store {
         if options.shared.is_none() {
             make(&objects_dir)?;
         }
-        let server = server_id::of(&*dir.disk, &data_dir)?;
+        let (server, is_new) = server_id::of(&*dir.disk, &data_dir)?;
         let place = match &options.shared {
             Some(shared) => shared.bucket.to_string().into(),
             None => objects_dir.clone(),
@@ -228,6 +228,9 @@ impl Store {
         log::check_versions(&dir, &manifest.covered())?;
         let here = options.shared.as_ref().map_or(home::LOCAL.to_owned(), |shared| shared.bucket.to_string());
         home.check_log(&dir, &data_dir, &here, server, &manifest.covered())?;
+        if sharing.is_some() && !is_new && !manifest.remembers() {
+            home.check_forgotten(&dir, &data_dir, &here, clock())?;
+        }
         let start = sharing.is_some().then(Uuid::new_v4);
         // First, as the entry may get through although nobody is told so.
         if let Err(error) = home.enter(&*dir.disk, &data_dir, &here, start) {
@@ -271,6 +274,7 @@ impl Store {
             rewriting: Mutex::default(),
             reading_ahead: Mutex::default(),
             segment_ids: options.segment_ids,
+            stored_at_once: options.stored_at_once,
             reserve: Reserve::open(Arc::clone(&dir.disk), &data_dir, options.reserve_bytes, clock()),
             background,
             progress: Progress::default(),
@@ -458,6 +462,11 @@ impl Store {
             queued_bytes: self.queued_bytes.load(Ordering::Relaxed),
             accepts_writes: c.healthy.load(Ordering::Relaxed),
         }
+    }
+
+    /// Why nothing is taken any more, whatever happens, until somebody looks after the data directory; none if it is.
+    pub fn refusal(&self) -> Option<StoreError> {
+        self.flusher.ousted.get().cloned()
     }
 
     /// Ends the store's work: what was accepted is written, later appends are refused, and the data directory is free for

@@ -59,6 +59,11 @@ pub(super) trait Objects: Send + Sync {
     /// Makes sure that every object below `prefix/` that is seen now is durable, whoever kept it.
     fn settle(&self, prefix: &str) -> io::Result<()>;
 
+    /// Waits after others were faster so often.
+    fn pause(&self, lost: u32) {
+        std::thread::sleep(back_off(lost));
+    }
+
     /// Where an object lies, for people.
     fn place(&self, name: &str) -> PathBuf {
         name.into()

@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
 
+use super::flush::STORED_AT_ONCE;
 use super::{Bucket, Compaction, Retention, reserve};
 
 /// Tells the time in Unix milliseconds. Everything that needs the time asks this, so that tests choose it.
@@ -82,6 +83,8 @@ pub struct StoreOptions {
     pub(crate) reserve_bytes: usize,
     /// Makes ids for the names of segments, each another.
     pub(crate) segment_ids: fn() -> Uuid,
+    /// Segments that are on their way to a bucket at a time.
+    pub(crate) stored_at_once: usize,
 }
 
 impl StoreOptions {
@@ -101,6 +104,7 @@ impl StoreOptions {
             clock: system_clock(),
             reserve_bytes: reserve::BYTES,
             segment_ids: Uuid::new_v4,
+            stored_at_once: STORED_AT_ONCE,
         }
     }
 }

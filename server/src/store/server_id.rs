@@ -9,14 +9,14 @@ use super::disk::{Disk, read_file, replace_file};
 
 const NAME: &str = "server-id";
 
-/// The id of this data directory, made when there is none.
-pub(super) fn of(disk: &dyn Disk, data_dir: &Path) -> Result<Uuid, StoreError> {
+/// The id of this data directory, made when there is none, and whether it was made now.
+pub(super) fn of(disk: &dyn Disk, data_dir: &Path) -> Result<(Uuid, bool), StoreError> {
     if let Some(bytes) = read_file(disk, data_dir, NAME)? {
-        return read(&data_dir.join(NAME), &bytes);
+        return read(&data_dir.join(NAME), &bytes).map(|id| (id, false));
     }
     let id = Uuid::new_v4();
     replace_file(disk, data_dir, NAME, format!("{id}\n").as_bytes())?;
-    Ok(id)
+    Ok((id, true))
 }
 
 /// The id of a data directory that is not ours, none if it has none.

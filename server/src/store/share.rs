@@ -149,10 +149,11 @@ impl Flusher {
             let listed = self.objects.list(prefix, "");
             listed.map_err(|error| StoreError::io("list", &self.objects.place(prefix), error))
         };
-        // In this order: what was named before it was listed is known then.
+        // In this order: what was named before it was listed is known then, and what was too old when it was listed is not
+        // named later, however long this server sleeps meanwhile.
+        let now_ms = (self.clock)();
         let listed = list(SEGMENTS)?;
         self.refresh()?;
-        let now_ms = (self.clock)();
         let found: BTreeSet<String> = {
             let manifest = self.manifest.lock();
             let known = &manifest.state().segments;

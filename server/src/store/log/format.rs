@@ -38,6 +38,12 @@ pub(in crate::store) fn version(file: &[u8]) -> Option<u32> {
     if whole { u32_at(header, 8) } else { None }
 }
 
+/// When a file was begun in Unix milliseconds, none if its header is not whole.
+pub(super) fn begun_ms(file: &[u8]) -> Option<i64> {
+    version(file)?;
+    Some(i64::from_le_bytes(file.get(20..28)?.try_into().ok()?))
+}
+
 /// The checksum covers where the record lies, so that one that ended up elsewhere is not taken for it.
 fn checksum(sequence: u64, offset: u64, payload: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();

@@ -45,6 +45,12 @@ impl LogDir {
         Ok(names.iter().filter_map(|name| Self::sequence_of(name)).collect())
     }
 
+    /// When a file was begun in Unix milliseconds, none if its header cannot be read.
+    pub(super) fn begun_ms(&self, sequence: u64) -> Option<i64> {
+        let beginning = self.disk.beginning(&self.file(sequence), HEADER_BYTES).ok()?;
+        format::begun_ms(&beginning)
+    }
+
     fn sync(&self) -> Result<(), StoreError> {
         self.disk.sync_dir(&self.path).map_err(|error| StoreError::io("sync directory", &self.path, error))
     }

@@ -77,8 +77,11 @@ pub(in crate::store) fn audit(objects: &dyn Objects, damaged: &mut Tell<'_>) -> 
 /// Compares a state with the checkpoint that says what it should be, and goes on with the latter.
 fn check(state: &mut Option<State>, states: &BTreeMap<u64, State>, number: u64, damaged: &mut Tell<'_>) {
     let Some(said) = states.get(&number) else { return };
-    // Earlier versions of the server did not keep `logs_from`.
-    let same = |state: &State| state.segments == said.segments && state.logs == said.logs;
+    // Earlier versions of the server did not keep `logs_from`, and forgot nobody.
+    let same_logs = |state: &State| {
+        state.logs.iter().all(|(server, logs)| said.logs.get(server).is_none_or(|said| said == logs))
+    };
+    let same = |state: &State| state.segments == said.segments && same_logs(state);
     if state.as_ref().is_some_and(|state| !same(state)) {
         let what = "it is not what the entries before it come to".to_owned();
         damaged(&object(CHECKPOINTS, number), what, NEEDED);

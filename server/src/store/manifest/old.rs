@@ -20,7 +20,15 @@ pub(in crate::store) fn remove_old(
     };
     let checkpoints = list(CHECKPOINTS)?;
     // The last may turn out damaged: the one before stays whatever its age.
-    let Some((_, candidates)) = checkpoints.split_last() else { return Ok(()) };
+    let Some((last, candidates)) = checkpoints.split_last() else { return Ok(()) };
+    // Clocks of servers differ, and an hour between two of them may be a moment: where they share a bucket its own clock
+    // counts, by which it is later than the last checkpoint.
+    let now_ms = if objects.is_shared() {
+        let created = objects.modified_ms(last);
+        created.map_err(|error| StoreError::io("read", &objects.place(last), error))?
+    } else {
+        now_ms
+    };
     let (mut low, mut high) = (0, candidates.len());
     while low < high {
         let middle = low.midpoint(high);
@@ -44,14 +52,15 @@ pub(in crate::store) fn remove_old(
 }
 
 fn is_old(objects: &dyn Objects, name: &str, now_ms: i64) -> Result<bool, StoreError> {
-    match objects.get(name) {
-        Ok(bytes) => {
-            // One that is damaged stands for nothing.
-            let checkpoint = unframe::<Checkpoint>(name, &bytes);
-            Ok(checkpoint.is_ok_and(|checkpoint| now_ms.saturating_sub(checkpoint.at_ms) >= KEPT_MS))
-        }
+    let read = || -> std::io::Result<bool> {
+        // One that is damaged stands for nothing.
+        let Ok(checkpoint) = unframe::<Checkpoint>(name, &objects.get(name)?) else { return Ok(false) };
+        let ms = if objects.is_shared() { objects.modified_ms(name)? } else { checkpoint.at_ms };
+        Ok(now_ms.saturating_sub(ms) >= KEPT_MS)
+    };
+    match read() {
         // Another server has found it old.
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
-        Err(error) => Err(StoreError::io("read", &objects.place(name), error)),
+        read => read.map_err(|error| StoreError::io("read", &objects.place(name), error)),
     }
 }

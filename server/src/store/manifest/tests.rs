@@ -228,6 +228,107 @@ fn a_log_file_that_stays_does_not_make_the_manifest_grow() {
     assert_eq!(covered.last(), Some(400));
 }
 
+/// A bucket with a clock.
+#[derive(Default)]
+struct Dated {
+    objects: super::super::memory_objects::Memory,
+    dates: parking_lot::Mutex<BTreeMap<String, i64>>,
+    now_ms: std::sync::atomic::AtomicI64,
+}
+
+impl Objects for Dated {
+    fn create(&self, name: &str, bytes: Vec<u8>) -> std::io::Result<bool> {
+        let now_ms = self.now_ms.load(std::sync::atomic::Ordering::Relaxed);
+        self.dates.lock().entry(name.to_owned()).or_insert(now_ms);
+        self.objects.create(name, bytes)
+    }
+    fn read(&self, name: &str, range: std::ops::Range<u64>) -> std::io::Result<Vec<u8>> {
+        self.objects.read(name, range)
+    }
+    fn get(&self, name: &str) -> std::io::Result<Vec<u8>> {
+        self.objects.get(name)
+    }
+    fn list(&self, prefix: &str, after: &str) -> std::io::Result<Vec<String>> {
+        self.objects.list(prefix, after)
+    }
+    fn modified_ms(&self, name: &str) -> std::io::Result<i64> {
+        Ok(self.dates.lock()[name])
+    }
+    fn remove(&self, name: &str) -> std::io::Result<()> {
+        self.objects.remove(name)
+    }
+    fn is_shared(&self) -> bool {
+        true
+    }
+    fn settle(&self, prefix: &str) -> std::io::Result<()> {
+        self.objects.settle(prefix)
+    }
+}
+
+#[test]
+fn clocks_that_differ_remove_no_entry_that_somebody_needs() {
+    const HOUR_MS: i64 = 3_600_000;
+    let bucket = Arc::new(Dated::default());
+    let load = |server: u128, now_ms| {
+        let objects = Arc::clone(&bucket) as Arc<dyn Objects>;
+        Manifest::load(objects, Arc::new(move || now_ms), Uuid::from_u128(server)).unwrap().shared()
+    };
+    let entries = || bucket.list(ENTRIES, "").unwrap().len() as u64;
+    // One has looked a moment ago; one is two hours behind and writes; one is two hours ahead and tidies up.
+    let (mut looked, mut behind) = (load(1, 0), load(2, -2 * HOUR_MS));
+    for number in 1..=3 * CHECKPOINT_ENTRIES {
+        assert!(behind.commit(add(&number.to_string(), number)).unwrap());
+    }
+    remove_old(&*bucket, 2 * HOUR_MS, usize::MAX, || true).unwrap();
+    assert_eq!(entries(), 3 * CHECKPOINT_ENTRIES, "they are all of this moment");
+    assert!(looked.commit(add("mine", 1)).unwrap());
+    assert!(names(&load(3, 0)).contains(&"mine"), "what was told to be there is");
+    // By the bucket's clock an hour has passed between two checkpoints.
+    bucket.now_ms.store(HOUR_MS, std::sync::atomic::Ordering::Relaxed);
+    for number in 1..=CHECKPOINT_ENTRIES {
+        assert!(behind.commit(add(&format!("later-{number}"), 1000 + number)).unwrap());
+    }
+    remove_old(&*bucket, -2 * HOUR_MS, usize::MAX, || true).unwrap();
+    assert!(entries() < 2 * CHECKPOINT_ENTRIES, "{}", entries());
+    assert_eq!(load(3, 0).state(), behind.state());
+}
+
+#[test]
+fn servers_that_are_silent_for_long_are_forgotten() {
+    const DAY_MS: i64 = 24 * 3_600_000;
+    let disk = FakeDisk::default();
+    let at = |server: u128, now_ms| load_at(&disk, server, now_ms).unwrap();
+    let begin = |manifest: &mut Manifest| assert!(manifest.begin(Uuid::new_v4(), &[]).unwrap());
+    let mut size = 0;
+    // One that begins anew each day, with an empty directory, beside one that goes on.
+    for day in 0..100 {
+        let mut next = at(1000 + day as u128, day * DAY_MS);
+        assert!(!next.remembers());
+        begin(&mut next);
+        assert!(next.commit(add(&format!("{day}"), 1)).unwrap());
+        assert!(at(1, day * DAY_MS).commit(add(&format!("one-{day}"), 1 + day as u64)).unwrap());
+        let remove = vec![format!("{day}"), format!("one-{day}")];
+        next.refresh().unwrap();
+        assert!(next.commit(Change { remove, ..Change::default() }).unwrap());
+        let state = load(&disk, 1).state().clone();
+        let bytes = serde_json::to_vec(&state).unwrap().len();
+        size = if day == 40 { bytes + 8 } else { size };
+        assert!(day <= 40 || bytes <= size, "{bytes} bytes on day {day}, {size} on day 40");
+        assert!(state.heard.len() <= 32 && state.logs.len() <= 32 && state.starts.len() <= 31, "{state:?}");
+        assert_eq!(state, *next.state());
+    }
+    let now = 99 * DAY_MS;
+    assert!(at(1, now).remembers() && at(1070, now).remembers() && !at(1060, now).remembers());
+    assert!(at(1, now).covered().contains(1), "it is long ago, but its server goes on");
+    // Those of whom an earlier version took no note are remembered from now on.
+    let mut old = at(1, now).state().clone();
+    old.heard.clear();
+    old.forget(now);
+    assert!(old.heard.values().all(|ms| *ms == now) && old.heard.len() == at(1, now).state().heard.len());
+    let damages = audit(&*objects(&disk), &mut |name, what, _| panic!("{name}: {what}"));
+    assert!(damages.is_ok());
+}
+
 #[test]
 fn many_servers_that_want_the_same_number_all_get_one() {
     /// Requests take a while, so that some meet.

@@ -281,6 +281,8 @@ fn of_two_servers_on_copies_of_a_directory_the_first_takes_nothing_any_more_and_
         let error = append(&first, 5).unwrap_err();
         assert!(matches!(error, StoreError::Copied(_)), "{error}");
         assert!(!first.status().accepts_writes);
+        assert!(matches!(first.refusal(), Some(StoreError::Copied(_))), "no load balancer sends it anything");
+        assert!(second.refusal().is_none());
         assert!(matches!(first.flush(), Err(StoreError::Copied(_))));
         let of_first: Vec<u64> = seen(&first).into_keys().collect();
         assert!([1, 2, 3].iter().all(|number| of_first.contains(number)), "{of_first:?}");
@@ -398,6 +400,54 @@ fn a_log_that_was_written_for_another_bucket_is_not_taken_for_this_ones() {
     drop(store);
     assert_eq!(published(&there), [(6, 1)]);
     assert!(published(&here).contains(&(7, 1)));
+}
+
+#[test]
+fn a_log_of_a_server_that_was_forgotten_is_not_taken_without_asking() {
+    const MONTH_MS: i64 = super::super::manifest::FORGOTTEN_MS;
+    let (world, disk) = (World::default(), FakeDisk::default());
+    let first = world.open(&disk, Acknowledge::Local).unwrap();
+    append(&first, 1).unwrap();
+    // It dies after its entry and before its log file goes, and comes back after a long time.
+    let before = disk.after(Loss::Nothing);
+    first.flush().unwrap();
+    drop(first);
+    world.later(MONTH_MS - 1);
+    drop(world.local());
+    drop(world.open(&before.after(Loss::Nothing), Acknowledge::Local).unwrap());
+    assert_eq!(published(&world), [(1, 1)], "it is remembered, and so is what its log holds");
+    world.later(MONTH_MS + 1);
+    drop(world.local());
+    let refused = world.open(&before, Acknowledge::Local).err().expect("it is refused");
+    assert!(matches!(refused, StoreError::Forgotten { log: 1, .. }), "{refused}");
+    assert!(refused.to_string().contains("/data/server-id"), "{refused}");
+    // Both ways out that it tells of.
+    let kept = before.after(Loss::Nothing);
+    kept.remove(Path::new("/data/server-id")).unwrap();
+    let elsewhere = world.as_it_is();
+    elsewhere.open(&kept, Acknowledge::Local).unwrap().flush().unwrap();
+    assert_eq!(published(&elsewhere), [(1, 2)], "as it said");
+    for path in before.paths().iter().filter(|path| path.starts_with("/data/log")) {
+        before.remove(path).unwrap();
+    }
+    let back = world.open(&before, Acknowledge::Local).unwrap();
+    append(&back, 2).unwrap();
+    back.flush().unwrap();
+    assert_eq!(published(&world), [(1, 1), (2, 1)]);
+}
+
+#[test]
+fn a_server_that_nobody_remembers_publishes_what_it_took_lately() {
+    let (world, disk) = (World::default(), FakeDisk::default());
+    drop(world.open(&disk, Acknowledge::Local).unwrap());
+    let other = World { bucket: FakeDisk::default(), ..world.clone() };
+    let store = world.open(&disk, Acknowledge::Local).unwrap();
+    append(&store, 1).unwrap();
+    let crashed = disk.after(Loss::Everything);
+    // As if all of the bucket had been forgotten.
+    let back = other.open(&crashed, Acknowledge::Local).unwrap();
+    back.flush().unwrap();
+    assert_eq!(published(&other), [(1, 1)]);
 }
 
 /// Counts who is in the middle of keeping or reading a segment, and lets nobody through before there are as many as wanted.
@@ -617,6 +667,51 @@ fn a_segment_that_is_gone_is_told_as_such_and_what_took_its_place_is_read_next()
 }
 
 #[test]
+fn a_merged_segment_that_others_merged_again_stays_for_those_who_read_it() {
+    let world = World::default();
+    let disk = FakeDisk::default();
+    let (a, b) = (world.open(&disk, Acknowledge::Local).unwrap(), world.local());
+    let two = |store: &Store, first| {
+        for number in first..first + 2 {
+            append(store, number).unwrap();
+            store.flush().unwrap();
+        }
+    };
+    two(&a, 1);
+    // The entry gets through, and the server is told that it did not.
+    let levels = |store: &Store| {
+        let manifest = store.flusher.manifest.lock();
+        manifest.state().segments.values().map(|segment| segment.level).collect::<Vec<_>>()
+    };
+    // The lease and the segment are a request each, and each is seen to fail before it or after it.
+    let step = disk.steps() + 5;
+    let disk = disk.with_fault(step, Fault::Once(io::ErrorKind::Other));
+    assert!(a.flusher.compact().is_err());
+    b.flusher.refresh().unwrap();
+    assert_eq!(levels(&b), [1], "it got through");
+    drop(disk);
+    let reading = b.snapshot(&TenantId::anonymous());
+    two(&b, 3);
+    assert!(b.flusher.compact().unwrap() && b.flusher.compact().unwrap());
+    assert_eq!(levels(&b), [2]);
+    a.flusher.refresh().unwrap();
+    a.flush().unwrap();
+    a.flusher.bury();
+    assert!(reading.iter().all(|source| source.series(None).is_ok()), "a query goes on that began before");
+    assert_eq!((seen(&a).len(), seen(&b).len()), (4, 4));
+    drop(reading);
+    world.later(700_000);
+    a.flusher.bury();
+    b.flusher.bury();
+    // What both were about to remove is gone, and what nobody is goes later.
+    let unnamed = Mutex::default();
+    world.later(STRANGER_MS + 1);
+    a.flusher.sweep(&unnamed).unwrap();
+    a.flusher.sweep(&unnamed).unwrap();
+    assert_eq!(world.objects("segments"), 1);
+}
+
+#[test]
 fn what_nobody_names_goes_only_when_nobody_can_be_about_to_name_it() {
     let world = World::default();
     let store = world.local();
@@ -644,7 +739,7 @@ fn segments_that_were_kept_long_ago_are_made_anew_before_they_are_named() {
     append(&store, 1).unwrap();
     // The segment gets through, the entry does not.
     let before = disk.steps();
-    let disk = disk.with_fault(before + 2, Fault::For(2, io::ErrorKind::Other));
+    let disk = disk.with_fault(before + 2, Fault::Once(io::ErrorKind::Other));
     let failed = store.flush();
     assert!(failed.is_err(), "{failed:?}");
     assert_eq!(store.flusher.unsettled.lock().len(), 1);

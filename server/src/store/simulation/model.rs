@@ -24,6 +24,10 @@ pub(super) enum Fate {
 pub(super) struct Sent {
     pub(super) tenant: TenantId,
     pub(super) append: u64,
+    /// The data directory that took it.
+    pub(super) home: u64,
+    /// Every server has it.
+    pub(super) published: bool,
     pub(super) profile: Profile,
     pub(super) fate: Fate,
     /// Something was begun that lets it go, and it is not known whether that was done.
@@ -37,8 +41,10 @@ impl Sent {
         self.profile.interval()
     }
 
-    fn must_be_there(&self) -> bool {
-        self.fate == Fate::Kept && !self.going && !self.at_risk
+    /// Whether the server with this data directory must have it.
+    fn must_be_there(&self, home: u64) -> bool {
+        let here = self.published || self.home == home;
+        here && self.fate == Fate::Kept && !self.going && !self.at_risk
     }
 
     fn may_be_there(&self) -> bool {
@@ -66,7 +72,12 @@ pub(super) type Seen = BTreeMap<usize, u32>;
 
 impl Model {
     /// Takes note of an append that is about to be tried.
-    pub(super) fn add(&mut self, tenant: &TenantId, profiles: &[Profile]) -> std::ops::Range<usize> {
+    pub(super) fn add(
+        &mut self,
+        tenant: &TenantId,
+        profiles: &[Profile],
+        home: u64,
+    ) -> std::ops::Range<usize> {
         let first = self.sent.len();
         self.appends += 1;
         for profile in profiles {
@@ -74,6 +85,8 @@ impl Model {
             self.sent.push(Sent {
                 tenant: tenant.clone(),
                 append: self.appends,
+                home,
+                published: false,
                 profile: profile.clone(),
                 fate: Fate::Unknown,
                 going: false,
@@ -126,8 +139,9 @@ impl Model {
         Ok(seen)
     }
 
-    /// Checks what was seen of a tenant in a time against what must be and may be there.
-    pub(super) fn check(&self, tenant: &TenantId, seen: &Seen, range: Option<TimeRange>) {
+    /// Checks what was seen of a tenant in a time against what must be and may be there on the server with this data
+    /// directory.
+    pub(super) fn check(&self, tenant: &TenantId, seen: &Seen, range: Option<TimeRange>, home: u64) {
         for (number, times) in seen {
             let sent = &self.sent[*number];
             assert_eq!(*times, 1, "profile {number} is there more than once: {:?}", sent.fate);
@@ -135,8 +149,43 @@ impl Model {
         }
         let within = |sent: &Sent| range.is_none_or(|range| range.overlaps(&sent.range()));
         for (number, sent) in self.sent.iter().enumerate() {
-            if sent.tenant == *tenant && within(sent) && sent.must_be_there() {
+            if sent.tenant == *tenant && within(sent) && sent.must_be_there(home) {
                 assert!(seen.contains_key(&number), "profile {number} was acknowledged and is lost");
+            }
+        }
+    }
+
+    /// Takes note of what was seen of a tenant in segments: there every server finds it from now on.
+    pub(super) fn publish(&mut self, seen: &Seen) {
+        for number in seen.keys() {
+            let sent = &mut self.sent[*number];
+            sent.published = true;
+            if sent.fate == Fate::Unknown {
+                sent.fate = Fate::Kept;
+            }
+        }
+    }
+
+    /// Takes note of what somebody who knows all that was published did not see of a tenant: it does not come back.
+    pub(super) fn miss(&mut self, tenant: &TenantId, seen: &Seen) {
+        for (number, sent) in self.sent.iter_mut().enumerate() {
+            if sent.tenant == *tenant && sent.published && sent.going && !seen.contains_key(&number) {
+                sent.fate = Fate::Gone;
+            }
+        }
+    }
+
+    /// Checks that an append is there whole or not at all, as far as nothing lets go of parts of it.
+    pub(super) fn check_whole(&self, tenant: &TenantId, seen: &Seen) {
+        for (number, pair) in self.sent.windows(2).enumerate() {
+            let [a, b] = pair else { continue };
+            let parted = |sent: &Sent| sent.going || sent.at_risk || sent.fate == Fate::Gone;
+            if a.append == b.append && a.tenant == *tenant && !parted(a) && !parted(b) {
+                let there = [number, number + 1].map(|number| seen.contains_key(&number));
+                assert_eq!(
+                    there[0], there[1],
+                    "of the append of profile {number} some is there and some is not"
+                );
             }
         }
     }
@@ -147,6 +196,7 @@ impl Model {
         tenant: &TenantId,
         sources: &[Arc<dyn Source>],
         lookup: SpanLookup,
+        home: u64,
     ) -> Result<(), StoreError> {
         let mut found: BTreeMap<usize, i64> = BTreeMap::new();
         for source in sources {
@@ -164,16 +214,16 @@ impl Model {
             assert_eq!(sent.sum(lookup), Some(*sum), "{lookup:?} in profile {number}");
         }
         for (number, sent) in self.sent.iter().enumerate() {
-            if sent.tenant == *tenant && sent.must_be_there() && sent.sum(lookup).is_some() {
+            if sent.tenant == *tenant && sent.must_be_there(home) && sent.sum(lookup).is_some() {
                 assert!(found.contains_key(&number), "{lookup:?} does not find profile {number}");
             }
         }
         Ok(())
     }
 
-    /// Profiles that must be there, of a tenant.
-    pub(super) fn certain(&self, tenant: &TenantId) -> BTreeSet<usize> {
-        let of = |(_, sent): &(usize, &Sent)| sent.tenant == *tenant && sent.must_be_there();
+    /// Profiles of a tenant that the server with this data directory must have.
+    pub(super) fn certain(&self, tenant: &TenantId, home: u64) -> BTreeSet<usize> {
+        let of = |(_, sent): &(usize, &Sent)| sent.tenant == *tenant && sent.must_be_there(home);
         self.sent.iter().enumerate().filter(of).map(|(number, _)| number).collect()
     }
 

@@ -11,26 +11,24 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 use tokio::sync::mpsc::UnboundedReceiver;
-use uuid::Uuid;
 
 use super::super::fake_disk::{FakeDisk, FakeObjects};
 use super::super::objects::Objects;
 use super::super::source::{Source, SpanLookup};
 use super::super::writer::{Request, Writer};
-use super::super::{Deletion, Keep, LogDir, Retention, Store, StoreError, StoreOptions};
+use super::super::{LogDir, Retention, Store, StoreError, StoreOptions};
 use super::Life;
 use super::chance::Chance;
 use super::model::{Fate, Model, Seen, Sent};
 use super::sky::{Sky, weather};
-use crate::ingest::{Limits, decode_series};
-use crate::model::{Profile, ProfileId, SpanId, TenantId, TimeRange, TraceId};
-use crate::testing::PprofBuilder;
+use super::work::{
+    AGE_MS, BYTES, HOUR_MS, TENANTS, deletion, keep, lookups, profiles, range, segment_id, take_ids_from,
+    takes, tenant,
+};
+use crate::model::{TenantId, TraceId};
 
-const TENANTS: [&str; 3] = ["aged", "sized", "kept"];
-const HOUR_MS: i64 = 3_600_000;
-/// Age at which profiles of the first tenant go, and bytes at which the second's do.
-const AGE_MS: i64 = 6 * HOUR_MS;
-const BYTES: u64 = 12_000;
+/// The one data directory.
+const HOME: u64 = 0;
 /// What is told of when something does not hold.
 const TOLD: usize = 40;
 
@@ -40,8 +38,6 @@ type Now = (Rc<Store>, Rc<RefCell<Model>>);
 thread_local! {
     /// What queries in the middle of an operation look at.
     static NOW: RefCell<Option<Now>> = const { RefCell::new(None) };
-    /// Where ids of segments come from.
-    static IDS: RefCell<Chance> = RefCell::new(Chance::new(0));
 }
 
 /// Queries that are kept open while the store goes on, with what they must find.
@@ -74,15 +70,10 @@ pub(super) struct World {
     told: VecDeque<String>,
 }
 
-fn tenant(name: &str) -> TenantId {
-    TenantId::new(name).expect("a plain name")
-}
-
 impl World {
     pub(super) fn new(chance: &mut Chance) -> Self {
         let sky = Sky::new(chance.fork(), crate::testing::START_MS);
-        let ids = chance.fork();
-        IDS.with(|of| *of.borrow_mut() = ids);
+        take_ids_from(chance.fork());
         let mut options = StoreOptions::new("/data");
         options.head_bytes = *chance.pick(&[60_000, 200_000, 1 << 20]);
         options.flush_bytes = 1 << 20;
@@ -92,18 +83,11 @@ impl World {
         options.reserve_bytes = *chance.pick(&[0, 3000]);
         options.compaction.fan_out = *chance.pick(&[2, 3, 5]);
         let total_bytes = chance.one_in(5).then_some(40_000);
-        let of_tenant = Arc::new(|tenant: &TenantId| match tenant.as_str() {
-            "aged" => Keep { age_ms: Some(AGE_MS), bytes: None },
-            "sized" => Keep { age_ms: None, bytes: Some(BYTES) },
-            _ => Keep::default(),
-        });
+        let of_tenant = Arc::new(keep);
         options.retention = Retention { of_tenant, total_bytes };
         let clock = Arc::clone(&sky);
         options.clock = Arc::new(move || clock.lock().now_ms);
-        options.segment_ids = || {
-            let bits = IDS.with(|ids| ids.borrow_mut().next());
-            Uuid::new_v8(u128::from(bits).to_be_bytes())
-        };
+        options.segment_ids = segment_id;
         let mut world = Self {
             chance: chance.fork(),
             runtime: tokio::runtime::Builder::new_current_thread().build().expect("a runtime"),
@@ -217,8 +201,9 @@ impl World {
         for _ in 0..count {
             let name = self.chance.pick(&TENANTS);
             let tenant = tenant(name);
-            let profiles = self.profiles();
-            let numbers = self.model.borrow_mut().add(&tenant, &profiles);
+            let now_ms = self.sky.lock().now_ms;
+            let profiles = profiles(&mut self.chance, now_ms);
+            let numbers = self.model.borrow_mut().add(&tenant, &profiles, HOME);
             let mut append: Pin<Box<dyn Future<Output = Result<(), StoreError>> + '_>> = {
                 let store: &Store = &store;
                 Box::pin(async move { store.append(&tenant, profiles).await })
@@ -253,40 +238,6 @@ impl World {
         });
         drop(answers);
         self.writer = Some((writer, requests));
-    }
-
-    /// Profiles of one service that share their symbols, with spans of a few traces.
-    fn profiles(&mut self) -> Vec<Profile> {
-        let chance = &mut self.chance;
-        let mut all = Vec::new();
-        for _ in 0..1 + chance.below(3) {
-            let start_ms = self.sky.lock().now_ms - chance.below(HOUR_MS as u64) as i64;
-            let mut builder = PprofBuilder::new().at(start_ms, chance.below(15_000) as i64);
-            for _ in 0..1 + chance.below(6) {
-                let function = format!("f{}", chance.below(12));
-                let (trace, number) = (1 + chance.below(6), chance.below(3));
-                let texts = [
-                    ("span_id", format!("{:016x}", trace * 100 + number)),
-                    ("trace_id", format!("{trace:032x}")),
-                    ("span_name", format!("GET /{number}")),
-                    ("parent_span_id", format!("{:016x}", trace * 100 + 50)),
-                    ("local_root_span_id", format!("{:016x}", trace * 100 + 60)),
-                ];
-                let known = chance.index(texts.len() + 1);
-                let labels: Vec<(&str, &str)> =
-                    texts[..known].iter().map(|(name, text)| (*name, text.as_str())).collect();
-                builder = builder.sample(&["main", &function], 1 + chance.below(9) as i64, &labels);
-            }
-            let service = *chance.pick(&["checkout", "payments"]);
-            let labels = crate::testing::series_labels(&[("service_name", service)]);
-            let now_ms = self.sky.lock().now_ms;
-            let decoded = decode_series(labels, builder.bytes(), &Limits::default(), now_ms);
-            all.extend(decoded.expect("a good profile"));
-        }
-        for profile in &mut all {
-            profile.id = ProfileId::derived(u128::from(chance.next()) << 64 | u128::from(chance.next()));
-        }
-        all
     }
 
     /// What the flusher's thread does again and again.
@@ -375,18 +326,9 @@ impl World {
     }
 
     fn delete(&mut self) {
-        let name = *self.chance.pick(&TENANTS);
         let now_ms = self.sky.lock().now_ms;
-        let range = (!self.chance.one_in(4)).then(|| {
-            let start_ms = now_ms - self.chance.below(HOUR_MS as u64) as i64;
-            TimeRange { start_ms, end_ms: start_ms + self.chance.below(HOUR_MS as u64 / 4) as i64 }
-        });
-        let deletion = Deletion { tenant: tenant(name), range };
-        let goes = |sent: &Sent| {
-            let start_ms = sent.profile.start_nanos.div_euclid(1_000_000);
-            sent.tenant == deletion.tenant
-                && range.is_none_or(|range| (range.start_ms..=range.end_ms).contains(&start_ms))
-        };
+        let deletion = deletion(&mut self.chance, now_ms);
+        let goes = |sent: &Sent| takes(&deletion, sent);
         self.model.borrow_mut().sent.iter_mut().filter(|sent| goes(sent)).for_each(|sent| sent.going = true);
         let deleted = self.during(&format!("delete {deletion:?}"), |store| store.delete(&deletion));
         if deleted.is_ok() {
@@ -419,7 +361,7 @@ impl World {
         let name = self.chance.pick(&TENANTS);
         let tenant = tenant(name);
         let sources = self.store().snapshot(&tenant);
-        let certain = self.model.borrow().certain(&tenant);
+        let certain = self.model.borrow().certain(&tenant, HOME);
         self.held.push(Held { tenant, sources, certain });
     }
 
@@ -622,7 +564,7 @@ impl World {
             let tenant = tenant(name);
             let seen = self.seen(&tenant);
             let model = self.model.borrow();
-            model.check(&tenant, &seen, None);
+            model.check(&tenant, &seen, None, HOME);
             let lost = model.sent.iter().enumerate().find(|(number, sent)| {
                 sent.tenant == tenant && sent.fate == Fate::Kept && !sent.going && !seen.contains_key(number)
             });
@@ -631,24 +573,14 @@ impl World {
                 assert!(told, "profile {number} is lost to damage that nobody was told of");
             }
             let now_ms = self.sky.lock().now_ms;
-            let start_ms = now_ms - self.chance.below(2 * HOUR_MS as u64) as i64;
-            let range = TimeRange { start_ms, end_ms: start_ms + self.chance.below(600_000) as i64 };
+            let range = range(&mut self.chance, now_ms);
             let sources = store.snapshot(&tenant);
             match model.read(&tenant, &sources, Some(range), deep) {
-                Ok(seen) => model.check(&tenant, &seen, Some(range)),
+                Ok(seen) => model.check(&tenant, &seen, Some(range), HOME),
                 Err(error) => assert!(!self.rots.is_empty(), "{error}"),
             }
-            let span = self.chance.below(7) * 100 + *self.chance.pick(&[0, 1, 2, 50, 60]);
-            let id = SpanId::new(span + 1000 * u64::from(span == 0)).expect("not zero");
-            let trace = TraceId::new(1 + u128::from(self.chance.below(7))).expect("not zero");
-            let lookups = [
-                SpanLookup::Span(id),
-                SpanLookup::Trace(trace),
-                SpanLookup::Children(id),
-                SpanLookup::LocalRoot(id),
-            ];
-            for lookup in lookups {
-                if let Err(error) = model.look_up(&tenant, &store.snapshot(&tenant), lookup) {
+            for lookup in lookups(&mut self.chance) {
+                if let Err(error) = model.look_up(&tenant, &store.snapshot(&tenant), lookup, HOME) {
                     assert!(!self.rots.is_empty(), "{error}");
                 }
             }
@@ -714,9 +646,9 @@ fn ask_in_between() {
         let tenant = tenant(name);
         // A damaged segment is told and set aside, which is checked elsewhere.
         if let Ok(seen) = model.read(&tenant, &store.snapshot(&tenant), None, false) {
-            model.check(&tenant, &seen, None);
+            model.check(&tenant, &seen, None, HOME);
         }
         let trace = SpanLookup::Trace(TraceId::new(3).expect("not zero"));
-        let _ = model.look_up(&tenant, &store.snapshot(&tenant), trace);
+        let _ = model.look_up(&tenant, &store.snapshot(&tenant), trace, HOME);
     }
 }
