@@ -9,6 +9,9 @@ use super::{Engine, Names, QueryError, run_total};
 use crate::model::{ProfileType, SpanId, TimeRange, TraceId};
 use crate::store::{SampleCounts, SeriesEntry, Source, SpanEntry, SpanLookup, StoreError};
 
+/// The most spans that are sorted: each takes memory until all are known.
+const MAX_SPANS: usize = 2_000_000;
+
 /// Narrows and sorts a list of spans.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SpanListFilter {
@@ -174,6 +177,9 @@ fn surrounds(entry: &SpanEntry, range: TimeRange) -> bool {
 
 impl Engine {
     /// At most `limit` spans with samples of their own, sorted.
+    ///
+    /// # Errors
+    /// Beside those of the store, [`QueryError::TooMuch`] when millions of spans would have to be sorted.
     pub fn spans(&self, filter: &SpanListFilter, limit: usize) -> Result<Vec<SpanListItem>, QueryError> {
         let sources = self.sources();
         // By span first: one may have entries in several series and sources, which only together tell its rank.
@@ -182,7 +188,7 @@ impl Engine {
         for (at, source) in sources.iter().enumerate() {
             let part = Listed::new(source.as_ref(), filter)?;
             let mut add = |entry: &SpanEntry, total: i64| {
-                let Some(id) = entry.span.span_id else { return };
+                let Some(id) = entry.span.span_id.filter(|_| spans.len() <= MAX_SPANS) else { return };
                 let new = || Sum::new(at, id, entry, total);
                 spans.entry(id).and_modify(|sum| sum.add(at, entry, total)).or_insert_with(new);
             };
@@ -212,6 +218,13 @@ impl Engine {
                 }
             }
             listed.push(part);
+            if spans.len() > MAX_SPANS {
+                return Err(QueryError::TooMuch {
+                    what: "spans to sort",
+                    max: MAX_SPANS,
+                    fix: "ask for less time, or for one service or name",
+                });
+            }
         }
         let after = filter.after.map(SpanCursor::key);
         let place = |sum: &Sum| sum.item.cursor(filter.order).key();

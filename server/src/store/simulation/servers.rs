@@ -346,7 +346,11 @@ impl Servers {
                     continue;
                 }
             };
-            self.model.sent[waiting.numbers.clone()].iter_mut().for_each(|sent| sent.fate = fate);
+            // An answer at once is a promise as well.
+            let published = fate == Fate::Kept && self.acknowledge == Acknowledge::Object;
+            for sent in &mut self.model.sent[waiting.numbers.clone()] {
+                (sent.fate, sent.published) = (fate, published);
+            }
         }
         let told = refused.map_or("taken".into(), |error| error.to_string());
         self.tell(at, format!("{count} appends: {told}"));
