@@ -15,7 +15,7 @@ use super::StoreError;
 use super::flush::{Flusher, SEGMENTS, is_segment_name};
 
 /// How long who has a lease may work without anybody doing the same.
-const LEASE_MS: i64 = 600_000;
+pub(super) const LEASE_MS: i64 = 600_000;
 /// Segments that the manifest does not name stay for so long: their server may be about to name them. It is far more than
 /// clocks differ, or than a bucket is out of reach while a server goes on.
 pub(super) const STRANGER_MS: i64 = 24 * 3_600_000;

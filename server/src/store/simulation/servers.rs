@@ -11,6 +11,7 @@ use super::super::manifest::{Change, Manifest, remove_old};
 use super::super::objects::Objects;
 use super::super::offline::verify;
 use super::super::segment::Segment;
+use super::super::share::LEASE_MS;
 use super::super::source::Source;
 use super::super::{Acknowledge, Retention, Shared, StoreError, StoreOptions};
 use super::Life;
@@ -641,6 +642,8 @@ impl Servers {
             );
             assert_eq!(open.store.status().partitions, 0, "all of it is in segments");
         }
+        // A lease that nobody knows to have may hold on: by the clock that is behind until all others think that it ran out.
+        self.pass(LEASE_MS + 2 * SKEW_MS);
         for at in 0..self.servers.len() {
             self.finish(at, Work::Merge);
             self.finish(at, Work::Retain);

@@ -187,7 +187,9 @@ impl World {
         self.tell(format!("{what}: {}", done.as_ref().map_or_else(ToString::to_string, |_| "done".into())));
         if let Err(error) = &done {
             let full = self.disk.is_full() && error.kind() == super::super::ErrorKind::Full;
-            let rotten = !self.rots.is_empty() && matches!(error, StoreError::Damaged { .. });
+            // A flipped bit may make another version of it.
+            let rotten = !self.rots.is_empty()
+                && matches!(error, StoreError::Damaged { .. } | StoreError::Version { .. });
             self.reported |= rotten;
             assert!(went_wrong || full || rotten, "{what}: {error}, though the disk did all it was asked");
         }
