@@ -243,7 +243,7 @@ fn newer_formats_are_refused_and_left_as_they_are() {
     let changes: [Change<'_>; 3] = [
         ("log/00000000000000000002.log", &log, "format version 3, this version reads up to 2"),
         ("objects/manifest/00000000000000000001", &manifest, "format version 2, this version reads up to 1"),
-        ("objects/manifest/00000000000000000001", &segment, "format version 9, this version reads up to 1"),
+        ("objects/manifest/00000000000000000001", &segment, "format version 9, this version reads up to 2"),
     ];
     for (file, change, message) in changes {
         let dir = fixture();
