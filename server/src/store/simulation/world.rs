@@ -248,7 +248,13 @@ impl World {
         let turned = self.during("turn", |store| {
             let failed = store.flusher.turn();
             // Why is told in the log only.
-            if failed { Err(StoreError::NoSpace(PathBuf::new())) } else { store.flusher.settle() }
+            if failed {
+                return Err(StoreError::NoSpace(PathBuf::new()));
+            }
+            // That nothing could be let go of is told in the log only: on a full disk the next turn does it.
+            store.flusher.settle()?;
+            store.flusher.retain()?;
+            store.flusher.settle()
         });
         if turned.is_ok() {
             self.let_go_by_retention(&others);
