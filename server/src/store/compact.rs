@@ -78,8 +78,9 @@ impl Shares {
 
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
-/// Profiles of one segment begin within this time, by its level.
-const WINDOWS_MS: [i64; 3] = [HOUR_MS, 6 * HOUR_MS, DAY_MS];
+/// Profiles of one segment begin within this time, by its level. Shorter ones would leave many segments behind, each of which a
+/// span is looked for in; a query of a short time asks within a segment for the blocks of that time.
+const WINDOWS_MS: [i64; 2] = [6 * HOUR_MS, DAY_MS];
 /// A day is put in order once nothing came to it for so long.
 const QUIET_MS: i64 = HOUR_MS;
 /// Time between looks for something to merge.
@@ -423,12 +424,10 @@ mod tests {
         let mut three: Vec<_> = (0..3).map(|n| segment(n, 0, at(0) + n as i64, 1)).collect();
         assert_eq!(picked(&three), Some(vec![0, 1, 2]));
         three[1].start_ms = at(2);
-        assert_eq!(picked(&three), None, "they are of different hours");
-        three.iter_mut().for_each(|segment| segment.level = 1);
         assert_eq!(picked(&three), None, "noon begins another quarter of the day");
-        three.iter_mut().for_each(|segment| segment.level = 2);
+        three.iter_mut().for_each(|segment| segment.level = 1);
         assert_eq!(picked(&three), Some(vec![1, 0, 2]), "but they are of one day");
-        three[0].level = 1;
+        three[0].level = 2;
         assert_eq!(picked(&three), None);
     }
 
