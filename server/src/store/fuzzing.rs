@@ -55,7 +55,7 @@ pub fn keep(profiles: Vec<Profile>) {
     let partition = Partition::new(0);
     partition.insert(&tenant, &profiles);
     if let Some(source) = partition.tenant(&tenant) {
-        source.all_spans(&mut |_| ()).expect("memory is readable");
+        source.all_spans(None, None, &mut |_| ()).expect("memory is readable");
     }
 }
 
@@ -149,7 +149,7 @@ fn read_all(source: &dyn Source) -> Result<(), StoreError> {
     })?;
     source.losses(&mut |number, _, _| assert!((number as usize) < series.len()))?;
     let mut entries: Vec<SpanEntry> = Vec::new();
-    source.all_spans(&mut |entry| {
+    source.all_spans(None, None, &mut |entry| {
         if entries.len() < SOME {
             entries.push(entry.clone());
         }

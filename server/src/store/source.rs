@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::StoreError;
+use super::head::SampleCounts;
 use crate::model::{
     Labels, Loss, ProfileId, ProfileType, SpanId, SpanRef, Symbols, TimeRange, TraceId, interval,
 };
@@ -105,6 +106,25 @@ pub(crate) struct SpanEntry {
     pub(crate) range: TimeRange,
 }
 
+impl SpanEntry {
+    /// Adds rows of a profile of its series.
+    pub(crate) fn add(
+        &mut self,
+        interval: TimeRange,
+        types: &[ProfileType],
+        counts: &SampleCounts,
+        rows: Range<usize>,
+        value: impl Fn(usize, usize) -> i64,
+    ) {
+        let samples = rows.clone().map(|row| counts.of(|column| value(column, row)));
+        self.samples = samples.fold(self.samples, u64::saturating_add);
+        if let Some(column) = types.iter().position(ProfileType::is_cpu_time) {
+            self.cpu_nanos = rows.map(|row| value(column, row)).fold(self.cpu_nanos, i64::saturating_add);
+        }
+        self.range = self.range.union(interval);
+    }
+}
+
 /// Which span entries to visit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SpanLookup {
@@ -172,8 +192,14 @@ pub(crate) trait Source: Send + Sync {
         self.find(&[lookup], &mut |_, entry| visit(entry))
     }
 
-    /// Visits all span entries.
-    fn all_spans(&self, visit: &mut dyn FnMut(&SpanEntry)) -> Result<(), StoreError>;
+    /// Visits all span entries but for some that nobody asked for: those of other series than the `wanted` (sorted numbers), and
+    /// those without a profile in `range`.
+    fn all_spans(
+        &self,
+        wanted: Option<&[u32]>,
+        range: Option<TimeRange>,
+        visit: &mut dyn FnMut(&SpanEntry),
+    ) -> Result<(), StoreError>;
 
     /// These span entries, in the order given.
     fn entries(&self, numbers: &[u32]) -> Result<Vec<SpanEntry>, StoreError>;

@@ -368,7 +368,7 @@ async fn the_index_knows_traces_roots_and_children() {
     assert_eq!(find(SpanLookup::Family(id(2))), find(SpanLookup::Span(id(2))));
     assert_eq!(find(SpanLookup::Trace(trace.parse::<TraceId>().unwrap())).len(), 4);
     let mut all = 0;
-    sources[0].all_spans(&mut |_| all += 1).unwrap();
+    sources[0].all_spans(None, None, &mut |_| all += 1).unwrap();
     assert_eq!(all, 6);
     assert_eq!(find(SpanLookup::Span(id(9))), []);
     assert_eq!(sources[0].span_count(), 3);

@@ -7,7 +7,7 @@ use foldhash::fast::RandomState;
 
 use super::{Engine, Names, QueryError, run_total};
 use crate::model::{ProfileType, SpanId, TimeRange, TraceId};
-use crate::store::{SampleCounts, SeriesEntry, Source, SpanEntry, SpanLookup, StoreError};
+use crate::store::{FoundRun, SampleCounts, SeriesEntry, Source, SpanEntry, SpanLookup, StoreError};
 
 /// The most spans that are sorted: each takes memory until all are known.
 const MAX_SPANS: usize = 2_000_000;
@@ -23,7 +23,7 @@ pub struct SpanListFilter {
     pub name: Option<String>,
     /// Only those with values of this type, which are then added up.
     pub kind: Option<ProfileType>,
-    /// Only those of which a profile overlaps this time. What is told of them is of all their profiles.
+    /// Only those of which a profile overlaps this time. What is told of them is of such profiles alone.
     pub range: Option<TimeRange>,
     /// What comes first.
     pub order: SpanOrder,
@@ -147,32 +147,38 @@ impl<'a> Listed<'a> {
             && self.wanted_name.as_ref().is_none_or(|names| names.contains(&entry.span.name))
     }
 
-    /// Whether one of the entry's profiles overlaps the time; it is known that together they do.
-    fn has_profile_in(&self, entry: &SpanEntry, range: TimeRange) -> Result<bool, StoreError> {
-        // One of them begins where they all begin, and one ends where they all end.
-        if !surrounds(entry, range) {
-            return Ok(true);
-        }
-        let runs = self.source.runs(&[entry.id])?;
-        Ok(runs.iter().any(|found| range.overlaps(&found.chunk.interval())))
-    }
-
-    /// The entry's total of the type.
-    fn total(&self, entry: &SpanEntry, kind: &ProfileType) -> Result<i64, StoreError> {
+    /// What of the entry is of profiles in the time asked for, and its total of the type; none if it has no profile then.
+    fn asked_for(
+        &self,
+        entry: &SpanEntry,
+        filter: &SpanListFilter,
+    ) -> Result<Option<(SpanEntry, i64)>, StoreError> {
         let types = self.series.get(&entry.series).map_or(&[][..], |series| &series.types);
-        let Some(column) = types.iter().position(|of_series| of_series == kind) else { return Ok(0) };
+        let column =
+            filter.kind.as_ref().and_then(|kind| types.iter().position(|of_series| of_series == kind));
+        let mut part: Option<SpanEntry> = None;
         let mut total = 0i64;
         for found in self.source.runs(&[entry.id])? {
-            let counts = SampleCounts::new(types, found.chunk.period);
-            total = total.saturating_add(run_total(&found, column, &counts).0);
+            let FoundRun { chunk, run } = &found;
+            let interval = chunk.interval();
+            if filter.range.is_some_and(|range| !range.overlaps(&interval)) {
+                continue;
+            }
+            let counts = SampleCounts::new(types, chunk.period);
+            let nothing = || SpanEntry { samples: 0, cpu_nanos: 0, range: interval, ..entry.clone() };
+            let value = |column: usize, row: usize| chunk.column(column)[row];
+            part.get_or_insert_with(nothing).add(interval, types, &counts, chunk.rows(*run), value);
+            if let Some(column) = column {
+                total = total.saturating_add(run_total(&found, column, &counts).0);
+            }
         }
-        Ok(total)
+        Ok(part.map(|part| (part, total)))
     }
 }
 
-/// Whether an entry's first profile began before this time and its last one ended after it.
-fn surrounds(entry: &SpanEntry, range: TimeRange) -> bool {
-    entry.range.start_ms < range.start_ms && range.end_ms < entry.range.end_ms
+/// Whether all profiles of an entry overlap this time, for all that its own time says.
+fn is_all_in(entry: &SpanEntry, range: TimeRange) -> bool {
+    range.start_ms <= entry.range.start_ms && entry.range.end_ms <= range.end_ms
 }
 
 impl Engine {
@@ -181,14 +187,31 @@ impl Engine {
     /// # Errors
     /// Beside those of the store, [`QueryError::TooMuch`] when millions of spans would have to be sorted.
     pub fn spans(&self, filter: &SpanListFilter, limit: usize) -> Result<Vec<SpanListItem>, QueryError> {
+        self.spans_among(filter, limit, MAX_SPANS)
+    }
+
+    /// The same, sorting `most` spans at most.
+    pub(super) fn spans_among(
+        &self,
+        filter: &SpanListFilter,
+        limit: usize,
+        most: usize,
+    ) -> Result<Vec<SpanListItem>, QueryError> {
         let sources = self.sources();
         // By span first: one may have entries in several series and sources, which only together tell its rank.
         let mut spans: HashMap<SpanId, Sum, RandomState> = HashMap::default();
         let mut listed = Vec::with_capacity(sources.len());
-        for (at, source) in sources.iter().enumerate() {
+        for source in &sources {
+            let is_outside = |bounds: TimeRange| filter.range.is_some_and(|range| !range.overlaps(&bounds));
+            if source.bounds().is_none_or(is_outside) {
+                continue;
+            }
+            let at = listed.len();
             let part = Listed::new(source.as_ref(), filter)?;
+            let mut wanted: Vec<u32> = part.series.keys().copied().collect();
+            wanted.sort_unstable();
             let mut add = |entry: &SpanEntry, total: i64| {
-                let Some(id) = entry.span.span_id.filter(|_| spans.len() <= MAX_SPANS) else { return };
+                let Some(id) = entry.span.span_id.filter(|_| spans.len() <= most) else { return };
                 let new = || Sum::new(at, id, entry, total);
                 spans.entry(id).and_modify(|sum| sum.add(at, entry, total)).or_insert_with(new);
             };
@@ -196,32 +219,24 @@ impl Engine {
             let mut later = Vec::new();
             let mut visit = |entry: &SpanEntry| match filter.kind {
                 _ if !part.passes(entry, filter) => {}
-                None if filter.range.is_none_or(|range| !surrounds(entry, range)) => add(entry, 0),
+                None if filter.range.is_none_or(|range| is_all_in(entry, range)) => add(entry, 0),
                 _ => later.push(entry.clone()),
             };
             match filter.trace_id {
                 Some(trace) => source.spans(SpanLookup::Trace(trace), &mut visit)?,
-                None => source.all_spans(&mut visit)?,
+                None => source.all_spans(Some(&wanted), filter.range, &mut visit)?,
             }
             for entry in &later {
-                if let Some(range) = filter.range
-                    && !part.has_profile_in(entry, range)?
-                {
-                    continue;
-                }
-                match &filter.kind {
-                    None => add(entry, 0),
-                    Some(kind) => match part.total(entry, kind)? {
-                        0 => {}
-                        total => add(entry, total),
-                    },
+                match part.asked_for(entry, filter)? {
+                    Some((part, total)) if filter.kind.is_none() || total != 0 => add(&part, total),
+                    _ => {}
                 }
             }
             listed.push(part);
-            if spans.len() > MAX_SPANS {
+            if spans.len() > most {
                 return Err(QueryError::TooMuch {
                     what: "spans to sort",
-                    max: MAX_SPANS,
+                    max: most,
                     fix: "ask for less time, or for one service or name",
                 });
             }

@@ -132,8 +132,9 @@ fn a_list_of_a_time_has_spans_with_a_profile_in_it() {
     };
     for kind in [None, Some(CPU)] {
         assert_eq!(listed(20_000, 90_000, kind), 0, "between its profiles there is none");
-        assert_eq!(listed(5_000, 90_000, kind), 6, "what is told is of all its profiles");
-        assert_eq!(listed(20_000, 100_000, kind), 6);
+        assert_eq!(listed(5_000, 90_000, kind), 3, "what is told is of its profiles of that time");
+        assert_eq!(listed(20_000, 100_000, kind), 3);
+        assert_eq!(listed(5_000, 100_000, kind), 6);
         assert_eq!(listed(-5_000, 200_000, kind), 6);
         assert_eq!(listed(110_001, 200_000, kind), 0);
     }
@@ -177,6 +178,17 @@ fn lists_are_narrowed_and_sorted() {
     assert_eq!(list(counted), [10, 9, 4, 3, 2, 1]);
     let kind = Some("memory:alloc:bytes::".parse().unwrap());
     assert_eq!(list(SpanListFilter { kind, ..all() }), [0; 0]);
+}
+
+#[test]
+fn more_spans_than_may_be_sorted_are_refused() {
+    let engine = family().engine;
+    let all = SpanListFilter::default();
+    assert_eq!(engine.spans_among(&all, 1, 6).unwrap().len(), 1);
+    let refused = engine.spans_among(&all, 1, 5).unwrap_err();
+    assert!(matches!(refused, QueryError::TooMuch { what: "spans to sort", max: 5, .. }), "{refused}");
+    let fewer = SpanListFilter { service: Some("checkout".to_owned()), ..all };
+    assert_eq!(engine.spans_among(&fewer, 9, 5).unwrap().len(), 4);
 }
 
 #[test]

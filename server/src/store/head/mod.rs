@@ -284,7 +284,12 @@ impl Source for TenantPart {
         Ok(())
     }
 
-    fn all_spans(&self, visit: &mut dyn FnMut(&SpanEntry)) -> Result<(), StoreError> {
+    fn all_spans(
+        &self,
+        _: Option<&[u32]>,
+        _: Option<TimeRange>,
+        visit: &mut dyn FnMut(&SpanEntry),
+    ) -> Result<(), StoreError> {
         let mut start = 0;
         while self.inner.read().spans.visit_some(start, ENTRIES_PER_LOCK, visit) {
             start += ENTRIES_PER_LOCK;

@@ -13,7 +13,7 @@ use super::super::head::SampleCounts;
 use super::super::source::{Chunk, NO_SPAN, SeriesEntry, SpanEntry, SpanLookup, SpanRun};
 use super::SegmentMeta;
 use super::columns::{put_column, zigzag};
-use super::packed::{Packed, TOO_FEW, WITHOUT_SAMPLES, add};
+use super::packed::{Packed, TOO_FEW, WITHOUT_SAMPLES};
 use crate::model::{ProfileId, SpanId, SpanRef, TimeRange, TraceId};
 
 type Result<T> = std::result::Result<T, CodecError>;
@@ -320,7 +320,7 @@ impl Block {
                 }
                 first = false;
                 let value = |column: usize, row: usize| chunk.column(column)[row];
-                add(entry, chunk.interval(), types, &counts, chunk.rows(run as usize), value);
+                entry.add(chunk.interval(), types, &counts, chunk.rows(run as usize), value);
             }
             if first {
                 return Err(WITHOUT_SAMPLES);

@@ -94,19 +94,29 @@ impl<'a> Bits<'a> {
     fn from(self, start: usize) -> impl Iterator<Item = u64> {
         let Self { least, width, bytes, count } = self;
         let mask = if width == 64 { u64::MAX } else { (1 << width) - 1 };
+        // Eight bytes hold so many bits that begin anywhere in the first of them.
+        let is_narrow = width <= 57;
         (start..count).map(move |at| {
             let bit = at * width;
-            // Nine bytes hold 64 bits that begin anywhere in the first of them.
             let rest = &bytes[bit / 8..];
-            let window = rest.first_chunk().copied().unwrap_or_else(|| {
-                let mut window = [0; 16];
-                window[..rest.len()].copy_from_slice(rest);
-                window
-            });
-            let above = (u128::from_le_bytes(window) >> (bit % 8)) as u64 & mask;
-            least.wrapping_add(above)
+            let above = match rest.first_chunk() {
+                Some(window) if is_narrow => u64::from_le_bytes(*window) >> (bit % 8),
+                _ => wide(rest, bit % 8),
+            };
+            least.wrapping_add(above & mask)
         })
     }
+}
+
+/// The 64 bits behind so many, of which there are less than eight; past the end of the bytes there are zeros.
+fn wide(bytes: &[u8], bit: usize) -> u64 {
+    // Nine bytes hold them wherever they begin in the first.
+    let window = bytes.first_chunk().copied().unwrap_or_else(|| {
+        let mut window = [0; 16];
+        window[..bytes.len()].copy_from_slice(bytes);
+        window
+    });
+    (u128::from_le_bytes(window) >> bit) as u64
 }
 
 /// Writes a column.

@@ -38,6 +38,17 @@ pub(super) struct BlockAt {
     pub(super) range: TimeRange,
 }
 
+impl BlockAt {
+    /// Whether it may have profiles of one of these series (sorted), or any, in this time.
+    pub(super) fn may_have(&self, wanted: Option<&[u32]>, range: Option<TimeRange>) -> bool {
+        let is_wanted = |wanted: &[u32]| {
+            let first = wanted.partition_point(|series| *series < self.first_series);
+            wanted.get(first).is_some_and(|series| *series <= self.last_series)
+        };
+        wanted.is_none_or(is_wanted) && range.is_none_or(|range| range.overlaps(&self.range))
+    }
+}
+
 /// Where everything lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Footer {

@@ -8,7 +8,7 @@ use super::super::head::SampleCounts;
 use super::super::source::{SeriesEntry, SpanEntry, SpanLookup};
 use super::block::{MOST, Most};
 use super::columns::{Column, unzigzag};
-use crate::model::{ProfileType, SpanId, SpanRef, TimeRange, TraceId, interval};
+use crate::model::{SpanId, SpanRef, TimeRange, TraceId, interval};
 
 type Result<T> = std::result::Result<T, CodecError>;
 
@@ -163,7 +163,7 @@ impl<'a> Packed<'a> {
                     }),
                 };
                 let values = |column: usize, row: usize| columns[column][row] as i64;
-                add(entry, profile.interval(), &of_series.types, &counts, 0..length, values);
+                entry.add(profile.interval(), &of_series.types, &counts, 0..length, values);
             }
             if row != profile.rows as usize {
                 return Err(CodecError("runs do not fill their profile"));
@@ -178,23 +178,6 @@ impl<'a> Packed<'a> {
 }
 
 pub(super) const WITHOUT_SAMPLES: CodecError = CodecError("span without samples");
-
-/// Adds the rows of a run to the entry of its span.
-pub(super) fn add(
-    entry: &mut SpanEntry,
-    interval: TimeRange,
-    types: &[ProfileType],
-    counts: &SampleCounts,
-    rows: std::ops::Range<usize>,
-    value: impl Fn(usize, usize) -> i64,
-) {
-    let samples = rows.clone().map(|row| counts.of(|column| value(column, row)));
-    entry.samples = samples.fold(entry.samples, u64::saturating_add);
-    if let Some(column) = types.iter().position(ProfileType::is_cpu_time) {
-        entry.cpu_nanos = rows.map(|row| value(column, row)).fold(entry.cpu_nanos, i64::saturating_add);
-    }
-    entry.range = entry.range.union(interval);
-}
 
 fn heads(
     input: &mut Input<'_>,

@@ -240,9 +240,7 @@ impl Source for Segment {
         let footer = self.footer()?;
         let mut found = Vec::new();
         for (number, at) in footer.blocks.iter().enumerate() {
-            let first = wanted.partition_point(|series| *series < at.first_series);
-            let has_wanted = wanted.get(first).is_some_and(|series| *series <= at.last_series);
-            if !has_wanted || range.is_some_and(|range| !range.overlaps(&at.range)) {
+            if !at.may_have(Some(wanted), range) {
                 continue;
             }
             let block = self.block(&footer, number)?;
@@ -284,10 +282,17 @@ impl Source for Segment {
         Ok(())
     }
 
-    fn all_spans(&self, visit: &mut dyn FnMut(&SpanEntry)) -> Result<(), StoreError> {
+    fn all_spans(
+        &self,
+        wanted: Option<&[u32]>,
+        range: Option<TimeRange>,
+        visit: &mut dyn FnMut(&SpanEntry),
+    ) -> Result<(), StoreError> {
         let footer = self.footer()?;
-        for number in 0..footer.blocks.len() {
-            self.block(&footer, number)?.entries.iter().for_each(&mut *visit);
+        for (number, at) in footer.blocks.iter().enumerate() {
+            if at.may_have(wanted, range) {
+                self.block(&footer, number)?.entries.iter().for_each(&mut *visit);
+            }
         }
         Ok(())
     }

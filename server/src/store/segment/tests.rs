@@ -243,6 +243,33 @@ fn segments_become_one_that_answers_as_all_of_them() {
 }
 
 #[test]
+fn spans_of_a_series_and_a_time_are_all_there_and_few_others() {
+    let part = part(&profiles(3, 250));
+    let segment = Fixture::new(1 << 20).segment(&[part]);
+    let bounds = segment.bounds().unwrap();
+    let all = |wanted: Option<&[u32]>, range| {
+        let mut entries: Vec<SpanEntry> = Vec::new();
+        segment.all_spans(wanted, range, &mut |entry| entries.push(entry.clone())).unwrap();
+        entries
+    };
+    let whole = all(None, None);
+    assert!(whole.len() > 1000, "{}", whole.len());
+    let (mut asked, mut visited) = (0, 0);
+    for of_series in segment.series(None).unwrap() {
+        for start_ms in (bounds.start_ms..bounds.end_ms).step_by(60_000) {
+            let range = TimeRange { start_ms, end_ms: start_ms + 20_000 };
+            let narrowed = all(Some(&[of_series.id]), Some(range));
+            let passes = |entry: &&SpanEntry| entry.series == of_series.id && range.overlaps(&entry.range);
+            let ids = |entries: &[SpanEntry]| entries.iter().filter(passes).map(|e| e.id).collect::<Vec<_>>();
+            assert_eq!(ids(&narrowed), ids(&whole));
+            (asked, visited) = (asked + 1, visited + narrowed.len());
+        }
+    }
+    assert!(visited * 2 < whole.len() * asked, "{visited} visited by {asked}, of {} each", whole.len());
+    assert!(all(Some(&[]), None).is_empty());
+}
+
+#[test]
 fn chunks_are_picked_by_series_and_time() {
     let part = part(&profiles(3, 200));
     let fixture = Fixture::new(1 << 20);
