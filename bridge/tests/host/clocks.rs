@@ -1,7 +1,6 @@
 //! Each clock charges what was used, and its refusal is told and survived.
 
 use std::fs::File;
-use std::sync::Barrier;
 use std::time::Duration;
 
 use spanflame::Clock;
@@ -127,16 +126,7 @@ fn threads_beyond_the_limit_of_pending_signals_are_charged_by_the_process_timer(
         limit(libc::RLIMIT_SIGPENDING, 64);
         let profiler = builder(100, Clock::Auto).start().expect("starts");
         let before = process_cpu();
-        // On a busy machine the first would have ended before the last begin.
-        let all = Barrier::new(200);
-        std::thread::scope(|scope| {
-            for _ in 0..200 {
-                scope.spawn(|| {
-                    all.wait();
-                    burn(Duration::from_millis(40));
-                });
-            }
-        });
+        burn_on(200, Duration::from_millis(40));
         let used = process_cpu() - before;
         let stats = finish(&profiler);
         assert!(stats.lost.timers_refused >= 100, "{stats:?}");

@@ -3,6 +3,7 @@
 use std::hint::black_box;
 use std::io;
 use std::process::{Command, Output};
+use std::sync::Barrier;
 use std::time::Duration;
 
 use spanflame::{Clock, Profiler, ProfilerBuilder, Stats};
@@ -76,11 +77,16 @@ pub(crate) fn burn(time: Duration) {
     }
 }
 
-/// `threads` threads that burn so much each.
+/// `threads` threads at a time that burn so much each.
 pub(crate) fn burn_on(threads: usize, each: Duration) {
+    // On a busy machine the first would have ended before the last begin.
+    let all = Barrier::new(threads);
     std::thread::scope(|scope| {
         for _ in 0..threads {
-            scope.spawn(move || burn(each));
+            scope.spawn(|| {
+                all.wait();
+                burn(each);
+            });
         }
     });
 }

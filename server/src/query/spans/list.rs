@@ -154,8 +154,12 @@ impl<'a> Listed<'a> {
         filter: &SpanListFilter,
     ) -> Result<Option<(SpanEntry, i64)>, StoreError> {
         let types = self.series.get(&entry.series).map_or(&[][..], |series| &series.types);
-        let column =
-            filter.kind.as_ref().and_then(|kind| types.iter().position(|of_series| of_series == kind));
+        let column = |kind| types.iter().position(|of_series| of_series == kind);
+        let column = filter.kind.as_ref().map(column);
+        // A series without the type has no total, and nothing of it needs to be read.
+        if column == Some(None) {
+            return Ok(None);
+        }
         let mut part: Option<SpanEntry> = None;
         let mut total = 0i64;
         for found in self.source.runs(&[entry.id])? {
@@ -168,7 +172,7 @@ impl<'a> Listed<'a> {
             let nothing = || SpanEntry { samples: 0, cpu_nanos: 0, range: interval, ..entry.clone() };
             let value = |column: usize, row: usize| chunk.column(column)[row];
             part.get_or_insert_with(nothing).add(interval, types, &counts, chunk.rows(*run), value);
-            if let Some(column) = column {
+            if let Some(column) = column.flatten() {
                 total = total.saturating_add(run_total(&found, column, &counts).0);
             }
         }
