@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use super::cache::BlockCache;
 use super::flush::Flusher;
 use super::manifest::{Change, remove_old};
+use super::retain::Keep;
 use super::segment::{self, Recipe, Segment, SegmentMeta};
 use super::share::{Lease, SWEEP};
 use super::source::{Chunk, Source};
@@ -81,6 +82,11 @@ const DAY_MS: i64 = 24 * HOUR_MS;
 /// Profiles of one segment begin within this time, by its level. Shorter ones would leave many segments behind, each of which a
 /// span is looked for in; a query of a short time asks within a segment for the blocks of that time.
 const WINDOWS_MS: [i64; 2] = [6 * HOUR_MS, DAY_MS];
+/// Retention takes segments whole: of what a tenant keeps one has this part at most, by time and by bytes.
+const PART_OF_TIME: i64 = 4;
+const PART_OF_BYTES: u64 = 8;
+/// However short the time is that profiles stay for, those that begin within so long may become one segment.
+const LEAST_WINDOW_MS: i64 = HOUR_MS / 10;
 /// A day is put in order once nothing came to it for so long.
 const QUIET_MS: i64 = HOUR_MS;
 /// Time between looks for something to merge.
@@ -92,31 +98,38 @@ const PRUNED: usize = 1000;
 const SLICE: Duration = Duration::from_millis(20);
 
 impl Compaction {
-    /// Segments of one tenant that are to become one, in groups with a name each; none if all is well.
+    /// Segments of one tenant that are to become one, in groups with a name each; none if all is well. `keep` says how much
+    /// of its profiles stays.
     fn picks<'a>(
         &self,
         segments: &[&'a SegmentMeta],
+        keep: Keep,
         now_ms: i64,
-    ) -> impl Iterator<Item = (String, Vec<&'a SegmentMeta>)> {
+    ) -> impl Iterator<Item = (String, Vec<&'a SegmentMeta>)> + use<'a> {
+        let most = keep.bytes.map_or(u64::MAX, |bytes| bytes / PART_OF_BYTES).min(self.max_segment_bytes);
+        let most = Self { max_segment_bytes: most, ..self.clone() };
+        let windows = WINDOWS_MS.map(|window| shortened(window, keep.age_ms));
+        let [.., longest] = windows;
         let small = |segment: &&&SegmentMeta| {
-            segment.bytes < self.max_segment_bytes / 2 && segment.symbol_bytes < self.max_symbol_bytes / 2
+            segment.bytes < most.max_segment_bytes / 2 && segment.symbol_bytes < most.max_symbol_bytes / 2
         };
         let mut by_level: BTreeMap<(u32, i64), Vec<&SegmentMeta>> = BTreeMap::new();
         let mut by_day: BTreeMap<i64, Vec<&SegmentMeta>> = BTreeMap::new();
         for &segment in segments.iter().filter(small) {
-            let window = WINDOWS_MS[(segment.level as usize).min(WINDOWS_MS.len() - 1)];
+            let window = windows[(segment.level as usize).min(windows.len() - 1)];
             let window = segment.start_ms.div_euclid(window);
             by_level.entry((segment.level, window)).or_default().push(segment);
-            by_day.entry(segment.start_ms.div_euclid(DAY_MS)).or_default().push(segment);
+            by_day.entry(segment.start_ms.div_euclid(longest)).or_default().push(segment);
         }
-        let many = by_level.into_iter().filter(|(_, group)| group.len() >= self.fan_out.max(2));
+        let fan_out = self.fan_out.max(2);
+        let many = by_level.into_iter().filter(move |(_, group)| group.len() >= fan_out);
         let quiet = by_day.into_iter().filter(move |(day, group)| {
             let last = group.iter().map(|segment| segment.created_ms).max().unwrap_or(i64::MAX);
-            (day + 1).saturating_mul(DAY_MS) < now_ms && last.saturating_add(QUIET_MS) < now_ms
+            (day + 1).saturating_mul(longest) < now_ms && last.saturating_add(QUIET_MS) < now_ms
         });
         let many = many.map(|((level, window), group)| (format!("{level}-{window}"), group));
         let quiet = quiet.map(|(day, group)| (format!("day-{day}"), group));
-        many.chain(quiet).filter_map(|(name, group)| Some((name, self.fitting(group)?)))
+        many.chain(quiet).filter_map(move |(name, group)| Some((name, most.fitting(group)?)))
     }
 
     /// The smallest of a group that fit one segment, if they are two at least.
@@ -134,6 +147,15 @@ impl Compaction {
         fitting.sort_by_key(|segment| segment.start_ms);
         (fitting.len() >= 2).then_some(fitting)
     }
+}
+
+/// A quarter of this window, or a quarter of that and so on, so that segments go in good time where profiles stay for `age_ms`.
+fn shortened(mut window: i64, age_ms: Option<i64>) -> i64 {
+    let longest = age_ms.map_or(i64::MAX, |age| age / PART_OF_TIME).max(LEAST_WINDOW_MS);
+    while window > longest {
+        window /= 4;
+    }
+    window
 }
 
 /// Which profiles go.
@@ -183,7 +205,8 @@ impl Flusher {
         let now_ms = (self.clock)();
         for (tenant, segments) in self.view.whole_segments() {
             let metas: Vec<&SegmentMeta> = segments.iter().map(|segment| segment.meta()).collect();
-            for (group, picked) in self.compaction.picks(&metas, now_ms) {
+            let keep = self.retention.keep(&tenant);
+            for (group, picked) in self.compaction.picks(&metas, keep, now_ms) {
                 // Tenants may have names that objects may not.
                 let hash = crc32fast::hash(tenant.as_str().as_bytes());
                 let Some(lease) = self.lease(&format!("merging-{hash:08x}-{group}"))? else { continue };
@@ -412,23 +435,63 @@ mod tests {
     }
 
     fn picked(segments: &[SegmentMeta]) -> Option<Vec<usize>> {
+        picked_for(Keep::default(), segments)
+    }
+
+    fn picked_for(keep: Keep, segments: &[SegmentMeta]) -> Option<Vec<usize>> {
         let compaction = Compaction { fan_out: 3, max_segment_bytes: 100, ..Compaction::default() };
-        let (_, picked) = compaction.picks(&segments.iter().collect::<Vec<_>>(), NOW).next()?;
+        let (_, picked) = compaction.picks(&segments.iter().collect::<Vec<_>>(), keep, NOW).next()?;
         Some(picked.iter().map(|segment| segment.name.parse().unwrap()).collect())
     }
 
     #[test]
     fn segments_of_one_level_and_time_are_merged_when_they_are_many() {
         let at = |hours: i64| NOW - hours * HOUR_MS;
-        assert_eq!(picked(&[segment(0, 0, at(0), 1), segment(1, 0, at(0) + 5, 1)]), None);
-        let mut three: Vec<_> = (0..3).map(|n| segment(n, 0, at(0) + n as i64, 1)).collect();
-        assert_eq!(picked(&three), Some(vec![0, 1, 2]));
-        three[1].start_ms = at(2);
-        assert_eq!(picked(&three), None, "noon begins another quarter of the day");
-        three.iter_mut().for_each(|segment| segment.level = 1);
-        assert_eq!(picked(&three), Some(vec![1, 0, 2]), "but they are of one day");
+        let three = |level, hours: [i64; 3]| -> Vec<SegmentMeta> {
+            let all = hours.iter().enumerate();
+            all.map(|(n, hours)| segment(n, level, at(*hours) + n as i64, 1)).collect()
+        };
+        assert_eq!(picked(&three(0, [0; 3])[..2]), None);
+        assert_eq!(picked(&three(0, [0, -2, -5])), Some(vec![0, 1, 2]), "of one quarter of a day");
+        assert_eq!(picked(&three(0, [0, 2, 0])), None, "noon begins another");
+        for level in [1, 2, 7] {
+            assert_eq!(picked(&three(level, [0, 12, -11])), Some(vec![1, 0, 2]), "of one day");
+            assert_eq!(picked(&three(level, [0, 0, -12])), None, "midnight begins another");
+        }
+        let mut three = three(1, [0; 3]);
         three[0].level = 2;
         assert_eq!(picked(&three), None);
+    }
+
+    #[test]
+    fn a_segment_is_a_small_part_of_what_is_kept() {
+        let age = |hours: i64| Keep { age_ms: Some(hours * HOUR_MS), ..Keep::default() };
+        let at = |level, minutes: [i64; 3]| {
+            let all = minutes.iter().enumerate();
+            all.map(|(n, minutes)| segment(n, level, NOW + minutes * 60_000, 1)).collect::<Vec<_>>()
+        };
+        let day = at(1, [0, 60, 600]);
+        assert_eq!(picked_for(age(96), &day), Some(vec![0, 1, 2]));
+        assert_eq!(picked_for(age(95), &day), None, "days would be more than a quarter of it");
+        let quarter = at(1, [0, 60, 300]);
+        assert_eq!(picked_for(age(95), &quarter), Some(vec![0, 1, 2]));
+        assert_eq!(picked_for(age(23), &quarter), None);
+        for level in [0, 1] {
+            assert_eq!(picked_for(age(6), &at(level, [0, 60, 89])), Some(vec![0, 1, 2]));
+            assert_eq!(picked_for(age(6), &at(level, [0, 60, 90])), None);
+            assert_eq!(
+                picked_for(age(0), &at(level, [0, 1, 5])),
+                Some(vec![0, 1, 2]),
+                "they would never end"
+            );
+        }
+        let bytes = |bytes| Keep { bytes: Some(bytes), ..Keep::default() };
+        let mut three = at(0, [0, 1, 2]);
+        three.iter_mut().for_each(|segment| segment.bytes = 10);
+        assert_eq!(picked_for(bytes(240), &three), Some(vec![0, 1, 2]));
+        assert_eq!(picked_for(bytes(239), &three), Some(vec![0, 1]));
+        assert_eq!(picked_for(bytes(176), &three), Some(vec![0, 1]));
+        assert_eq!(picked_for(bytes(160), &three), None, "each is a sixteenth, which is not small");
     }
 
     #[test]
@@ -462,6 +525,10 @@ mod tests {
         let yesterday = NOW - DAY_MS;
         let mut two = [segment(0, 0, yesterday, 1), segment(1, 2, yesterday + HOUR_MS, 30)];
         assert_eq!(picked(&two), Some(vec![0, 1]));
+        let short = Keep { age_ms: Some(24 * HOUR_MS), ..Keep::default() };
+        assert_eq!(picked_for(short, &two), Some(vec![0, 1]), "they are of one quarter of it");
+        two[1].start_ms += 5 * HOUR_MS;
+        assert_eq!(picked_for(short, &two), None);
         two[0].created_ms = NOW - 1000;
         assert_eq!(picked(&two), None, "something came to it just now");
         assert_eq!(picked(&two[1..]), None);

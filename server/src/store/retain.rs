@@ -62,6 +62,12 @@ impl Keep {
 }
 
 impl Retention {
+    /// How much of a tenant's profiles stays, if it were the only one.
+    pub(super) fn keep(&self, tenant: &TenantId) -> Keep {
+        let keep = (self.of_tenant)(tenant);
+        Keep { bytes: keep.bytes.into_iter().chain(self.total_bytes).min(), ..keep }
+    }
+
     /// The names of segments that go, of all that there are.
     fn picks<'a>(&self, segments: impl Iterator<Item = &'a SegmentMeta>, now_ms: i64) -> BTreeSet<&'a str> {
         let mut by_tenant: BTreeMap<&TenantId, Vec<&SegmentMeta>> = BTreeMap::new();
