@@ -30,6 +30,15 @@ pub fn check() -> Result<(), Cancelled> {
     if stop { Err(Cancelled) } else { Ok(()) }
 }
 
+/// Does work elsewhere that is told to stop when that of this thread is.
+pub(crate) fn carry<T>(work: impl FnOnce() -> T) -> impl FnOnce() -> T {
+    let current = CURRENT.with_borrow(Clone::clone);
+    move || match current {
+        Some(cancel) => cancel.within(work),
+        None => work(),
+    }
+}
+
 impl Cancel {
     /// Works on this thread, within which [`check`] asks this.
     pub fn within<T>(self, work: impl FnOnce() -> T) -> T {

@@ -10,6 +10,7 @@ mod heatmap;
 mod labels;
 mod merge;
 mod names;
+mod parts;
 mod points;
 mod pprof;
 mod select;

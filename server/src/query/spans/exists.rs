@@ -1,13 +1,17 @@
 //! Whether spans have samples, for many at once.
 
 use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use foldhash::fast::RandomState;
 
 use super::{Engine, QueryError, SpanFilter};
 use crate::cancel;
 use crate::model::SpanId;
+use crate::query::parts::in_parts;
 use crate::query::select::each_entry;
+use crate::store::Source;
 
 /// The most span entries that one question visits: many ids of spans with many descendants would take a worker for long.
 const MAX_VISITS: usize = 4_000_000;
@@ -36,16 +40,27 @@ impl Engine {
     /// Beside those of the store, [`QueryError::TooMuch`] when the spans have millions of descendants.
     pub fn span_totals(&self, ids: &[SpanId], roll_up: bool) -> Result<Vec<Option<SpanTotals>>, QueryError> {
         let sources = self.sources();
+        let visits = AtomicUsize::new(0);
+        in_parts(ids, |ids| self.totals_of(&sources, ids, roll_up, &visits))
+    }
+
+    fn totals_of(
+        &self,
+        sources: &[Arc<dyn Source>],
+        ids: &[SpanId],
+        roll_up: bool,
+        visits: &AtomicUsize,
+    ) -> Result<Vec<Option<SpanTotals>>, QueryError> {
         let mut totals = vec![None; ids.len()];
-        let mut visits = 0;
         let mut taken: HashSet<(usize, usize, u32), RandomState> = HashSet::default();
         let ids: Vec<(usize, SpanId)> = ids.iter().copied().enumerate().collect();
         for some in ids.chunks(AT_ONCE) {
             cancel::check()?;
             taken.clear();
-            each_entry(&sources, some, roll_up, &mut |number, source, entry| {
-                visits += 1;
-                if visits > MAX_VISITS {
+            let mut too_many = false;
+            each_entry(sources, some, roll_up, &mut |number, source, entry| {
+                too_many = visits.fetch_add(1, Ordering::Relaxed) >= MAX_VISITS;
+                if too_many {
                     return false;
                 }
                 if self.since_ms.is_some_and(|since_ms| entry.range.end_ms < since_ms)
@@ -58,7 +73,7 @@ impl Engine {
                 totals.cpu_nanos = totals.cpu_nanos.saturating_add(entry.cpu_nanos);
                 true
             })?;
-            if visits > MAX_VISITS {
+            if too_many {
                 return Err(QueryError::TooMuch {
                     what: "span entries to visit",
                     max: MAX_VISITS,
