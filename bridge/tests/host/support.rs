@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::io;
 use std::process::{Command, Output};
-use std::sync::Barrier;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use spanflame::{Clock, Profiler, ProfilerBuilder, Stats};
@@ -79,15 +79,17 @@ pub(crate) fn burn(time: Duration) {
 
 /// `threads` threads at a time that burn so much each.
 pub(crate) fn burn_on(threads: usize, each: Duration) {
-    // On a busy machine the first would have ended before the last begin.
-    let all = Barrier::new(threads);
+    // On a busy machine the first would have ended before the last begin. Were one not to begin at all, none would wait.
+    let gate = Mutex::new(());
     std::thread::scope(|scope| {
+        let closed = gate.lock();
         for _ in 0..threads {
             scope.spawn(|| {
-                all.wait();
+                drop(gate.lock());
                 burn(each);
             });
         }
+        drop(closed);
     });
 }
 

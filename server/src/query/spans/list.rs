@@ -2,15 +2,19 @@
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
 use super::{Engine, Names, QueryError, run_total};
+use crate::cancel;
 use crate::model::{ProfileType, SpanId, TimeRange, TraceId};
 use crate::store::{FoundRun, SampleCounts, SeriesEntry, Source, SpanEntry, SpanLookup, StoreError};
 
 /// The most spans that are sorted: each takes memory until all are known.
 const MAX_SPANS: usize = 2_000_000;
+/// Span entries whose values are asked for, between asking whether anybody still waits.
+const AT_ONCE: usize = 4096;
 
 /// Narrows and sorts a list of spans.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -99,17 +103,23 @@ impl SpanCursor {
 }
 
 /// What the entries of one span add up to. The numbers of its series and its name are those of one source.
-struct Sum {
+pub(super) struct Sum {
     source: usize,
     name: u32,
     series: u32,
-    item: SpanListItem,
+    pub(super) item: SpanListItem,
+}
+
+/// Spans, by their ids first: one may have entries in several series and sources, which only together tell its rank.
+struct Sums {
+    spans: HashMap<SpanId, Sum, RandomState>,
+    most: usize,
 }
 
 /// What one source has for the list.
-struct Listed<'a> {
+pub(super) struct Listed<'a> {
     source: &'a dyn Source,
-    /// Those of the service.
+    /// Those of the service, with the type.
     series: HashMap<u32, SeriesEntry, RandomState>,
     /// Numbers of the name asked for, none if none was.
     wanted_name: Option<HashSet<u32, RandomState>>,
@@ -122,6 +132,9 @@ impl<'a> Listed<'a> {
             source.series(None)?.into_iter().map(|series| (series.id, series)).collect();
         if let Some(service) = &filter.service {
             series.retain(|_, series| series.labels.service() == service);
+        }
+        if let Some(kind) = &filter.kind {
+            series.retain(|_, series| series.types.contains(kind));
         }
         let mut names = Names::new(source);
         let mut wanted_name = None;
@@ -154,12 +167,8 @@ impl<'a> Listed<'a> {
         filter: &SpanListFilter,
     ) -> Result<Option<(SpanEntry, i64)>, StoreError> {
         let types = self.series.get(&entry.series).map_or(&[][..], |series| &series.types);
-        let column = |kind| types.iter().position(|of_series| of_series == kind);
-        let column = filter.kind.as_ref().map(column);
-        // A series without the type has no total, and nothing of it needs to be read.
-        if column == Some(None) {
-            return Ok(None);
-        }
+        let column =
+            filter.kind.as_ref().and_then(|kind| types.iter().position(|of_series| of_series == kind));
         let mut part: Option<SpanEntry> = None;
         let mut total = 0i64;
         for found in self.source.runs(&[entry.id])? {
@@ -172,7 +181,7 @@ impl<'a> Listed<'a> {
             let nothing = || SpanEntry { samples: 0, cpu_nanos: 0, range: interval, ..entry.clone() };
             let value = |column: usize, row: usize| chunk.column(column)[row];
             part.get_or_insert_with(nothing).add(interval, types, &counts, chunk.rows(*run), value);
-            if let Some(column) = column.flatten() {
+            if let Some(column) = column {
                 total = total.saturating_add(run_total(&found, column, &counts).0);
             }
         }
@@ -202,53 +211,12 @@ impl Engine {
         most: usize,
     ) -> Result<Vec<SpanListItem>, QueryError> {
         let sources = self.sources();
-        // By span first: one may have entries in several series and sources, which only together tell its rank.
-        let mut spans: HashMap<SpanId, Sum, RandomState> = HashMap::default();
-        let mut listed = Vec::with_capacity(sources.len());
-        for source in &sources {
-            let is_outside = |bounds: TimeRange| filter.range.is_some_and(|range| !range.overlaps(&bounds));
-            if source.bounds().is_none_or(is_outside) {
-                continue;
-            }
-            let at = listed.len();
-            let part = Listed::new(source.as_ref(), filter)?;
-            let mut wanted: Vec<u32> = part.series.keys().copied().collect();
-            wanted.sort_unstable();
-            let mut add = |entry: &SpanEntry, total: i64| {
-                let Some(id) = entry.span.span_id.filter(|_| spans.len() <= most) else { return };
-                let new = || Sum::new(at, id, entry, total);
-                spans.entry(id).and_modify(|sum| sum.add(at, entry, total)).or_insert_with(new);
-            };
-            // A source must not be asked for values while it is visited.
-            let mut later = Vec::new();
-            let mut visit = |entry: &SpanEntry| match filter.kind {
-                _ if !part.passes(entry, filter) => {}
-                None if filter.range.is_none_or(|range| is_all_in(entry, range)) => add(entry, 0),
-                _ => later.push(entry.clone()),
-            };
-            match filter.trace_id {
-                Some(trace) => source.spans(SpanLookup::Trace(trace), &mut visit)?,
-                None => source.all_spans(Some(&wanted), filter.range, &mut visit)?,
-            }
-            for entry in &later {
-                match part.asked_for(entry, filter)? {
-                    Some((part, total)) if filter.kind.is_none() || total != 0 => add(&part, total),
-                    _ => {}
-                }
-            }
-            listed.push(part);
-            if spans.len() > most {
-                return Err(QueryError::TooMuch {
-                    what: "spans to sort",
-                    max: most,
-                    fix: "ask for less time, or for one service or name",
-                });
-            }
-        }
+        let (spans, mut listed) = sums(&sources, filter, None, most)?;
         let after = filter.after.map(SpanCursor::key);
         let place = |sum: &Sum| sum.item.cursor(filter.order).key();
-        let mut sums: Vec<Sum> =
-            spans.into_values().filter(|sum| after.is_none_or(|after| place(sum) > after)).collect();
+        let is_of_type = |sum: &Sum| filter.kind.is_none() || sum.item.total != 0;
+        let is_wanted = |sum: &Sum| is_of_type(sum) && after.is_none_or(|after| place(sum) > after);
+        let mut sums: Vec<Sum> = spans.into_values().filter(is_wanted).collect();
         sums.sort_unstable_by_key(place);
         sums.truncate(limit);
         let mut items = Vec::with_capacity(sums.len());
@@ -259,6 +227,78 @@ impl Engine {
             items.push(SpanListItem { service: service.unwrap_or_default(), name, ..item });
         }
         Ok(items)
+    }
+}
+
+/// What these sources have of all spans, or of `among`, for as long as there are no more than `most`.
+pub(super) fn sums<'a>(
+    sources: &'a [Arc<dyn Source>],
+    filter: &SpanListFilter,
+    among: Option<&[SpanId]>,
+    most: usize,
+) -> Result<(HashMap<SpanId, Sum, RandomState>, Vec<Listed<'a>>), QueryError> {
+    let mut sums = Sums { spans: HashMap::default(), most };
+    let mut listed = Vec::with_capacity(sources.len());
+    for source in sources {
+        cancel::check()?;
+        let is_outside = |bounds: TimeRange| filter.range.is_some_and(|range| !range.overlaps(&bounds));
+        if source.bounds().is_none_or(is_outside) {
+            continue;
+        }
+        let at = listed.len();
+        let part = Listed::new(source.as_ref(), filter)?;
+        let mut wanted: Vec<u32> = part.series.keys().copied().collect();
+        wanted.sort_unstable();
+        // A source must not be asked for values while it is visited.
+        let mut later: Vec<u32> = Vec::new();
+        let mut visit = |entry: &SpanEntry| match filter.kind {
+            _ if sums.are_too_many() || !part.passes(entry, filter) => {}
+            None if filter.range.is_none_or(|range| is_all_in(entry, range)) => sums.add(at, entry, 0),
+            _ => later.push(entry.id),
+        };
+        match (among, filter.trace_id) {
+            (Some(ids), _) => {
+                for some in ids.chunks(AT_ONCE) {
+                    cancel::check()?;
+                    let lookups: Vec<SpanLookup> = some.iter().copied().map(SpanLookup::Span).collect();
+                    source.find(&lookups, &mut |_, entry| visit(entry))?;
+                }
+            }
+            (None, Some(trace)) => source.spans(SpanLookup::Trace(trace), &mut visit)?,
+            (None, None) => source.all_spans(Some(&wanted), filter.range, &mut visit)?,
+        }
+        for some in later.chunks(AT_ONCE) {
+            cancel::check()?;
+            for entry in source.entries(some)? {
+                if let Some((part, total)) = part.asked_for(&entry, filter)? {
+                    sums.add(at, &part, total);
+                }
+            }
+            if sums.are_too_many() {
+                break;
+            }
+        }
+        listed.push(part);
+        if sums.are_too_many() {
+            return Err(QueryError::TooMuch {
+                what: "spans to sort",
+                max: most,
+                fix: "ask for less time, or for one service or name",
+            });
+        }
+    }
+    Ok((sums.spans, listed))
+}
+
+impl Sums {
+    fn are_too_many(&self) -> bool {
+        self.spans.len() > self.most
+    }
+
+    fn add(&mut self, source: usize, entry: &SpanEntry, total: i64) {
+        let Some(id) = entry.span.span_id else { return };
+        let new = || Sum::new(source, id, entry, total);
+        self.spans.entry(id).and_modify(|sum| sum.add(source, entry, total)).or_insert_with(new);
     }
 }
 

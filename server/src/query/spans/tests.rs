@@ -1,5 +1,7 @@
 use std::sync::Arc;
 
+use spanflame_wire::google::v1::ValueType;
+
 use super::*;
 use crate::model::{Labels, SpanId, TenantId, TraceId};
 use crate::query::Engine;
@@ -18,12 +20,20 @@ struct Fixture {
 
 impl Fixture {
     fn of(builders: &[(PprofBuilder, &[(&str, &str)])]) -> Self {
+        Self::flushed(builders, &[])
+    }
+
+    /// The same, but all that came before becomes a segment after the profiles with these numbers.
+    fn flushed(builders: &[(PprofBuilder, &[(&str, &str)])], after: &[usize]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(Store::open(StoreOptions::new(dir.path())).unwrap());
         let engine = Engine::new(Arc::clone(&store), [TenantId::anonymous()].into());
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        for (builder, labels) in builders {
+        for (number, (builder, labels)) in builders.iter().enumerate() {
             runtime.block_on(store.append(&TenantId::anonymous(), builder.profiles(labels))).unwrap();
+            if after.contains(&number) {
+                store.flush().unwrap();
+            }
         }
         Self { engine, store, _dir: dir }
     }
@@ -122,6 +132,19 @@ fn existence_is_told_with_and_without_descendants() {
 }
 
 #[test]
+fn existence_of_many_is_what_it_is_of_each() {
+    let engine = family().engine;
+    // So many are asked about on several threads.
+    let ids: Vec<SpanId> = (1..=3000).map(|number| id(1 + number % 1000)).collect();
+    for roll_up in [true, false] {
+        let one = |id: &SpanId| engine.span_totals(&[*id], roll_up).unwrap()[0];
+        let each: Vec<_> = ids.iter().map(one).collect();
+        assert!(each.iter().flatten().count() >= 9, "{each:?}");
+        assert_eq!(engine.span_totals(&ids, roll_up).unwrap(), each);
+    }
+}
+
+#[test]
 fn a_list_of_a_time_has_spans_with_a_profile_in_it() {
     let sampled = || PprofBuilder::new().sample(&["a"], 3, &[("span_id", &id(1).to_string())]);
     let fixture = Fixture::of(&[(sampled(), &[]), (sampled().at(START_MS + 100_000, 10_000), &[])]);
@@ -137,6 +160,74 @@ fn a_list_of_a_time_has_spans_with_a_profile_in_it() {
         assert_eq!(listed(5_000, 100_000, kind), 6);
         assert_eq!(listed(-5_000, 200_000, kind), 6);
         assert_eq!(listed(110_001, 200_000, kind), 0);
+    }
+}
+
+/// Samples of spans, each with a function, how often it was seen there and the bytes that were allocated meanwhile.
+fn allocating(start_ms: i64, samples: &[(u64, &str, i64, i64)]) -> PprofBuilder {
+    let add = |builder: PprofBuilder, &(span, function, count, _): &(u64, &str, i64, i64)| {
+        builder.sample(&["main", function], count, &[("span_id", &id(span).to_string())])
+    };
+    let mut builder = samples.iter().fold(PprofBuilder::new(), add).at(START_MS + start_ms, 10_000);
+    let (kind, unit) = (builder.string("alloc_space"), builder.string("bytes"));
+    builder.pprof.sample_type.push(ValueType { r#type: kind, unit, ..Default::default() });
+    for (sample, (.., bytes)) in builder.pprof.sample.iter_mut().zip(samples) {
+        sample.value.push(*bytes);
+    }
+    builder
+}
+
+#[test]
+fn lists_are_the_same_wherever_profiles_lie() {
+    let profiles: [(PprofBuilder, &[(&str, &str)]); 3] = [
+        (allocating(0, &[(1, "f", 3, 0), (2, "g", 2, 7)]), &[]),
+        (allocating(100_000, &[(1, "g", 5, 5), (2, "f", 1, 0)]), &[]),
+        (allocating(200_000, &[(1, "f", 2, 0), (3, "f", 4, 0), (9, "g", 1, 9)]), &[]),
+    ];
+    for after in [&[][..], &[2], &[0], &[1], &[0, 1, 2]] {
+        let fixture = Fixture::flushed(&profiles, after);
+        let engine = &fixture.engine;
+        let filter = |start, end, kind: &str| SpanListFilter {
+            range: Some(at(start, end)),
+            kind: (!kind.is_empty()).then(|| kind.parse().unwrap()),
+            ..SpanListFilter::default()
+        };
+        // Id, samples, total, and when the first profile began and the last one ended, in seconds.
+        let told = |span: &SpanListItem| {
+            let seconds = |ms| (ms - START_MS) / 1000;
+            let TimeRange { start_ms, end_ms } = span.range;
+            (span.span_id.get(), span.cpu_nanos / MS, span.total, seconds(start_ms), seconds(end_ms))
+        };
+        let list = |start, end, kind| -> Vec<_> {
+            engine.spans(&filter(start, end, kind), 10).unwrap().iter().map(told).collect()
+        };
+        let bytes = "process_cpu:alloc_space:bytes:cpu:nanoseconds";
+        assert_eq!(
+            list(0, 300_000, ""),
+            [(1, 10, 0, 0, 210), (3, 4, 0, 200, 210), (2, 3, 0, 0, 110), (9, 1, 0, 200, 210)]
+        );
+        assert_eq!(list(5000, 150_000, ""), [(1, 8, 0, 0, 110), (2, 3, 0, 0, 110)]);
+        assert_eq!(
+            list(0, 300_000, bytes),
+            [(1, 10, 5, 0, 210), (2, 3, 7, 0, 110), (9, 1, 9, 200, 210)],
+            "{after:?}"
+        );
+        assert_eq!(list(0, 50_000, bytes), [(2, 2, 7, 0, 10)]);
+        assert_eq!(list(200_000, 300_000, bytes), [(9, 1, 9, 200, 210)]);
+        let under = |start, end| -> Vec<_> {
+            let found = engine.spans_under("f", &filter(start, end, ""), 10).unwrap();
+            found.iter().map(|span| (told(&span.item), span.samples)).collect()
+        };
+        let nanos = |count| count * MS;
+        assert_eq!(
+            under(0, 150_000),
+            [((1, 8, nanos(3), 0, 110), 3), ((2, 3, nanos(1), 0, 110), 1)],
+            "{after:?}"
+        );
+        assert_eq!(
+            under(200_000, 300_000),
+            [((3, 4, nanos(4), 200, 210), 4), ((1, 2, nanos(2), 200, 210), 2)]
+        );
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use foldhash::fast::RandomState;
 
-use super::list::{SpanCursor, SpanListFilter, SpanListItem, SpanOrder};
+use super::list::{self, SpanCursor, SpanListFilter, SpanListItem, SpanOrder};
 use super::{Engine, Names, QueryError};
 use crate::cancel;
 use crate::model::{ProfileType, SpanId};
@@ -45,7 +45,8 @@ impl Engine {
         let mut names = FrameNames::default();
         let mut matcher = StackMatcher::new(&stacks, &mut names);
         let mut spans: HashMap<SpanId, Sum, RandomState> = HashMap::default();
-        for source in self.sources() {
+        let sources = self.sources();
+        for source in &sources {
             let range = filter.range;
             if source.bounds().is_none_or(|bounds| range.is_some_and(|range| !range.overlaps(&bounds))) {
                 continue;
@@ -70,11 +71,13 @@ impl Engine {
         sums.sort_unstable_by_key(place);
         sums.truncate(limit);
         let ids: Vec<SpanId> = sums.iter().map(|sum| sum.item.span_id).collect();
-        let totals = self.span_totals(&ids, false)?;
-        let whole = sums.into_iter().zip(totals).map(|(sum, totals)| {
-            let (samples, cpu_nanos) = totals.map_or((0, 0), |totals| (totals.samples, totals.cpu_nanos));
-            let item = SpanListItem { samples, cpu_nanos, ..sum.item };
-            SpanUnder { item, samples: sum.samples }
+        // All that the spans did then, not only what was under the function.
+        let whole = SpanListFilter { kind: None, name: None, ..filter.clone() };
+        let (whole, _) = list::sums(&sources, &whole, Some(&ids), ids.len())?;
+        let whole = sums.into_iter().map(|sum| {
+            let all = whole.get(&sum.item.span_id).map_or(&sum.item, |all| &all.item);
+            let SpanListItem { samples, cpu_nanos, range, .. } = *all;
+            SpanUnder { item: SpanListItem { samples, cpu_nanos, range, ..sum.item }, samples: sum.samples }
         });
         Ok(whole.collect())
     }
@@ -167,7 +170,6 @@ fn add_source(
                 }
             };
             sum.item.total = sum.item.total.saturating_add(nanos);
-            sum.item.range = sum.item.range.union(entry.range);
             sum.item.trace_id = sum.item.trace_id.or(entry.span.trace_id);
             sum.samples = sum.samples.saturating_add(samples);
         }

@@ -109,6 +109,11 @@ impl Segment {
         })
     }
 
+    #[cfg(test)]
+    pub(super) fn blocks(&self) -> Vec<BlockAt> {
+        self.footer().expect("it is whole").blocks.clone()
+    }
+
     fn series_table(&self, footer: &Footer) -> Result<Arc<SeriesTable>, StoreError> {
         self.piece(0, &footer.series, |raw| {
             let table = SeriesTable::decode(raw, footer.string_count)?;

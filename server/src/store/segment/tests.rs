@@ -244,8 +244,13 @@ fn segments_become_one_that_answers_as_all_of_them() {
 
 #[test]
 fn spans_of_a_series_and_a_time_are_all_there_and_few_others() {
-    let part = part(&profiles(3, 250));
-    let segment = Fixture::new(1 << 20).segment(&[part]);
+    let later = |seed: u64| {
+        let mut profiles = profiles(seed, 250);
+        profiles.iter_mut().for_each(|profile| profile.start_nanos += seed as i64 * 500_000_000_000);
+        part(&profiles)
+    };
+    let parts: Vec<Arc<dyn Source>> = (1..13).map(later).collect();
+    let segment = Fixture::new(16 << 20).segment(&parts);
     let bounds = segment.bounds().unwrap();
     let all = |wanted: Option<&[u32]>, range| {
         let mut entries: Vec<SpanEntry> = Vec::new();
@@ -253,19 +258,30 @@ fn spans_of_a_series_and_a_time_are_all_there_and_few_others() {
         entries
     };
     let whole = all(None, None);
-    assert!(whole.len() > 1000, "{}", whole.len());
-    let (mut asked, mut visited) = (0, 0);
+    let blocks = segment.blocks();
+    assert!(blocks.len() > 20, "{}", blocks.len());
+    let is_there = |series: u32, range: TimeRange| {
+        let narrowed = all(Some(&[series]), Some(range));
+        let passes = |entry: &&SpanEntry| entry.series == series && range.overlaps(&entry.range);
+        let ids = |entries: &[SpanEntry]| entries.iter().filter(passes).map(|e| e.id).collect::<Vec<_>>();
+        assert_eq!(ids(&narrowed), ids(&whole));
+        narrowed.len()
+    };
     for of_series in segment.series(None).unwrap() {
-        for start_ms in (bounds.start_ms..bounds.end_ms).step_by(60_000) {
-            let range = TimeRange { start_ms, end_ms: start_ms + 20_000 };
-            let narrowed = all(Some(&[of_series.id]), Some(range));
-            let passes = |entry: &&SpanEntry| entry.series == of_series.id && range.overlaps(&entry.range);
-            let ids = |entries: &[SpanEntry]| entries.iter().filter(passes).map(|e| e.id).collect::<Vec<_>>();
-            assert_eq!(ids(&narrowed), ids(&whole));
-            (asked, visited) = (asked + 1, visited + narrowed.len());
+        // By series alone, then by time too.
+        let theirs = all(Some(&[of_series.id]), None).len();
+        assert!(theirs * 3 < whole.len(), "{theirs} of {}", whole.len());
+        let starts: Vec<i64> = (bounds.start_ms..bounds.end_ms).step_by(300_000).collect();
+        let at = |start_ms: &i64| TimeRange { start_ms: *start_ms, end_ms: start_ms + 20_000 };
+        let visited: usize = starts.iter().map(|start_ms| is_there(of_series.id, at(start_ms))).sum();
+        assert!(visited * 2 < theirs * starts.len(), "{visited} by {}, of {theirs} each", starts.len());
+        // Where blocks begin and end.
+        for TimeRange { start_ms, end_ms } in blocks.iter().map(|block| block.range) {
+            for ms in [start_ms, end_ms] {
+                is_there(of_series.id, TimeRange { start_ms: ms, end_ms: ms });
+            }
         }
     }
-    assert!(visited * 2 < whole.len() * asked, "{visited} visited by {asked}, of {} each", whole.len());
     assert!(all(Some(&[]), None).is_empty());
 }
 
