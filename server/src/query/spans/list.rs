@@ -110,9 +110,12 @@ pub(super) struct Sum {
     pub(super) item: SpanListItem,
 }
 
-/// Spans, by their ids first: one may have entries in several series and sources, which only together tell its rank.
+/// By span first: one may have entries in several series and sources, which only together tell its rank.
+type BySpan = HashMap<SpanId, Sum, RandomState>;
+
+/// What was added up, and when it is too much.
 struct Sums {
-    spans: HashMap<SpanId, Sum, RandomState>,
+    spans: BySpan,
     most: usize,
 }
 
@@ -236,7 +239,7 @@ pub(super) fn sums<'a>(
     filter: &SpanListFilter,
     among: Option<&[SpanId]>,
     most: usize,
-) -> Result<(HashMap<SpanId, Sum, RandomState>, Vec<Listed<'a>>), QueryError> {
+) -> Result<(BySpan, Vec<Listed<'a>>), QueryError> {
     let mut sums = Sums { spans: HashMap::default(), most };
     let mut listed = Vec::with_capacity(sources.len());
     for source in sources {
