@@ -3,9 +3,9 @@
 use std::hint::black_box;
 use std::io;
 use std::process::{Command, Output};
-use std::sync::Mutex;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use spanflame::{Clock, Profiler, ProfilerBuilder, Stats};
 
 use crate::nowhere::Nowhere;
