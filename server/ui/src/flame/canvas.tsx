@@ -1,6 +1,6 @@
 // The canvas flame graph as a component: feeds a `FlameView`, shows its tooltip, and says aloud where the keyboard is.
 
-import { useEffect, useId, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { useId, useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { Facts } from "./facts.ts";
 import type { FlameTree } from "./tree.ts";
 import { FlameView, type FlameModel } from "./view.ts";
@@ -57,8 +57,6 @@ export function FlameCanvas(props: Props) {
     () => view.current?.show(model),
     [model.tree, model.palette, model.fills, model.inlined, model.matches, model.zoomed, model.flipped],
   );
-  // What was under the pointer may have moved away with the zoom.
-  useEffect(() => setHover(undefined), [model.tree, model.zoomed, model.flipped]);
 
   return (
     <>

@@ -53,6 +53,8 @@ export class FlameView {
   #view: Viewport = { from: 0, to: 1, width: 0 };
   #animation: { from: Viewport; began: number } | undefined;
   #height = 0;
+  /** Where in the window the pointer is, while it is over the canvas. */
+  #pointer: { x: number; y: number } | undefined;
   #hovered = -1;
   #focused = -1;
   #frame = 0;
@@ -74,12 +76,13 @@ export class FlameView {
     this.#model = model;
     if (before?.tree !== model.tree) {
       this.#labels = new Labels(model.tree);
-      this.#hovered = -1;
       this.#focused = -1;
     }
     this.#elements.spacer.style.height = `${depthOf(model.tree) * ROW}px`;
     this.#measure();
     const isMove = before?.tree === model.tree && before.zoomed !== model.zoomed;
+    // What was under the pointer moves away; `#draw` tells what came to it.
+    if (isMove || before?.tree !== model.tree || before.flipped !== model.flipped) this.#hover(-1);
     const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
     this.#animation = isMove && !calm ? { from: { ...this.#view }, began: performance.now() } : undefined;
     if (before?.tree !== model.tree || before.flipped !== model.flipped) {
@@ -135,6 +138,7 @@ export class FlameView {
     } else {
       this.#view = target;
     }
+    if (!this.#animation && this.#pointer) this.#hover(this.#hit(this.#pointer));
     paint(this.#context, this.#scene(model));
   }
 
@@ -162,25 +166,40 @@ export class FlameView {
     return { from, to: from + model.tree.total[model.zoomed]!, width: this.#view.width };
   }
 
-  #hit(event: MouseEvent): number {
+  #hit({ x, y }: { x: number; y: number }): number {
     const model = this.#model;
     if (!model) return -1;
     const box = this.#elements.canvas.getBoundingClientRect();
-    const row = Math.floor((event.clientY - box.top + this.#elements.scroller.scrollTop) / ROW);
+    const row = Math.floor((y - box.top + this.#elements.scroller.scrollTop) / ROW);
     const level = model.flipped ? depthOf(model.tree) - 1 - row : row;
-    const share = (event.clientX - box.left) / this.#view.width;
+    const share = (x - box.left) / this.#view.width;
     return barAt(model.tree, level, this.#view.from + share * (this.#view.to - this.#view.from));
   }
 
   #listen(): void {
     const { canvas, scroller } = this.#elements;
     const options = { signal: this.#listeners.signal };
-    canvas.addEventListener("pointermove", (event) => this.#hover(this.#hit(event), event), options);
-    canvas.addEventListener("pointerleave", (event) => this.#hover(-1, event), options);
+    canvas.addEventListener(
+      "pointermove",
+      ({ clientX: x, clientY: y }) => {
+        this.#pointer = { x, y };
+        // While bars move, what is under the pointer is nothing that can be read.
+        if (!this.#animation) this.#hover(this.#hit(this.#pointer), true);
+      },
+      options,
+    );
+    canvas.addEventListener(
+      "pointerleave",
+      () => {
+        this.#pointer = undefined;
+        this.#hover(-1);
+      },
+      options,
+    );
     canvas.addEventListener(
       "click",
       (event) => {
-        const bar = this.#hit(event);
+        const bar = this.#hit({ x: event.clientX, y: event.clientY });
         if (bar < 0) return;
         this.#focused = -1;
         this.#events.onZoom(bar);
@@ -200,10 +219,12 @@ export class FlameView {
     scroller.addEventListener("scroll", () => this.#schedule(), { ...options, passive: true });
   }
 
-  #hover(bar: number, event: PointerEvent): void {
+  /** The pointer is over `bar` now; `moved` if it went there rather than the bar to it. */
+  #hover(bar: number, moved = false): void {
+    if (bar === this.#hovered && !moved) return;
     this.#hovered = bar;
     this.#elements.canvas.classList.toggle("over-bar", bar >= 0);
-    this.#events.onHover(bar, event.clientX, event.clientY);
+    this.#events.onHover(bar, this.#pointer?.x ?? 0, this.#pointer?.y ?? 0);
     this.#schedule();
   }
 

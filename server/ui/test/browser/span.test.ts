@@ -113,6 +113,15 @@ check("a click zooms; reset, back and forward follow", async (page) => {
     await page.mouse.move(box.x + box.width - 6, box.y + (tree.level[barOf(tree, COMPRESS)]! + 0.5) * 20);
     assert.match((await page.locator(".tooltip").textContent())!, /sha2::sha256::compress256/);
   });
+  // A pointer that keeps still is told what comes to it.
+  await page.goBack();
+  await eventually(async () =>
+    assert.doesNotMatch((await page.locator(".tooltip").allTextContents()).join(), /compress256/),
+  );
+  await page.goForward();
+  await eventually(async () =>
+    assert.match((await page.locator(".tooltip").allTextContents()).join(), /sha2::sha256::compress256/),
+  );
   await page.getByRole("button", { name: "Reset zoom" }).click();
   await eventually(async () => assert.equal(param(page, "zoom"), null));
   await page.goBack();
