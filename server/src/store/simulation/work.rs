@@ -14,9 +14,11 @@ use crate::testing::PprofBuilder;
 
 pub(super) const TENANTS: [&str; 3] = ["aged", "sized", "kept"];
 pub(super) const HOUR_MS: i64 = 3_600_000;
-/// Age at which profiles of the first tenant go, and bytes at which the second's do.
+/// Age at which profiles of the first tenant go.
 pub(super) const AGE_MS: i64 = 6 * HOUR_MS;
-pub(super) const BYTES: u64 = 12_000;
+/// Bytes at which the second's go: few enough that some do, and enough for several segments in an eighth of them, which is the
+/// most that a merge makes.
+pub(super) const BYTES: u64 = 14_000;
 
 thread_local! {
     /// Where ids of segments come from.
